@@ -1,0 +1,13 @@
+"""What clients ask and what the cluster answers: the vocabulary, without behaviour.
+
+- `commands`: what goes into the replicated log.
+- `operations`: what a session's command does to a resource.
+- `results`: what a command answers.
+- `queries`: linearizable reads and their answers.
+- `messages`: what client and server put into frames.
+- `members`: the nodes of a cluster.
+- `ranges`: sets of request numbers, shared by the client that acknowledges and the machine that remembers.
+
+All records are msgspec structs in array form: a field is known by its position.  Fields are only ever added at the end, with a
+default, and tags are never reused, so that nodes of two versions read each other.
+"""

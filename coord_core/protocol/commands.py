@@ -1,0 +1,82 @@
+"""What goes into the replicated log.
+
+An entry's bytes are `time_ms` (8 bytes, big-endian: the leader's cluster-time stamp) and then one encoded command; the machine
+applies it as `apply(index, time_ms, command)`.
+"""
+
+from typing import TypeAlias
+
+import msgspec
+
+from coord_core.protocol.operations import Operation, Owner
+from coord_core.types import AttachmentId, RequestNumber, SessionId
+
+SESSION_TTL_MS_MIN = 500
+SESSION_TTL_MS_MAX = 24 * 3600 * 1000
+
+
+class _Command(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    pass
+
+
+class OpenSession(_Command, frozen=True, tag=1):
+    """Open a session and its first attachment.  Answers `SessionOpened`.
+
+    Not protected against being applied twice (there is no session yet to number it): the spare session holds nothing and expires.
+    """
+
+    ttl_ms: int
+    owner: Owner
+
+
+class CloseSession(_Command, frozen=True, tag=2):
+    """Close a session; everything it holds is freed in this entry.  Answers `Done`, also where it is gone already."""
+
+    session: SessionId
+
+
+class ExpireSession(_Command, frozen=True, tag=3):
+    """Proposed by the leader when a lease ran out.  Does nothing where the session's generation has moved."""
+
+    session: SessionId
+    generation: int
+
+
+class OpenAttachment(_Command, frozen=True, tag=4):
+    """Open one more attachment of a session: a process of its own, with request numbers of its own.  Answers `AttachmentOpened`.
+
+    Applied twice it leaves a spare attachment, which holds nothing and goes with the session.
+    """
+
+    session: SessionId
+    owner: Owner
+
+
+class CloseAttachment(_Command, frozen=True, tag=5):
+    """Free what the attachment acquired and refuse its late commands.  Answers `Done`, also where it is gone already."""
+
+    session: SessionId
+    attachment: AttachmentId
+
+
+class Tick(_Command, frozen=True, tag=6):
+    """Proposed by the leader when a deadline of the machine has passed: its stamp moves cluster time."""
+
+
+class Call(_Command, frozen=True, tag=7):
+    """A session's command, applied exactly once however often it is sent (dissertation, 6.3)."""
+
+    session: SessionId
+    attachment: AttachmentId
+    request: RequestNumber
+    #: Every request up to and including this one has been answered to the client's satisfaction: forget the answers.
+    low_water: RequestNumber
+    #: Answered requests above `low_water`, as closed ranges, rising and apart.
+    answered: tuple[tuple[int, int], ...]
+    operation: Operation
+
+
+Command: TypeAlias = OpenSession | CloseSession | ExpireSession | OpenAttachment | CloseAttachment | Tick | Call
+
+#: Unanswered requests an attachment may have; one more is refused with `LimitExceeded`.
+WINDOW_REQUESTS_MAX = 1024

@@ -1,0 +1,161 @@
+"""What client and server put into frames.
+
+Each direction is a closed union, told apart by tag.  `seq` numbers the requests of one connection (from 1) and comes back in the
+answer; it means nothing beyond the connection: what makes a command safe to send again is its request number.
+
+A connection begins with `Hello` and `Welcome` (or `Refused`, after which the server closes).  Peers use the same handshake with
+role "peer" and then speak the messages of `coord_core.raft.messages`.
+"""
+
+from typing import TypeAlias
+
+import msgspec
+
+from coord_core.protocol.members import Member
+from coord_core.protocol.queries import Answer, Query
+from coord_core.protocol.results import Result
+from coord_core.types import SessionId
+
+#: First bytes of every connection, before the first frame: tells our protocol from HTTP, TLS or a port scanner.
+MAGIC = b"coord\x00\x00\x01"
+
+#: Versions this code speaks; the highest common one is used.
+PROTOCOL_VERSION_MIN = 1
+PROTOCOL_VERSION_MAX = 1
+
+CLIENT_FRAME_BYTES_MAX = 1024 * 1024
+PEER_FRAME_BYTES_MAX = 16 * 1024 * 1024
+
+
+class _Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    pass
+
+
+# --- handshake -----------------------------------------------------------------------------------------------------------------
+
+
+class PeerIdentity(msgspec.Struct, frozen=True, array_like=True):
+    """What a node says of itself to another.  Before it is formed, `cluster_id` is empty and `node_id` 0."""
+
+    name: str
+    incarnation: str
+    peer_address: str
+    client_address: str
+    node_id: int = 0
+
+
+class Hello(_Message, frozen=True, tag=1):
+    version_min: int
+    version_max: int
+    #: "client", "peer" (consensus messages) or "join" (a node that asks to be formed).
+    role: str
+    #: Empty: any cluster (a client's first contact, a node not formed yet).
+    cluster_id: str
+    #: Shared secret; empty where the cluster has none.
+    token: str = ""
+    peer: PeerIdentity | None = None
+
+
+class Welcome(_Message, frozen=True, tag=2):
+    version: int
+    cluster_id: str
+    node: str
+    #: The cluster as this node knows it: clients learn the other addresses here.
+    members: tuple[Member, ...]
+    #: Client address of the leader as this node knows it; empty where it knows none.
+    leader: str
+
+
+class Refused(_Message, frozen=True, tag=3):
+    """The connection is refused or ended: an error of `coord_core.errors`, by class name.  The sender closes after it."""
+
+    code: str
+    message: str
+
+
+# --- client to server ------------------------------------------------------------------------------------------------------------
+
+
+class Submit(_Message, frozen=True, tag=10):
+    """A command for the log, already encoded: the server passes the bytes through."""
+
+    seq: int
+    command: msgspec.Raw
+
+
+class KeepAlive(_Message, frozen=True, tag=11):
+    """Renew the session's lease.  Answered by `KeptAlive` after a quorum confirmed the leader, or by `Reply(Failed)`."""
+
+    seq: int
+    session: SessionId
+    generation: int
+
+
+class Ask(_Message, frozen=True, tag=12):
+    """A linearizable read."""
+
+    seq: int
+    query: Query
+
+
+class GetStatus(_Message, frozen=True, tag=13):
+    """What this node knows of itself and its cluster: answered at once by any node, leader or not."""
+
+    seq: int
+
+
+ClientMessage: TypeAlias = Hello | Submit | KeepAlive | Ask | GetStatus
+
+
+# --- server to client ------------------------------------------------------------------------------------------------------------
+
+
+class Reply(_Message, frozen=True, tag=20):
+    seq: int
+    result: Result
+
+
+class KeptAlive(_Message, frozen=True, tag=21):
+    """The lease runs anew, `ttl_ms` from when the keep-alive was *sent* (the client's own reckoning)."""
+
+    seq: int
+    ttl_ms: int
+
+
+class Told(_Message, frozen=True, tag=22):
+    """The answer to `Ask`."""
+
+    seq: int
+    answer: Answer
+
+
+class Redirect(_Message, frozen=True, tag=23):
+    """Not applied by this node: ask the leader.  `leader` is its client address, empty where unknown.
+
+    A command that was already proposed here may still be applied; sent again under its request number it is applied once.
+    """
+
+    seq: int
+    leader: str
+
+
+class NodeStatus(_Message, frozen=True, tag=24):
+    seq: int
+    cluster_id: str
+    node: str
+    role: str
+    term: int
+    leader: str
+    commit_index: int
+    applied_index: int
+    last_index: int
+    sessions: int
+    members: tuple[Member, ...]
+    version: str
+    #: Open client connections and bytes on disk of this node.
+    connections: int = 0
+    storage_bytes: int = 0
+    uptime_ms: int = 0
+
+
+ServerMessage: TypeAlias = Welcome | Refused | Reply | KeptAlive | Told | Redirect | NodeStatus

@@ -1,0 +1,83 @@
+"""What a session's command does to a resource.
+
+Paths name resources inside a namespace: `/jobs/nightly`.  A path is 1 to 512 bytes of UTF-8, begins with a slash and is bound to
+the type of the resource that first used it for as long as that resource has a holder, waiter or data.
+
+Durations are milliseconds of cluster time.
+"""
+
+from typing import TypeAlias
+
+import msgspec
+
+from coord_core.types import FencingToken, RequestNumber
+
+PATH_BYTES_MAX = 512
+VALUE_BYTES_MAX = 256 * 1024
+LABEL_BYTES_MAX = 512
+
+
+class Owner(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Who asks, for people who want to know who holds a lock.  Never used to decide anything."""
+
+    host: str
+    pid: int
+    #: Free text: a task id, a command line.  At most 512 bytes.
+    label: str = ""
+
+
+class _Operation(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    pass
+
+
+class LockAcquire(_Operation, frozen=True, tag=1):
+    """Take the lock, or wait for it in order of arrival.
+
+    Answers `Granted` or `NotGranted`; a waiting call answers when it is granted or its time is over.
+    """
+
+    path: str
+    #: None: wait for as long as it takes.  0: do not wait.
+    wait_ms: int | None
+    owner: Owner
+
+
+class LockRelease(_Operation, frozen=True, tag=2):
+    """Give the lock back; the first waiter gets it in the same log entry.
+
+    Answers `Done`, or `NotHolder` where `token` is not the present grant of this attachment.
+    """
+
+    path: str
+    token: FencingToken
+
+
+class Cancel(_Operation, frozen=True, tag=3):
+    """Withdraw an earlier request of this attachment.
+
+    A waiter leaves its queue; a grant that was already made is released; a request not seen yet is refused when it arrives.  The
+    cancelled request's own answer is then final.  Answers `Done`.
+    """
+
+    request: RequestNumber
+
+
+class ValueSet(_Operation, frozen=True, tag=4):
+    """Write a value.  Answers `ValueWritten`, or `ValueConflict` where `expected` does not match."""
+
+    path: str
+    value: bytes
+    #: Gone after this long without another write.  None: stays.
+    ttl_ms: int | None = None
+    #: Write only where the present version is this one; 0: only where there is no value.  None: in any case.
+    expected: int | None = None
+
+
+class ValueDelete(_Operation, frozen=True, tag=5):
+    """Delete a value.  Answers `Done` (also where there was none), or `ValueConflict` where `expected` does not match."""
+
+    path: str
+    expected: int | None = None
+
+
+Operation: TypeAlias = LockAcquire | LockRelease | Cancel | ValueSet | ValueDelete

@@ -1,0 +1,72 @@
+"""Linearizable reads: what is asked of the machine after a quorum confirmed the leader, and the answers."""
+
+from typing import TypeAlias
+
+import msgspec
+
+from coord_core.protocol.operations import Owner
+from coord_core.protocol.results import Failed
+from coord_core.types import AttachmentId, FencingToken, SessionId
+
+
+class _Query(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    pass
+
+
+class LockInfo(_Query, frozen=True, tag=1):
+    """Who holds the lock and who waits.  Answers `LockState`; at most `waiters_max` waiters are named."""
+
+    path: str
+    waiters_max: int = 100
+
+
+class ValueGet(_Query, frozen=True, tag=2):
+    """Answers `ValueState`."""
+
+    path: str
+
+
+class SessionInfo(_Query, frozen=True, tag=3):
+    """Answers `SessionState`."""
+
+    session: SessionId
+
+
+Query: TypeAlias = LockInfo | ValueGet | SessionInfo
+
+
+class _Answer(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    pass
+
+
+class LockParty(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One holder or waiter."""
+
+    session: SessionId
+    attachment: AttachmentId
+    owner: Owner
+    #: Milliseconds of cluster time since it was granted (holder) or began to wait.
+    since_ms: int
+    #: 0 for a waiter.
+    token: FencingToken = FencingToken(0)
+
+
+class LockState(_Answer, frozen=True, tag=1):
+    holder: LockParty | None
+    waiters: tuple[LockParty, ...]
+    waiters_total: int
+
+
+class ValueState(_Answer, frozen=True, tag=2):
+    #: 0: there is no value.
+    version: int
+    value: bytes
+
+
+class SessionState(_Answer, frozen=True, tag=3):
+    alive: bool
+    attachments: int
+    holdings: int
+
+
+Answer: TypeAlias = LockState | ValueState | SessionState | Failed

@@ -1,0 +1,28 @@
+"""The names that every room shares.
+
+Identifiers are plain integers at run time (they travel and are compared in hot loops) and distinct types to the type checker, so
+that a term is never passed where an index is meant.  All of them stay below 2**53, so that JSON and JavaScript can hold them.
+"""
+
+from typing import NewType
+
+#: Raft term (Raft, section 5.1).  Zero before the first election.
+Term = NewType("Term", int)
+
+#: Position in the replicated log, from 1.  Also used as revision, fencing token and epoch: it never repeats and only rises.
+LogIndex = NewType("LogIndex", int)
+
+#: A node of the cluster: a server process and its data directory.  Never reused.
+NodeId = NewType("NodeId", int)
+
+#: The log index of the entry that opened the session.
+SessionId = NewType("SessionId", int)
+
+#: The log index of the entry that opened the attachment; a session's first attachment has the session's own number.
+AttachmentId = NewType("AttachmentId", int)
+
+#: Numbers the commands of one attachment, from 1.
+RequestNumber = NewType("RequestNumber", int)
+
+#: The log index at which a lock was granted: strictly rising over a lock's whole life, never reused.
+FencingToken = NewType("FencingToken", int)
