@@ -36,6 +36,7 @@ Query: TypeAlias = LockInfo | ValueGet | SessionInfo
 
 
 class _Answer(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    # Tags from 101: answers share a union with a result (`Failed`), so their tags must differ from those of all results.
     pass
 
 
@@ -51,19 +52,19 @@ class LockParty(msgspec.Struct, frozen=True, array_like=True, gc=False):
     token: FencingToken = FencingToken(0)
 
 
-class LockState(_Answer, frozen=True, tag=1):
+class LockState(_Answer, frozen=True, tag=101):
     holder: LockParty | None
     waiters: tuple[LockParty, ...]
     waiters_total: int
 
 
-class ValueState(_Answer, frozen=True, tag=2):
+class ValueState(_Answer, frozen=True, tag=102):
     #: 0: there is no value.
     version: int
     value: bytes
 
 
-class SessionState(_Answer, frozen=True, tag=3):
+class SessionState(_Answer, frozen=True, tag=103):
     alive: bool
     attachments: int
     holdings: int
