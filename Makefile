@@ -1,0 +1,65 @@
+# Every chore is one target; CI calls the same ones.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+SEED  ?= 1
+SEEDS ?= 1
+
+.PHONY: help setup deps demo test test-all lint types fmt check sim bench build migration clean
+
+help: ## what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("coord needs Python 3.11 or newer; set PYTHON=python3.12 or the like" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+setup: $(STAMP) ## make the virtual environment
+
+deps: ## what the Celery tests need of the system: a Redis server
+	@command -v redis-server >/dev/null || { \
+	  echo "installing redis-server (Debian/Ubuntu)"; \
+	  SUDO=$$([ "$$(id -u)" = 0 ] || echo sudo); \
+	  $$SUDO apt-get update -qq && $$SUDO env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends redis-server >/dev/null; }
+
+demo: setup ## three nodes, two Celery workers, kills; about a minute
+	$(BIN)/python -m examples.demo
+
+test: setup deps lint types ## everything a commit must pass
+	$(BIN)/python -m pytest -q -n 2 --dist loadgroup -m 'not slow'
+
+test-all: setup deps lint types ## the slow ones too
+	$(BIN)/python -m pytest -q -n 2 --dist loadgroup
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: setup
+	$(BIN)/mypy
+
+check: lint types ## style, import contracts, types
+
+fmt: setup ## put the sources in order
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+sim: setup ## seeded simulation: SEED=n replays one, SEEDS=m runs m from there
+	$(BIN)/python -m coord_core.testing --seed $(SEED) --seeds $(SEEDS)
+
+bench: setup ## lock pairs and writes a second, CPU an operation
+	$(BIN)/python -m bench
+
+build: setup ## wheel and sdist into dist/
+	$(BIN)/python -m hatchling build
+
+migration: setup ## a new schema migration: MESSAGE="what it does"
+	$(BIN)/alembic -c migrations/alembic.ini revision -m "$(MESSAGE)"
+
+clean:
+	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache
