@@ -1,0 +1,79 @@
+"""The one connection to `coord.db`: how it is opened, checkpointed and closed.
+
+Durability rests on three settings.  WAL with `synchronous=FULL`: one fsync a COMMIT, before it returns.  No automatic checkpoint:
+it would run inside some unlucky COMMIT and make it ten times slower; the owner calls `checkpoint` when it suits.  Exclusive
+locking: one process has the file, so the WAL's index lives in memory instead of in a shared file, and no reader can keep the WAL
+from being reused.
+"""
+
+import contextlib
+import sqlite3
+from pathlib import Path
+
+from sqlalchemy import Connection, create_engine, event
+from sqlalchemy.pool import StaticPool
+
+from coord_core.storage.statements import BEGIN
+
+_PRAGMAS = (
+    "PRAGMA locking_mode=EXCLUSIVE",
+    "PRAGMA journal_mode=WAL",
+    "PRAGMA synchronous=FULL",
+    "PRAGMA wal_autocheckpoint=0",
+)
+
+
+class Database:
+    """An open database.
+
+    `core` is for statements that run seldom: `with database.core.begin(): ...`.  `raw` is the same connection as the driver sees
+    it, for the hot path; whoever uses it begins and commits by hand.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open or create the file; raises what SQLite raises."""
+        self._path = path
+        self._wal = path.with_name(path.name + "-wal")
+        self.raw = _connect(path)
+        self._engine = create_engine("sqlite+pysqlite://", creator=lambda: self.raw, poolclass=StaticPool)
+        event.listen(self._engine, "begin", lambda connection: connection.exec_driver_sql(BEGIN))
+        self.core: Connection = self._engine.connect()
+
+    def checkpoint(self) -> bool:
+        """Copy the WAL into the database file, both synced; True where all of it went, so that the next write reuses the file."""
+        busy, frames, copied = self.raw.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        return not busy and frames == copied
+
+    def wal_bytes(self) -> int:
+        return _size(self._wal)
+
+    def size_bytes(self) -> int:
+        return _size(self._path) + _size(self._wal)
+
+    def close(self) -> None:
+        """Close, whatever state the connection is in.  Idempotent."""
+        # SQLite's own close checkpoints and may fail where the disk has failed; there is nothing left to tell anybody.
+        with contextlib.suppress(Exception):
+            self.core.close()
+        with contextlib.suppress(Exception):
+            self._engine.dispose()
+        self.raw.close()
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    # The storage is used by one thread at a time, but not always by the one that made it.
+    raw = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    try:
+        for pragma in _PRAGMAS:
+            raw.execute(pragma).fetchall()
+    except sqlite3.Error:
+        raw.close()
+        raise
+    return raw
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0

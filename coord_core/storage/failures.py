@@ -1,0 +1,50 @@
+"""Turns what the disk and SQLite raise into the errors that a node stops with.
+
+Nothing is retried: after a failed COMMIT or fsync nobody knows what is durable, and the kernel may have dropped the very pages
+that a second try would call clean.
+"""
+
+import errno
+import sqlite3
+from pathlib import Path
+
+from sqlalchemy.exc import DBAPIError
+
+from coord_core.errors import NodeError, StorageCorrupt, StorageFailed
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+
+#: SQLite's extended codes carry the primary one in their low byte.
+_PRIMARY_CODE = 0xFF
+
+
+def corrupt(path: Path, what: str) -> StorageCorrupt:
+    """The error for a file that is not what was written; it says what to do, since no restart will help."""
+    return StorageCorrupt(
+        f"{path}: {what}. This node must not vote on these files: move the directory {path.parent} away and rejoin the cluster"
+        " under a new node id.",
+        path=str(path),
+    )
+
+
+def failure_of(error: BaseException, path: Path) -> NodeError:
+    """Return the error to stop with for `error`, which came up while working on the database at `path`."""
+    if isinstance(error, NodeError):
+        return error
+    if isinstance(error, DBAPIError) and error.orig is not None:
+        error = error.orig
+    code = getattr(error, "sqlite_errorcode", 0) & _PRIMARY_CODE
+    if code in _DAMAGED:
+        return corrupt(path, f"SQLite finds it damaged ({error})")
+    if code == sqlite3.SQLITE_FULL or (isinstance(error, OSError) and error.errno in _FULL):
+        return StorageFailed(
+            f"{path}: the disk is full ({error}). The last batch was not stored; free some space and start the node again.",
+            path=str(path),
+            full=True,
+        )
+    return StorageFailed(
+        f"{path}: {str(error) or type(error).__name__}. What was being written may or may not be durable, so the node stops.",
+        path=str(path),
+        full=False,
+    )

@@ -1,0 +1,188 @@
+"""Storage in SQLite: one database, one connection, one transaction a batch, one fsync a transaction.
+
+Rule: nothing is acknowledged before COMMIT has returned and the mark is written, and nothing is tried again: the first error
+poisons the storage, and the node stops.
+
+This file is the shell: opening, poisoning, checkpoints, closing.  The transaction is in `writer`, reading and verifying in
+`restore`, the way rows are sealed in `rows` and `integrity`, what is known outside the database in `mark`.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from sqlalchemy import Table, insert
+
+from coord_core.errors import NodeError, StorageFailed
+from coord_core.storage import integrity
+from coord_core.storage.api import Batch, Bootstrap, Restored
+from coord_core.storage.database import Database
+from coord_core.storage.directory import DataDirectory
+from coord_core.storage.failures import failure_of
+from coord_core.storage.mark import Mark, MarkValue
+from coord_core.storage.migrate import bring_up_to_date
+from coord_core.storage.restore import Tail, restore
+from coord_core.storage.rules import founding_hard_state
+from coord_core.storage.tables import FORMAT, founding, hard_state, meta
+from coord_core.storage.writer import Writer
+from coord_core.types import LogIndex
+
+#: A checkpoint is made when the WAL has this much and there is nothing to write ...
+CHECKPOINT_IDLE_BYTES = 2 << 20
+#: ... and when it has this much in any case, before the next write.  The file is then reused from its start.
+CHECKPOINT_BUSY_BYTES = 8 << 20
+
+
+class SqliteStorage:
+    """`api.Storage` on a data directory, plus `idle` and `size_bytes` for whoever runs it."""
+
+    def __init__(self, data_dir: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
+        """Make, lock and open the directory and bring its tables up to date.
+
+        Raises `DataDirInUse`, `StorageCorrupt`, or `StorageFailed` (also for a database of a newer release).
+        """
+        self._failure: NodeError | None = None
+        #: None until `load` or `form` has found or made a node.
+        self._writer: Writer | None = None
+        self._directory = DataDirectory(data_dir)
+        self._path = self._directory.database
+        self._mark = Mark(self._directory.mark, clock)
+        try:
+            self._database = self._open()
+        except BaseException as error:
+            self._directory.release()
+            raise failure_of(error, self._path) from error
+        #: About what the WAL holds since it was last copied wholly: its file keeps its size when it is reused.
+        self._wal_bytes = self._database.wal_bytes()
+
+    def load(self) -> Restored | None:
+        self._check_usable()
+        try:
+            found = restore(self._database, self._path, self._mark.read())
+            if found is None:
+                return None
+            # What a killed process wrote but did not sync reads like the rest, and from here on counts as durable: make it so.
+            self._checkpoint()
+            self._take_up(found.restored.bootstrap, found.first_link, found.tail)
+        except BaseException as error:
+            raise self._poison(error) from error
+        return found.restored
+
+    def form(self, bootstrap: Bootstrap) -> None:
+        self._check_usable()
+        if self._writer is not None or self.load() is not None:
+            raise StorageFailed(f"{self._path}: this directory holds a formed node already", path=str(self._path))
+        try:
+            data = msgspec.msgpack.encode(bootstrap)
+            self._take_up(bootstrap, integrity.first_link(data), self._insert_founding(bootstrap, data))
+        except BaseException as error:
+            raise self._poison(error) from error
+
+    def write(self, batch: Batch) -> None:
+        self._check_usable()
+        try:
+            if not batch.entries and batch.hard_state is None:
+                return
+            writer = self._formed()
+            if self._wal_bytes >= CHECKPOINT_BUSY_BYTES:
+                self._checkpoint()
+            self._wal_bytes += writer.write(batch)
+            self._mark.advance(MarkValue(writer.tail.commit_seq, writer.tail.chain))
+        except BaseException as error:
+            raise self._poison(error) from error
+
+    def last_index(self) -> LogIndex:
+        self._check_usable()
+        return self._formed().tail.last_index
+
+    def idle(self) -> float | None:
+        """Do what waits for a quiet moment: a checkpoint, the mark's sync.  For the writer thread, when it has nothing to write.
+
+        Returns the seconds after which it wants to be called again if no write comes before; None where nothing waits.
+        """
+        self._check_usable()
+        try:
+            if self._wal_bytes >= CHECKPOINT_IDLE_BYTES:
+                self._checkpoint()
+            return self._mark.sync_if_due()
+        except BaseException as error:
+            raise self._poison(error) from error
+
+    def size_bytes(self) -> int:
+        """Bytes on disk, the write-ahead log included.  May be called from any thread."""
+        return self._database.size_bytes()
+
+    def close(self) -> None:
+        """Release files and locks.  Idempotent."""
+        try:
+            if self._failure is None:
+                self._mark.sync_if_written()
+        finally:
+            self._failure = self._failure or StorageFailed(f"{self._path}: the storage is closed", path=str(self._path))
+            self._mark.close()
+            self._database.close()
+            self._directory.release()
+
+    def _open(self) -> Database:
+        # The mark comes first: from here on, a database without one has lost it.
+        if not self._path.exists() and not self._directory.mark.exists():
+            self._mark.create()
+            self._directory.sync()
+        database = Database(self._path)
+        try:
+            bring_up_to_date(database.core, self._path)
+            self._directory.sync()
+        except BaseException:
+            database.close()
+            raise
+        return database
+
+    def _take_up(self, bootstrap: Bootstrap, first_link: bytes, tail: Tail) -> None:
+        """Be ready to write after `tail`, which is durable."""
+        self._writer = Writer(self._database, self._path, bootstrap, first_link, tail)
+        self._mark.advance(MarkValue(tail.commit_seq, tail.chain))
+        self._mark.sync_if_written()
+
+    def _insert_founding(self, bootstrap: Bootstrap, data: bytes) -> Tail:
+        state = founding_hard_state(bootstrap)
+        state_crc = integrity.hard_state_crc(state)
+        tail = Tail(1, bootstrap.snapshot.index, integrity.first_link(data), state_crc)
+        identity = integrity.identity_crc(bootstrap.identity)
+        tables: dict[Table, dict[str, Any]] = {
+            founding: {"data": data, "crc": integrity.founding_crc(data)},
+            hard_state: {"term": state.term, "voted_for": state.voted_for, "commit_index": state.commit, "crc": state_crc},
+            meta: {
+                "format": FORMAT,
+                **msgspec.structs.asdict(bootstrap.identity),
+                "commit_seq": tail.commit_seq,
+                "last_index": tail.last_index,
+                "chain": tail.chain,
+                "hard_state_crc": state_crc,
+                "crc": integrity.meta_crc(identity, tail.commit_seq, tail.last_index, tail.chain, state_crc),
+            },
+        }
+        with self._database.core.begin():
+            for table, row in tables.items():
+                self._database.core.execute(insert(table), {"id": 1, **row})
+        return tail
+
+    def _checkpoint(self) -> None:
+        if self._database.checkpoint():
+            self._wal_bytes = 0
+
+    def _formed(self) -> Writer:
+        if self._writer is None:
+            raise StorageFailed(f"{self._path}: no node was loaded or formed", path=str(self._path))
+        return self._writer
+
+    def _check_usable(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    def _poison(self, error: BaseException) -> NodeError:
+        """Remember the first error for good: it is what every later call gets."""
+        if self._failure is None:
+            self._failure = failure_of(error, self._path)
+        return self._failure
