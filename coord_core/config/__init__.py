@@ -1,0 +1,27 @@
+"""The configuration of a server: what can be set, in which unit, and what fits together.
+
+The rule: all faults are reported at once, each in words that say what to change.  `ServerConfig` is plain immutable data;
+`load_config` gathers it once at start, flag over environment over file over default, and the rest of the code never looks at the
+environment or a file again.
+
+- `model`: what can be set, with units and defaults.
+- `faults`: what must fit together.
+- `load`: where values come from.
+- `values`: how one value is written.
+"""
+
+from coord_core.config.load import OPTIONS, load_config
+from coord_core.config.model import LimitsConfig, RaftTimes, ServerConfig, TlsConfig
+from coord_core.config.values import format_address, parse_address, parse_duration_ms
+
+__all__ = [
+    "LimitsConfig",
+    "OPTIONS",
+    "RaftTimes",
+    "ServerConfig",
+    "TlsConfig",
+    "format_address",
+    "load_config",
+    "parse_address",
+    "parse_duration_ms",
+]
