@@ -1,7 +1,7 @@
 """What consensus stores and what nodes say to each other.
 
-These are plain records: no behaviour lives here.  They are msgspec structs so that the driver can write them to a socket or to a
-disk without translating them, but nothing in this package encodes or decodes anything.
+These are plain records: no behaviour lives here.  They are msgspec structs so that the driver can write them to a socket or to
+a disk without translating them, but nothing in this package encodes or decodes anything.
 
 The union `Message` is closed: `match` over it ends in `assert_never`.
 """

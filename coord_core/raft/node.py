@@ -1,0 +1,456 @@
+"""One node of a Raft cluster: the face of this package.
+
+Everything comes in as a call and goes out through `ready()`.  Nothing here reads a clock, draws from a global generator, blocks
+or logs, so the same calls always have the same outcome.  The driver's duties are numbered in the package's text.
+
+The face only takes apart and hands on.  What happens is in `election`, `replication`, `reads` and `membership`; what may leave
+when, in `outbox`; what must never be, in `invariants`.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from coord_core.raft import election, membership, outbox, reads, replication, roles, validation
+from coord_core.raft.config import RaftConfig
+from coord_core.raft.invariants import InvariantViolation
+from coord_core.raft.log import ENTRY_OVERHEAD_BYTES, RaftLog
+from coord_core.raft.membership import MembershipChange
+from coord_core.raft.messages import (
+    Append,
+    AppendReply,
+    Configuration,
+    Entry,
+    EntryKind,
+    HardState,
+    Heartbeat,
+    HeartbeatReply,
+    InstallSnapshot,
+    Message,
+    SnapshotMetadata,
+    TimeoutNow,
+    VoteReply,
+    VoteRequest,
+)
+from coord_core.raft.outbox import Outbox, Persist, PersistAck
+from coord_core.raft.progress import Sending
+from coord_core.raft.reads import ReadState
+from coord_core.raft.refusals import NotLeaderError, ProposalBusy, Transferring
+from coord_core.raft.state import Role, State
+from coord_core.raft.zero import NO_TERM, NOBODY, START
+from coord_core.types import LogIndex, NodeId, Term
+
+
+@dataclass(slots=True)
+class Ready:
+    """What there is to do.  The driver owns the lists."""
+
+    #: To be made durable, then acknowledged with `persisted(persist.ack)`.  No other comes before that.
+    persist: Persist | None
+    #: May be sent at once, in this order to each peer; whatever must wait for the disk is not in here yet.
+    messages: list[Message]
+    #: To be applied in order, then reported with `applied`.  May not be on this node's disk yet: a quorum has them.
+    committed: list[Entry]
+    #: Reads that may be answered once their index is applied.
+    read_states: list[ReadState]
+    #: Role, leader or term are others than at the last Ready.
+    changed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PeerProgress:
+    """What a leader knows of one node, for a status."""
+
+    node_id: NodeId
+    match: LogIndex
+    next: LogIndex
+    state: Sending
+    is_learner: bool
+    is_paused: bool
+    recent_active: bool
+    pending_snapshot: LogIndex
+    inflight: int
+    inflight_is_full: bool
+
+
+@dataclass(slots=True)
+class _Soft:
+    role: Role = Role.FOLLOWER
+    leader_id: NodeId = NOBODY
+    term: Term = NO_TERM
+
+
+class RaftNode:
+    """A node's consensus.  One owner calls it, from one thread; no call returns to it from inside another.
+
+    Args:
+        config: this node's settings, validated.
+        hard_state: what storage has; a new node's is all zeros.
+        snapshot: where the stored log begins; the founding configuration's point, or a later snapshot's.
+        entries: all stored entries after it, contiguous.
+        rng: draws the election timeouts; seed it differently on every node.
+        applied: what the driver's machine has applied already; the snapshot's index where it is rebuilt from the log.
+
+    Raises `InvariantViolation` where the stored parts do not fit each other.
+    """
+
+    def __init__(
+        self,
+        config: RaftConfig,
+        *,
+        hard_state: HardState,
+        snapshot: SnapshotMetadata,
+        entries: Sequence[Entry],
+        rng: random.Random,
+        applied: LogIndex | None = None,
+    ) -> None:
+        log = RaftLog(snapshot, entries, hard_state.commit, snapshot.index if applied is None else applied)
+        self._state = State(
+            config=config,
+            node_id=config.node_id,
+            log=log,
+            rng=rng,
+            term=hard_state.term,
+            voted_for=hard_state.voted_for,
+            outbox=Outbox(durable=hard_state, taken=hard_state),
+            configuration=snapshot.configuration,
+            configured=snapshot.index,
+        )
+        membership.adopt(self._state, snapshot.configuration)
+        membership.replay(self._state)
+        roles.become_follower(self._state, hard_state.term, NOBODY)
+        #: What the last Ready reported.
+        self._soft = _Soft(term=hard_state.term)
+
+    # -- inputs
+
+    def tick(self) -> None:
+        """One tick of the driver's clock has passed."""
+        state = self._state
+        if state.role is Role.LEADER:
+            election.tick_leader(state)
+        else:
+            election.tick(state)
+
+    def step(self, message: Message) -> None:
+        """Take a message from a peer.  One that cannot be true is dropped and counted in `dropped_messages`."""
+        state = self._state
+        reason = validation.fault(state, message)
+        if reason is not None:
+            state.drop(f"{type(message).__name__} of {message.sender} at term {message.term}: {reason}")
+            return
+        if message.term != state.term and not self._settle_term(message):
+            return
+        _HANDLERS[type(message)](state, message)
+
+    def _settle_term(self, message: Message) -> bool:
+        """Take over a later term, answer an earlier one (Raft, 5.1); tell whether the message is to be handled."""
+        state = self._state
+        if message.term < state.term:
+            election.on_lower_term(state, message)
+            return False
+        if isinstance(message, VoteRequest):
+            if not message.transfer and election.in_lease(state):
+                return False
+            if message.pre_vote:
+                # Nobody has entered that term yet.
+                return True
+        elif isinstance(message, VoteReply) and message.pre_vote and message.granted:
+            return True
+        is_leaders = isinstance(message, Append | Heartbeat | InstallSnapshot)
+        roles.become_follower(state, message.term, message.sender if is_leaders else NOBODY)
+        return True
+
+    def propose(self, commands: Sequence[bytes]) -> tuple[LogIndex, Term]:
+        """Append commands, all or none; return the index of the first and the term of all.
+
+        They are committed when they come out of `ready()` in that term; a change of term at that index means they never will
+        be. Raises `NotLeaderError`, `Transferring`, `ProposalBusy`: nothing was appended.
+        """
+        state = self._leading()
+        if not commands:
+            raise ValueError("there is nothing to propose")
+        log = state.log
+        size = sum(map(len, commands)) + ENTRY_OVERHEAD_BYTES * len(commands)
+        uncommitted = log.uncommitted_bytes
+        # A proposal larger than the bound passes when nothing else waits.
+        if uncommitted and uncommitted + size > state.config.max_uncommitted_bytes:
+            raise ProposalBusy(f"{uncommitted} bytes wait to be committed", uncommitted_bytes=uncommitted)
+        first, term, kind = log.last_index + 1, state.term, EntryKind.COMMAND
+        entries = [Entry(LogIndex(index), term, kind, command) for index, command in enumerate(commands, first)]
+        replication.append_own(state, entries)
+        return LogIndex(first), term
+
+    def _leading(self) -> State:
+        """Return the state where this node leads and may append; raises otherwise."""
+        state = self._state
+        if state.role is not Role.LEADER or state.node_id not in state.progress:
+            raise NotLeaderError(f"node {state.leader_id or 'unknown'} leads", leader_id=state.leader_id)
+        if state.transferee:
+            raise Transferring(f"leadership goes to node {state.transferee}", to=state.transferee)
+        return state
+
+    def read_index(self, context: int) -> None:
+        """Ask for a linearizable read: a `ReadState` with `context` comes out when a quorum has confirmed this leader since.
+
+        It never comes where the role changes before: the driver fails what waits when `Ready.changed` says so.
+        Raises `NotLeaderError`, `ReadsBusy`.
+        """
+        state = self._state
+        if state.role is not Role.LEADER:
+            raise NotLeaderError(f"node {state.leader_id or 'unknown'} leads", leader_id=state.leader_id)
+        reads.read_index(state, context)
+
+    def propose_membership(self, change: MembershipChange) -> LogIndex:
+        """Append a membership change; return its index.
+
+        Raises `NotLeaderError`, `Transferring`; `MembershipRefused` where another change is pending, the own term has nothing
+        committed yet, or the change does not fit the configuration.
+        """
+        return membership.propose(self._leading(), change)
+
+    def apply_membership(self, entry: Entry) -> Configuration:
+        """Put a committed CONFIGURATION entry in force; the driver calls it when it comes to the entry, before `applied`."""
+        return membership.apply(self._state, entry)
+
+    def transfer(self, to: NodeId) -> None:
+        """Hand leadership to `to`.  Proposals are refused until it leads, or an election timeout has passed.
+
+        Raises `NotLeaderError`, `TransferRefused`.
+        """
+        if self._state.role is not Role.LEADER:
+            raise NotLeaderError(f"node {self._state.leader_id or 'unknown'} leads", leader_id=self._state.leader_id)
+        election.transfer(self._state, to)
+
+    def campaign(self) -> None:
+        """Start an election now (pre-vote first), if this node votes and does not lead."""
+        election.hup(self._state)
+
+    def persisted(self, ack: PersistAck) -> None:
+        """The outstanding Persist is durable.  Another's `ack` is ignored."""
+        state = self._state
+        if not outbox.persisted(state, ack):
+            return
+        self._hear_own(outbox.take_own(state))
+        if state.role is Role.LEADER:
+            replication.own_log_durable(state)
+
+    def applied(self, index: LogIndex) -> None:
+        """The driver has applied everything up to `index`, which it was handed."""
+        state = self._state
+        skipped = state.log.configurations(LogIndex(state.configured + 1), LogIndex(index + 1))
+        if skipped:
+            raise InvariantViolation(f"the membership change at {skipped[0].index} was applied without apply_membership")
+        state.log.applied_to(index)
+        membership.leave_if_due(state)
+
+    def leader_lost(self) -> None:
+        """This node's connection to the leader closed: forget its lease, campaign, and grant to others."""
+        election.leader_lost(self._state)
+
+    def forget_leader(self) -> None:
+        """Forget the leader's lease without campaigning."""
+        election.forget_leader(self._state)
+
+    def unreachable(self, peer: NodeId) -> None:
+        """A message to `peer` was lost: what followed it was in vain, so find out anew where its log stands."""
+        progress = self._state.progress.get(peer)
+        if self._state.is_leader and progress is not None and progress.state is Sending.REPLICATE and peer != self.node_id:
+            progress.become_probe()
+
+    def report_snapshot(self, peer: NodeId, ok: bool) -> None:
+        """The snapshot offered to `peer` has arrived there, or will not.  Without a report the peer gets nothing more."""
+        progress = self._state.progress.get(peer)
+        if not self._state.is_leader or progress is None or progress.state is not Sending.SNAPSHOT:
+            return
+        if not ok:
+            progress.pending_snapshot = START
+        progress.become_probe()
+        # Where it arrived, its acknowledgement comes first; where not, a heartbeat passes before the next attempt.
+        progress.paused = True
+
+    def snapshot_taken(self, metadata: SnapshotMetadata) -> None:
+        """The driver has a durable snapshot at `metadata.index`: followers may be offered it, and the log compacted up to there."""
+        log = self._state.log
+        if not log.snapshot.index <= metadata.index <= log.applied or log.term(metadata.index) != metadata.term:
+            raise InvariantViolation(f"no snapshot can be at {metadata.index}, term {metadata.term}: {log!r}")
+        log.snapshot = metadata
+
+    def compact(self, index: LogIndex) -> None:
+        """Forget the entries up to and including `index`, which the last snapshot covers."""
+        self._state.log.compact(index)
+
+    # -- outputs
+
+    def ready(self) -> Ready | None:
+        """Return what there is to do; None when there is nothing until the next input."""
+        state = self._state
+        while True:
+            if state.role is Role.LEADER and state.reads.waiting:
+                number = reads.begin_round(state)
+                if number:
+                    replication.broadcast_heartbeat(state, number)
+            state.watch.check(state)
+            own = outbox.take_own(state)
+            ready = self._collect()
+            # Whoever needs no disk for its own word hears it after the others were asked.
+            self._hear_own(own)
+            if ready is not None or not own:
+                return ready
+
+    def _collect(self) -> Ready | None:
+        state = self._state
+        persist = outbox.take_persist(state)
+        messages = outbox.take_messages(state)
+        committed = state.log.take_committed(state.config.max_committed_bytes)
+        read_states = state.reads.take_confirmed()
+        soft = self._soft
+        changed = soft.term != state.term or soft.role is not state.role or soft.leader_id != state.leader_id
+        if changed:
+            soft.term, soft.role, soft.leader_id = state.term, state.role, state.leader_id
+        elif persist is None and not messages and not committed and not read_states:
+            return None
+        return Ready(persist, messages, committed, read_states, changed)
+
+    def _hear_own(self, messages: list[VoteReply]) -> None:
+        for message in messages:
+            # A vote of a campaign that is over says nothing any more.
+            if message.term == self._state.term + message.pre_vote:
+                election.on_vote_reply(self._state, message)
+
+    # -- facts
+
+    @property
+    def node_id(self) -> NodeId:
+        return self._state.node_id
+
+    @property
+    def role(self) -> Role:
+        return self._state.role
+
+    @property
+    def term(self) -> Term:
+        return self._state.term
+
+    @property
+    def voted_for(self) -> NodeId:
+        """Who has this node's vote in `term`; 0 for none."""
+        return self._state.voted_for
+
+    @property
+    def leader_id(self) -> NodeId:
+        """The leader of `term`; 0 while unknown."""
+        return self._state.leader_id
+
+    @property
+    def commit_index(self) -> LogIndex:
+        return self._state.log.commit
+
+    @property
+    def applied_index(self) -> LogIndex:
+        return self._state.log.applied
+
+    @property
+    def first_index(self) -> LogIndex:
+        """The first entry held; what lies before it is in a snapshot."""
+        return self._state.log.first_index
+
+    @property
+    def last_index(self) -> LogIndex:
+        return self._state.log.last_index
+
+    @property
+    def configuration(self) -> Configuration:
+        """In force: as of the last membership change applied."""
+        return self._state.configuration
+
+    @property
+    def own_term_committed(self) -> bool:
+        """On a leader: an entry of its term is committed, so it knows all that is."""
+        return self._state.own_term_committed
+
+    @property
+    def transferee(self) -> NodeId:
+        """Who is to take over; 0 for nobody."""
+        return self._state.transferee
+
+    @property
+    def uncommitted_bytes(self) -> int:
+        return self._state.log.uncommitted_bytes
+
+    @property
+    def dropped_messages(self) -> tuple[int, str]:
+        """How many messages could not be true, and why the last one could not."""
+        return self._state.dropped, self._state.last_dropped
+
+    def entries(self, low: LogIndex, high: LogIndex) -> tuple[Entry, ...]:
+        """Return the entries of [low, high), which must be held."""
+        if not self.first_index <= low <= high <= self.last_index + 1:
+            raise IndexError(f"[{low}, {high}) is not in [{self.first_index}, {self.last_index + 1})")
+        return self._state.log.slice(low, high)
+
+    def progress(self) -> list[PeerProgress]:
+        """What this leader knows of each node, itself too, by rising id; empty on others."""
+        if not self._state.is_leader:
+            return []
+        return [
+            PeerProgress(
+                node_id=node,
+                match=each.match,
+                next=each.next,
+                state=each.state,
+                is_learner=each.is_learner,
+                is_paused=each.is_paused,
+                recent_active=each.recent_active,
+                pending_snapshot=each.pending_snapshot,
+                inflight=len(each.inflight),
+                inflight_is_full=each.inflight.is_full,
+            )
+            for node, each in self._state.progress.items()
+        ]
+
+
+# -- what each kind of message does, once its term is this node's (or it is a pre-vote of a later)
+
+
+def _from_leader(handle: Callable[[State, Any], None]) -> Callable[[State, Any], None]:
+    """What only a leader says makes its sender the leader, and ends a candidacy (Raft, 5.2)."""
+
+    def follow(state: State, message: Append | Heartbeat | InstallSnapshot) -> None:
+        if state.role is Role.FOLLOWER:
+            state.leader_id = message.sender
+            state.election_elapsed = state.campaign_countdown = 0
+        else:
+            roles.become_follower(state, message.term, message.sender)
+        handle(state, message)
+
+    return follow
+
+
+def _to_leader(handle: Callable[..., None]) -> Callable[[State, Any], None]:
+    """What only a leader is told; `validation` has made sure that its sender is known."""
+
+    def lead(state: State, message: AppendReply | HeartbeatReply) -> None:
+        if state.role is Role.LEADER:
+            handle(state, message, state.progress[message.sender])
+
+    return lead
+
+
+def _on_timeout_now(state: State, message: TimeoutNow) -> None:
+    # Only the leader of this term can say so, and only a follower of it may believe it.
+    if state.role is Role.FOLLOWER:
+        election.hup(state, transfer=True)
+
+
+_HANDLERS: dict[type, Callable[[State, Any], None]] = {
+    Append: _from_leader(replication.on_append),
+    Heartbeat: _from_leader(replication.on_heartbeat),
+    InstallSnapshot: _from_leader(membership.on_install_snapshot),
+    AppendReply: _to_leader(replication.on_append_reply),
+    HeartbeatReply: _to_leader(replication.on_heartbeat_reply),
+    VoteRequest: election.on_vote_request,
+    VoteReply: election.on_vote_reply,
+    TimeoutNow: _on_timeout_now,
+}

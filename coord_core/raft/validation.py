@@ -1,0 +1,101 @@
+"""Whether a message can be true at all, judged before it touches anything.
+
+Other nodes are the outside: a message may be forged, cut short, from another cluster's life, or from a node whose disk lost
+what it acknowledged.  Such a message is dropped and remembered (`State.drop`), never an error, for a node that stops on bad
+input is a node that anyone can stop.  What passes here is still only an opinion of its sender: the algorithms decide.
+"""
+
+from coord_core.raft.messages import (
+    Append,
+    AppendReply,
+    Heartbeat,
+    HeartbeatReply,
+    InstallSnapshot,
+    Message,
+    TimeoutNow,
+    VoteReply,
+    VoteRequest,
+)
+from coord_core.raft.state import State
+
+#: Terms and indexes stay below it (types.py).  A term near it could be followed by no other: it is refused, not adopted.
+SANE_MAX = 2**53
+
+
+def fault(state: State, message: Message) -> str | None:
+    """Return why `message` cannot be true, or None."""
+    if message.to != state.node_id:
+        return f"it is for node {message.to}"
+    if message.sender == state.node_id or not 0 < message.sender < SANE_MAX:
+        return f"its sender is {message.sender}"
+    if not 0 <= message.term < SANE_MAX:
+        return f"its term is {message.term}"
+    if isinstance(message, AppendReply | HeartbeatReply | VoteReply):
+        return _reply_fault(state, message)
+    if isinstance(message, VoteRequest):
+        return None if 0 <= message.last_term <= message.last_index < SANE_MAX else "its log cannot be"
+    return _second_leader(state, message) or _leaders_fault(state, message)
+
+
+def _reply_fault(state: State, message: AppendReply | HeartbeatReply | VoteReply) -> str | None:
+    # Requests of strangers are heard: a node that joins knows nobody, and one that lags does not know the newest.
+    if message.sender not in state.progress:
+        return f"node {message.sender} is not in the configuration"
+    if isinstance(message, AppendReply):
+        return _append_reply_fault(state, message)
+    if isinstance(message, HeartbeatReply):
+        return _heartbeat_reply_fault(state, message)
+    return None
+
+
+def _leaders_fault(state: State, message: Append | Heartbeat | InstallSnapshot | TimeoutNow) -> str | None:
+    if isinstance(message, Append):
+        return _append_fault(message)
+    if isinstance(message, Heartbeat):
+        return None if 0 <= message.commit < SANE_MAX else "its commit cannot be"
+    return _snapshot_fault(state, message) if isinstance(message, InstallSnapshot) else None
+
+
+def _second_leader(state: State, message: Append | Heartbeat | InstallSnapshot | TimeoutNow) -> str | None:
+    # One leader a term (Raft, 5.2: election safety).
+    if message.term == state.term and state.leader_id not in (0, message.sender):
+        return f"node {state.leader_id} leads term {message.term} already"
+    return None
+
+
+def _append_fault(message: Append) -> str | None:
+    index, term = message.prev_index, message.prev_term
+    if not (0 <= term <= index < SANE_MAX and 0 <= message.commit < SANE_MAX):
+        return "its position cannot be"
+    for entry in message.entries:
+        index += 1  # type: ignore[assignment]
+        if entry.index != index:
+            return f"its entries have a gap at {index}"
+        if entry.term < term:
+            return f"the terms of its entries fall at {index}"
+        term = entry.term
+    return "it has entries of a later term" if term > message.term else None
+
+
+def _append_reply_fault(state: State, message: AppendReply) -> str | None:
+    if message.term == state.term and state.is_leader and not 0 <= message.index <= state.log.last_index:
+        return f"it acknowledges {message.index}, the log ends at {state.log.last_index}"
+    return None if 0 <= message.hint_index < SANE_MAX and 0 <= message.hint_term < SANE_MAX else "its hint cannot be"
+
+
+def _heartbeat_reply_fault(state: State, message: HeartbeatReply) -> str | None:
+    if message.term == state.term and not 0 <= message.context <= state.reads.last_number:
+        return f"it answers read round {message.context}, which has not begun"
+    return None
+
+
+def _snapshot_fault(state: State, message: InstallSnapshot) -> str | None:
+    metadata = message.metadata
+    configuration = metadata.configuration
+    if not 0 <= metadata.term <= metadata.index < SANE_MAX:
+        return "its position cannot be"
+    if not configuration.voters:
+        return "its configuration has no voters"
+    if state.node_id not in (*configuration.voters, *configuration.outgoing, *configuration.learners):
+        return "its configuration is without this node"
+    return None
