@@ -63,3 +63,45 @@ Stricter than etcd/raft: one outstanding Persist (group commit, and no write can
 (clients find the leader); a membership change is checked against the configuration before it is appended and refused, not
 turned into an empty entry; messages that cannot be true are dropped where etcd/raft panics.
 """
+
+from coord_core.raft.config import RaftConfig
+from coord_core.raft.invariants import InvariantViolation
+from coord_core.raft.membership import MembershipChange, MembershipStep, StepKind, Transition
+from coord_core.raft.node import PeerProgress, RaftNode, Ready
+from coord_core.raft.outbox import Persist, PersistAck
+from coord_core.raft.progress import Sending
+from coord_core.raft.reads import ReadState
+from coord_core.raft.refusals import (
+    MembershipRefused,
+    NotLeaderError,
+    ProposalBusy,
+    ReadsBusy,
+    Refused,
+    Transferring,
+    TransferRefused,
+)
+from coord_core.raft.state import Role
+
+__all__ = [
+    "InvariantViolation",
+    "MembershipChange",
+    "MembershipRefused",
+    "MembershipStep",
+    "NotLeaderError",
+    "PeerProgress",
+    "Persist",
+    "PersistAck",
+    "ProposalBusy",
+    "RaftConfig",
+    "RaftNode",
+    "ReadState",
+    "ReadsBusy",
+    "Ready",
+    "Refused",
+    "Role",
+    "Sending",
+    "StepKind",
+    "TransferRefused",
+    "Transferring",
+    "Transition",
+]
