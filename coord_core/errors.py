@@ -41,7 +41,7 @@ from typing import Any
 class CoordError(Exception):
     """Root of all errors of this package."""
 
-    def __init__(self, message: str, **details: Any) -> None:
+    def __init__(self, message: str, /, **details: Any) -> None:
         super().__init__(message)
         self.message = message
         self.details = details

@@ -1,0 +1,48 @@
+"""The deterministic state machine: sessions, locks and values, changed only by entries of the replicated log.
+
+Rule: the state, the answers and the order of the answers follow from the sequence of `(index, time_ms, command)` alone.  Nothing in
+this package reads a clock, draws a random number, logs, or lets the order of a set decide; whatever can come out of the log is
+answered, an ill-formed command with `Failed`.  An exception out of `apply` is a broken invariant and stops the node.
+
+- `machine`: the face: one entry in, its answer and the answers it caused out; queries; the digest.
+- `entry`: the entry being applied: its index, its cluster time, the answers it caused.
+- `sessions`: who there is: sessions and their attachments.
+- `windows`: exactly once: the requests an attachment has been, or still is to be, answered.
+- `resources`: the registry, and what every type of resource must do, above all when an attachment ends.
+- `names`: paths and the resources bound to them.
+- `locks`, `values`: the resources.
+- `timers`: deadlines in cluster time.
+- `bounds`, `refusals`: how much of everything, and the answers of those who want more.
+- `invariants`: what must hold between any two entries, for the tests and the simulator.
+
+Bounds (constants of `bounds` and of `coord_core.protocol`).  What would go over one is refused with `Failed("LimitExceeded")`,
+whose details have `what`, `limit` and `value`, and changes nothing:
+
+| what                                        | constant                      |           bound |
+|---------------------------------------------|-------------------------------|-----------------|
+| sessions                                    | SESSIONS_MAX                  |         100,000 |
+| attachments of a session                    | ATTACHMENTS_PER_SESSION_MAX   |           1,024 |
+| attachments                                 | ATTACHMENTS_MAX               |         200,000 |
+| unanswered requests of an attachment        | WINDOW_REQUESTS_MAX           |           1,024 |
+| the same, for releases and cancels          | WINDOW_CONTROL_MAX            |           2,048 |
+| ranges of answered requests                 | ANSWERED_RANGES_MAX           |           4,098 |
+| values kept in unacknowledged answers       | ANSWER_BYTES_MAX              | 1 MiB, then one |
+| bytes of a path                             | PATH_BYTES_MAX                |             512 |
+| bytes of an owner's label, host             | LABEL_BYTES_MAX, HOST_BYTES_MAX |      512, 255 |
+| names in use                                | NAMES_MAX                     |       2,000,000 |
+| bytes of all names in use                   | NAMES_BYTES_MAX               |         256 MiB |
+| waiters of a lock                           | WAITERS_PER_LOCK_MAX          |          10,000 |
+| waiters of all locks                        | WAITERS_MAX                   |       1,000,000 |
+| bytes of a value                            | VALUE_BYTES_MAX               |         256 KiB |
+| values                                      | VALUES_MAX                    |       1,000,000 |
+| bytes of all values                         | VALUES_BYTES_MAX              |         256 MiB |
+
+Two more bounds cut instead of refusing: an entry fires at most TIMERS_FIRED_MAX (1,000) timers, the rest fire in the next entries;
+a query names at most WAITERS_NAMED_MAX (1,000) waiters.  Durations outside their range (a session's TTL: 500 ms to a day; waits and
+TTLs of values: up to ten years) and numbers from 2**53 are refused with `Failed("InvalidRequest")`.
+"""
+
+from coord_core.machine.machine import Applied, Machine
+from coord_core.machine.sessions import SessionView
+
+__all__ = ["Applied", "Machine", "SessionView"]

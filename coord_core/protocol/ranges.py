@@ -4,7 +4,7 @@ The client keeps one of what was answered to it and sends it along; the machine 
 Numbers are only ever added.  With at most n numbers missing below the highest one there are at most n ranges.
 """
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 
 
@@ -25,6 +25,10 @@ class RequestRanges:
     @property
     def ranges(self) -> tuple[tuple[int, int], ...]:
         return tuple(zip(self._starts, self._ends, strict=True))
+
+    @property
+    def range_count(self) -> int:
+        return len(self._starts)
 
     def __contains__(self, number: int) -> bool:
         if number <= self.low_water:
@@ -60,6 +64,21 @@ class RequestRanges:
             end = max(end, self._ends[last - 1])
         self._starts[first:last] = [start]
         self._ends[first:last] = [end]
+
+    def gaps(self, start: int, end: int) -> list[tuple[int, int]]:
+        """Return, rising, the closed ranges of numbers within start..end that are not in the set."""
+        found = []
+        start = max(start, self.low_water + 1)
+        at = bisect_left(self._ends, start)
+        while start <= end:
+            if at == len(self._starts) or self._starts[at] > end:
+                found.append((start, end))
+                break
+            if start < self._starts[at]:
+                found.append((start, self._starts[at] - 1))
+            start = self._ends[at] + 1
+            at += 1
+        return found
 
     def _absorb(self) -> None:
         """Let the low-water mark swallow the ranges it has reached."""

@@ -1,0 +1,45 @@
+"""How much there may be of everything.  Every replica must agree: changing one is a change of `Machine.VERSION`.
+
+The bounds of single fields that clients check too live in `coord_core.protocol` (path, value and label sizes, a session's TTL, the
+window of requests).  The package's docstring has the table.
+"""
+
+from coord_core.protocol.commands import WINDOW_REQUESTS_MAX
+
+#: Identifiers and request numbers stay at or below this, so that a double can hold them.
+NUMBER_MAX = 2**53 - 1
+
+SESSIONS_MAX = 100_000
+ATTACHMENTS_PER_SESSION_MAX = 1_024
+ATTACHMENTS_MAX = 200_000
+
+#: Releases and cancels are admitted beyond WINDOW_REQUESTS_MAX: a process whose every request waits for a lock that it holds itself
+#: must still be able to release it.  Tombstones of cancelled requests count as well.
+WINDOW_CONTROL_MAX = 2 * WINDOW_REQUESTS_MAX
+
+#: Ranges that a client sends and ranges that the machine has, together.  With n numbers unanswered there are at most n + 1 ranges
+#: of answered ones on each side; only a client that leaves numbers out for good needs more.
+ANSWERED_RANGES_MAX = 2 * (WINDOW_CONTROL_MAX + 1)
+
+#: Bytes of values in the cached answers of one attachment.  Over it, new requests are refused until the client acknowledges.
+ANSWER_BYTES_MAX = 1024 * 1024
+
+HOST_BYTES_MAX = 255
+
+NAMES_MAX = 2_000_000
+NAMES_BYTES_MAX = 256 * 1024 * 1024
+
+WAITERS_PER_LOCK_MAX = 10_000
+WAITERS_MAX = 1_000_000
+
+VALUES_MAX = 1_000_000
+VALUES_BYTES_MAX = 256 * 1024 * 1024
+
+#: Waits of locks and TTLs of values, in cluster time: ten years.
+DURATION_MS_MAX = 10 * 365 * 24 * 3600 * 1000
+
+#: So that no entry takes long; the rest fire in the next entries, and the leader's Tick follows at once.
+TIMERS_FIRED_MAX = 1_000
+
+#: Keeps an answer to LockInfo below CLIENT_FRAME_BYTES_MAX.
+WAITERS_NAMED_MAX = 1_000

@@ -1,0 +1,38 @@
+"""The entry being applied: what it says of itself, and what it causes besides its own answer.
+
+There is one such record a machine, set anew for each entry; everything that needs the index or the cluster time reads it here.
+"""
+
+from coord_core.machine.sessions import Attachment
+from coord_core.protocol.results import Result
+from coord_core.types import AttachmentId, LogIndex, RequestNumber, SessionId
+
+
+class CurrentEntry:
+    __slots__ = ("closed", "index", "opened", "replies", "time_ms")
+
+    def __init__(self) -> None:
+        #: Strictly rising; 0 before the first entry.
+        self.index = LogIndex(0)
+        #: Cluster time in milliseconds: the highest stamp seen, so it never falls.
+        self.time_ms = 0
+        #: Answers to earlier requests, in the order in which they were made.
+        self.replies: list[tuple[AttachmentId, RequestNumber, Result]] = []
+        self.opened: SessionId | None = None
+        self.closed: list[SessionId] = []
+
+    def begin(self, index: LogIndex, time_ms: int) -> None:
+        assert index > self.index, f"entry {index} comes after entry {self.index}"
+        self.index = index
+        # A leader whose clock stands behind its predecessor's last stamp must not turn time back.
+        if time_ms > self.time_ms:
+            self.time_ms = time_ms
+        # New lists: the last ones were handed out.
+        self.replies = []
+        self.opened = None
+        self.closed = []
+
+    def reply(self, attachment: Attachment, request: RequestNumber, answer: Result) -> None:
+        """Answer an earlier request, which waited until now."""
+        attachment.window.settle(request, answer)
+        self.replies.append((attachment.id, request, answer))

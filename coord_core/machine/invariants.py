@@ -1,0 +1,90 @@
+"""What must hold of a machine between any two entries.  For the tests and the simulator: it looks at everything, so it is slow.
+
+It reads the private state of this package's classes: that is its purpose, and nobody else's.
+"""
+
+from collections.abc import Iterator
+
+from coord_core.machine.bounds import WINDOW_CONTROL_MAX
+from coord_core.machine.locks import Claim
+from coord_core.machine.machine import Machine
+from coord_core.machine.sessions import Attachment
+from coord_core.machine.timers import Timer
+from coord_core.types import AttachmentId, RequestNumber
+
+
+def check(machine: Machine) -> None:
+    """Raise AssertionError where an invariant is broken."""
+    attachments = _check_sessions(machine)
+    _check_locks(machine, attachments)
+    _check_windows(machine, attachments)
+    _check_names(machine)
+    _check_timers(machine)
+
+
+def _check_sessions(machine: Machine) -> dict[AttachmentId, Attachment]:
+    attachments = {}
+    for session in machine._sessions:
+        assert session.id <= machine._entry.index
+        for attachment in session.attachments.values():
+            assert attachment.alive, f"attachment {attachment.id} is dead, but not gone"
+            assert attachment.session == session.id
+            assert attachment.id not in attachments, f"attachment {attachment.id} is in two sessions"
+            attachments[attachment.id] = attachment
+    assert machine._sessions._attachments_total == len(attachments)
+    return attachments
+
+
+def _check_locks(machine: Machine, attachments: dict[AttachmentId, Attachment]) -> None:
+    held: dict[tuple[AttachmentId, RequestNumber], Claim] = {}
+    waiting: dict[tuple[AttachmentId, RequestNumber], Claim] = {}
+    for path, lock in machine._locks.all():
+        assert 0 < lock.holder.token <= machine._entry.index, f"{path} has no holder"
+        assert lock.holder.timer is None, f"{path}: who holds it waits no more"
+        assert lock.waiters is None or len(lock.waiters) > 0
+        waiters = list(lock.waiters or ())
+        for claim in (lock.holder, *waiters):
+            assert claim.path == path
+            assert attachments.get(claim.attachment.id) is claim.attachment, f"{path} is claimed by the dead"
+        for claim in waiters:
+            assert claim.token == 0, f"{path}: a waiter has a token"
+            waiting[claim.attachment.id, claim.request] = claim
+        held[lock.holder.attachment.id, lock.holder.request] = lock.holder
+    assert machine._locks._waiters_total == len(waiting)
+    for index, found in ((machine._locks._held, held), (machine._locks._waiting, waiting)):
+        assert all(index.values()), "an attachment without claims is still indexed"
+        assert {(number, request): claim for number, claims in index.items() for request, claim in claims.items()} == found
+
+
+def _check_windows(machine: Machine, attachments: dict[AttachmentId, Attachment]) -> None:
+    for attachment in attachments.values():
+        window = attachment.window
+        waiting = {request for request, answer in window.answers.items() if answer is None}
+        assert waiting == set(machine._locks._waiting.get(attachment.id, ())), "what waits is in a queue, and the other way round"
+        assert len(window.answers) <= WINDOW_CONTROL_MAX
+        twice = [request for request in window.answers if request in window.forgotten and request not in waiting]
+        assert not twice, f"attachment {attachment.id}: answers {twice} are kept and forgotten"
+
+
+def _check_names(machine: Machine) -> None:
+    locks, values = machine._locks.all(), machine._values.all()
+    paths = [path for path, _ in locks] + [path for path, _ in values]
+    assert len(machine._names) == len(paths), "a name is bound to nothing"
+    assert machine._names._bytes == sum(len(path.encode()) for path in paths)
+    assert machine._values._count == len(values)
+    assert machine._values._bytes == sum(len(value.content) for _, value in values)
+
+
+def _check_timers(machine: Machine) -> None:
+    for timer in _timers(machine):
+        assert timer.on_due is not None, "a timer in use has fired or was cancelled"
+    assert len(machine._timers) == len(list(_timers(machine))), "a timer is set for nothing"
+    cancelled = [item for item in machine._timers._heap if item[2].on_due is None]
+    assert machine._timers._cancelled == len(cancelled)
+    assert not cancelled or machine._timers._heap[0][2].on_due is not None, "a cancelled timer is at the top"
+
+
+def _timers(machine: Machine) -> Iterator[Timer]:
+    for _, lock in machine._locks.all():
+        yield from (claim.timer for claim in lock.waiters or () if claim.timer is not None)
+    yield from (value.timer for _, value in machine._values.all() if value.timer is not None)

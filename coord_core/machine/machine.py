@@ -1,0 +1,229 @@
+"""The face of the state machine: an entry in, its answer and the answers it caused out.
+
+An entry is applied in this order: the cluster time rises to its stamp; timers that are due fire; its command is applied.  Which
+command does what to sessions is decided here; what a session's operation does is the resources' matter.
+
+The duties of the caller (replica):
+1. Apply every committed command once, in order of the log.  `apply` raises only where an invariant is broken: stop the node then.
+2. Give the answers out after the entry is applied: `Applied.result` to whoever proposed the entry, `Applied.replies` to whoever
+   waits for those requests, if anyone does here.
+3. Propose a `Tick` when cluster time reaches `next_deadline_ms()`.  It may have passed already: one entry fires a bounded number.
+4. Query only what a quorum has confirmed (dissertation, 6.4).
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+import msgspec
+
+from coord_core.machine import refusals
+from coord_core.machine.bounds import NUMBER_MAX, WINDOW_CONTROL_MAX
+from coord_core.machine.entry import CurrentEntry
+from coord_core.machine.locks import Locks
+from coord_core.machine.names import Names
+from coord_core.machine.resources import OperationHandler, QueryHandler, Registry
+from coord_core.machine.sessions import Attachment, Session, Sessions, SessionView
+from coord_core.machine.timers import Timers
+from coord_core.machine.values import Values
+from coord_core.protocol.commands import (
+    WINDOW_REQUESTS_MAX,
+    Call,
+    CloseAttachment,
+    CloseSession,
+    Command,
+    ExpireSession,
+    OpenAttachment,
+    OpenSession,
+    Tick,
+)
+from coord_core.protocol.operations import Cancel, LockRelease
+from coord_core.protocol.queries import Answer, Query, SessionInfo, SessionState
+from coord_core.protocol.results import AttachmentOpened, Done, Failed, NotGranted, Result, SessionOpened
+from coord_core.types import AttachmentId, LogIndex, RequestNumber, SessionId
+
+_DONE = Done()
+_CANCELLED = NotGranted("cancelled")
+
+_canonical = msgspec.msgpack.Encoder(order="deterministic")
+
+
+@dataclass(slots=True)
+class Applied:
+    """What came of an entry."""
+
+    #: The answer to the entry's own command.  None: a request that now waits, or an entry nobody waits for (Tick, ExpireSession).
+    result: Result | None
+    #: Answers that this entry (its timers, releases, expiries) made for earlier requests, in the order in which they were made.
+    replies: list[tuple[AttachmentId, RequestNumber, Result]]
+    #: The session opened, and those closed or expired, by this entry.
+    opened: SessionId | None
+    closed: list[SessionId]
+
+
+class Machine:
+    #: Of the behaviour: nodes that apply the same log must have the same.
+    VERSION = 1
+
+    def __init__(self) -> None:
+        self._entry = CurrentEntry()
+        self._timers = Timers()
+        self._names = Names()
+        self._sessions = Sessions()
+        self._locks = Locks(self._entry, self._names, self._timers)
+        self._values = Values(self._entry, self._names, self._timers)
+        self._registry = Registry()
+        self._registry.register(self._locks)
+        self._registry.register(self._values)
+        # What an operation does, by its type: those of the resources, and Cancel, which concerns them all.
+        self._operations: dict[type[Any], OperationHandler] = {**self._registry.operations, Cancel: self._cancel}
+        # Unanswered requests that may be there already when one of this type comes: see WINDOW_CONTROL_MAX.
+        self._requests_max = dict.fromkeys(self._operations, WINDOW_REQUESTS_MAX)
+        self._requests_max.update({LockRelease: WINDOW_CONTROL_MAX, Cancel: WINDOW_CONTROL_MAX})
+        self._commands: dict[type[Any], Callable[[Any], Result | None]] = {
+            Call: self._call,
+            OpenSession: self._open_session,
+            CloseSession: self._close_session,
+            ExpireSession: self._expire_session,
+            OpenAttachment: self._open_attachment,
+            CloseAttachment: self._close_attachment,
+            Tick: self._tick,
+        }
+        self._queries: dict[type[Any], QueryHandler] = {**self._registry.queries, SessionInfo: self._session_info}
+
+    @property
+    def time_ms(self) -> int:
+        """Cluster time: the highest stamp applied.  Never falls."""
+        return self._entry.time_ms
+
+    def apply(self, index: LogIndex, time_ms: int, command: Command) -> Applied:
+        """Apply the committed entry `index`, stamped `time_ms` by its leader; return what came of it."""
+        entry = self._entry
+        entry.begin(index, time_ms)
+        self._timers.fire(entry.time_ms)
+        result = self._commands[type(command)](command)
+        return Applied(result, entry.replies, entry.opened, entry.closed)
+
+    def query(self, query: Query) -> Answer:
+        """Answer from the state as it is: call it when a quorum has confirmed the leader."""
+        return self._queries[type(query)](query)
+
+    def next_deadline_ms(self) -> int | None:
+        """Return the cluster time of the earliest timer, past or to come; None where there is none."""
+        return self._timers.next_deadline_ms()
+
+    def sessions(self) -> Iterator[SessionView]:
+        """Yield every live session, for a new leader's leases."""
+        return (_view(session) for session in self._sessions)
+
+    def session(self, session: SessionId) -> SessionView | None:
+        found = self._sessions.get(session)
+        return None if found is None else _view(found)
+
+    def session_count(self) -> int:
+        return len(self._sessions)
+
+    def digest(self) -> bytes:
+        """Return 32 bytes that are equal for equal states, however they came about; for comparing replicas."""
+        state = (self.VERSION, self._entry.index, self._entry.time_ms, self._timers.state(), self._sessions.state())
+        resources = [resource.state() for resource in self._registry.resources]
+        return sha256(_canonical.encode((state, resources))).digest()
+
+    # --- sessions' own commands --------------------------------------------------------------------------------------------------
+
+    def _open_session(self, command: OpenSession) -> Result:
+        session = self._sessions.open(self._entry.index, command.ttl_ms, command.owner)
+        if isinstance(session, Failed):
+            return session
+        self._entry.opened = session.id
+        return SessionOpened(session.id, AttachmentId(session.id), session.generation, session.ttl_ms)
+
+    def _close_session(self, command: CloseSession) -> Result:
+        session = self._sessions.get(command.session)
+        if session is not None:
+            self._end_session(session, refusals.session_closed(session.id))
+        return _DONE
+
+    def _expire_session(self, command: ExpireSession) -> None:
+        session = self._sessions.get(command.session)
+        if session is not None and session.generation == command.generation:
+            self._end_session(session, refusals.session_expired(session.id))
+
+    def _end_session(self, session: Session, answer: Failed) -> None:
+        self._registry.attachments_ended(self._sessions.end(session), answer)
+        self._entry.closed.append(session.id)
+
+    def _open_attachment(self, command: OpenAttachment) -> Result:
+        session = self._sessions.get(command.session)
+        if session is None:
+            return refusals.session_expired(command.session)
+        attachment = self._sessions.attach(session, self._entry.index, command.owner)
+        if isinstance(attachment, Failed):
+            return attachment
+        return AttachmentOpened(attachment.id, session.ttl_ms)
+
+    def _close_attachment(self, command: CloseAttachment) -> Result:
+        session = self._sessions.get(command.session)
+        attachment = None if session is None else session.attachments.get(command.attachment)
+        if session is not None and attachment is not None:
+            answer = refusals.attachment_closed(session.id, attachment.id)
+            self._registry.attachments_ended([self._sessions.detach(session, attachment)], answer)
+        return _DONE
+
+    def _tick(self, command: Tick) -> None:
+        """Its stamp has done all there is to do."""
+
+    # --- requests of an attachment -----------------------------------------------------------------------------------------------
+
+    def _call(self, call: Call) -> Result | None:
+        session = self._sessions.get(call.session)
+        if session is None:
+            return refusals.session_expired(call.session)
+        attachment = session.attachments.get(call.attachment)
+        if attachment is None:
+            return refusals.attachment_closed(call.session, call.attachment)
+        request = call.request
+        if request <= call.low_water:
+            return refusals.stale_request(request)
+        if request > NUMBER_MAX:
+            return refusals.invalid("request", f"must be at most {NUMBER_MAX}")
+        window = attachment.window
+        kind = type(call.operation)
+        refusal = window.acknowledge(call.low_water, call.answered)
+        if refusal is not None:
+            return refusal
+        if request in window.answers:
+            return window.answers[request]
+        refusal = window.admit(request, self._requests_max[kind])
+        if refusal is not None:
+            return refusal
+        answer = self._operations[kind](attachment, request, call.operation)
+        window.record(request, answer)
+        return answer
+
+    def _cancel(self, attachment: Attachment, request: RequestNumber, operation: Cancel) -> Result:
+        target = operation.request
+        if target == request or not 1 <= target <= NUMBER_MAX:
+            return refusals.invalid("request", "must be another request of this attachment")
+        window = attachment.window
+        if self._registry.withdraw(attachment, target, _CANCELLED) or not window.is_unseen(target):
+            return _DONE
+        if len(window.answers) >= WINDOW_CONTROL_MAX - 1:
+            return refusals.over_limit("unanswered requests of an attachment", WINDOW_CONTROL_MAX, WINDOW_CONTROL_MAX + 1)
+        # Its tombstone: should it still arrive, it finds that it was answered.
+        window.record(target, _CANCELLED)
+        return _DONE
+
+    # --- looking -----------------------------------------------------------------------------------------------------------------
+
+    def _session_info(self, query: SessionInfo) -> SessionState:
+        session = self._sessions.get(query.session)
+        if session is None:
+            return SessionState(False, 0, 0)
+        holdings = sum(self._registry.holdings(attachment) for attachment in session.attachments.values())
+        return SessionState(True, len(session.attachments), holdings)
+
+
+def _view(session: Session) -> SessionView:
+    return SessionView(session.id, session.generation, session.ttl_ms)

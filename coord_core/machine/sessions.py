@@ -1,0 +1,128 @@
+"""Sessions and attachments: who there is to hold something.
+
+A session is what a lease keeps alive; the lease itself is the leader's (replica.leases), the machine only learns that it ran out.
+An attachment is one process of the session, with request numbers and a window of its own.  Everything held is held by an
+attachment; what happens to it when the attachment ends is each resource's matter (`resources`).
+
+Rule: an attachment that ended is never alive again, and its number, a log index, is never used again.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from coord_core.machine import refusals
+from coord_core.machine.bounds import ATTACHMENTS_MAX, ATTACHMENTS_PER_SESSION_MAX, SESSIONS_MAX
+from coord_core.machine.windows import RequestWindow
+from coord_core.protocol.commands import SESSION_TTL_MS_MAX, SESSION_TTL_MS_MIN
+from coord_core.protocol.operations import Owner
+from coord_core.protocol.results import Failed
+from coord_core.types import AttachmentId, LogIndex, SessionId
+
+#: A session is born with this generation.
+GENERATION_FIRST = 1
+
+
+class Attachment:
+    __slots__ = ("alive", "id", "owner", "session", "window")
+
+    def __init__(self, attachment: AttachmentId, session: SessionId, owner: Owner) -> None:
+        self.id = attachment
+        self.session = session
+        self.owner = owner
+        self.window = RequestWindow()
+        #: Cleared before any resource hears of the end: nothing is granted to the dead.
+        self.alive = True
+
+
+class Session:
+    __slots__ = ("attachments", "generation", "id", "ttl_ms")
+
+    def __init__(self, session: SessionId, ttl_ms: int) -> None:
+        self.id = session
+        self.ttl_ms = ttl_ms
+        #: An expiry proposed for another generation does nothing.
+        self.generation = GENERATION_FIRST
+        #: In rising order: an attachment's number is its entry's index.
+        self.attachments: dict[AttachmentId, Attachment] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class SessionView:
+    """What the leader needs to keep a lease."""
+
+    session: SessionId
+    generation: int
+    ttl_ms: int
+
+
+class Sessions:
+    __slots__ = ("_attachments_total", "_sessions")
+
+    def __init__(self) -> None:
+        self._sessions: dict[SessionId, Session] = {}
+        self._attachments_total = 0
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def __iter__(self) -> Iterator[Session]:
+        return iter(self._sessions.values())
+
+    def get(self, session: SessionId) -> Session | None:
+        return self._sessions.get(session)
+
+    def open(self, index: LogIndex, ttl_ms: int, owner: Owner) -> Session | Failed:
+        """Open a session with its first attachment, which bears the session's number."""
+        if not SESSION_TTL_MS_MIN <= ttl_ms <= SESSION_TTL_MS_MAX:
+            return refusals.invalid("ttl_ms", f"must be between {SESSION_TTL_MS_MIN} and {SESSION_TTL_MS_MAX} ms")
+        if len(self._sessions) >= SESSIONS_MAX:
+            return refusals.over_limit("sessions", SESSIONS_MAX, len(self._sessions) + 1)
+        session = Session(SessionId(index), ttl_ms)
+        attachment = self.attach(session, index, owner)
+        if isinstance(attachment, Failed):
+            return attachment
+        self._sessions[session.id] = session
+        return session
+
+    def attach(self, session: Session, index: LogIndex, owner: Owner) -> Attachment | Failed:
+        fault = refusals.check_owner(owner)
+        if fault is not None:
+            return fault
+        if len(session.attachments) >= ATTACHMENTS_PER_SESSION_MAX:
+            return refusals.over_limit("attachments of a session", ATTACHMENTS_PER_SESSION_MAX, len(session.attachments) + 1)
+        if self._attachments_total >= ATTACHMENTS_MAX:
+            return refusals.over_limit("attachments", ATTACHMENTS_MAX, self._attachments_total + 1)
+        attachment = Attachment(AttachmentId(index), session.id, owner)
+        session.attachments[attachment.id] = attachment
+        self._attachments_total += 1
+        return attachment
+
+    def end(self, session: Session) -> list[Attachment]:
+        """Forget the session; return its attachments, all dead now, for the resources to clear up after."""
+        del self._sessions[session.id]
+        return [self.detach(session, attachment) for attachment in list(session.attachments.values())]
+
+    def detach(self, session: Session, attachment: Attachment) -> Attachment:
+        del session.attachments[attachment.id]
+        self._attachments_total -= 1
+        attachment.alive = False
+        return attachment
+
+    def state(self) -> list[Any]:
+        """Return the state as plain data, equal for equal states."""
+        return [_session_state(self._sessions[number]) for number in sorted(self._sessions)]
+
+
+def _session_state(session: Session) -> tuple[Any, ...]:
+    attachments = [_attachment_state(session.attachments[number]) for number in sorted(session.attachments)]
+    return session.id, session.generation, session.ttl_ms, attachments
+
+
+def _attachment_state(attachment: Attachment) -> tuple[Any, ...]:
+    window = attachment.window
+    answers = sorted(window.answers.items(), key=lambda item: item[0])
+    owner = msgspec.structs.astuple(attachment.owner)
+    return attachment.id, owner, window.forgotten.low_water, window.forgotten.ranges, answers

@@ -1,0 +1,124 @@
+"""A log and its clients in a few lines: every entry goes through `Log.apply`, and after each the invariants are checked."""
+
+from typing import Any
+
+from coord_core.machine import Applied, Machine
+from coord_core.machine.invariants import check
+from coord_core.protocol.commands import (
+    Call,
+    CloseAttachment,
+    CloseSession,
+    Command,
+    ExpireSession,
+    OpenAttachment,
+    OpenSession,
+    Tick,
+)
+from coord_core.protocol.operations import Cancel, LockAcquire, LockRelease, Operation, Owner, ValueDelete, ValueSet
+from coord_core.protocol.queries import LockInfo, LockState, SessionInfo, SessionState, ValueGet, ValueState
+from coord_core.protocol.results import AttachmentOpened, Failed, Granted, Result, SessionOpened
+from coord_core.types import AttachmentId, FencingToken, LogIndex, RequestNumber, SessionId
+
+OWNER = Owner("host-1", 100, "")
+
+
+class Log:
+    """The entries of one machine, each at the next index and at the present time."""
+
+    def __init__(self) -> None:
+        self.machine = Machine()
+        self.index = LogIndex(10)
+        self.time_ms = 1_000
+        self.entries: list[tuple[LogIndex, int, Command]] = []
+
+    def apply(self, command: Command) -> Applied:
+        self.index = LogIndex(self.index + 1)
+        self.entries.append((self.index, self.time_ms, command))
+        applied = self.machine.apply(self.index, self.time_ms, command)
+        check(self.machine)
+        return applied
+
+    def wait(self, duration_ms: int) -> Applied:
+        """Let cluster time pass, as the leader does it: with a Tick."""
+        self.time_ms += duration_ms
+        return self.apply(Tick())
+
+    def open(self, ttl_ms: int = 10_000, owner: Owner = OWNER) -> "Process":
+        opened = self.apply(OpenSession(ttl_ms, owner)).result
+        assert isinstance(opened, SessionOpened)
+        return Process(self, opened.session, opened.attachment)
+
+    def lock(self, path: str) -> LockState:
+        state = self.machine.query(LockInfo(path))
+        assert isinstance(state, LockState)
+        return state
+
+    def value(self, path: str) -> ValueState:
+        state = self.machine.query(ValueGet(path))
+        assert isinstance(state, ValueState)
+        return state
+
+    def session(self, session: SessionId) -> SessionState:
+        state = self.machine.query(SessionInfo(session))
+        assert isinstance(state, SessionState)
+        return state
+
+
+class Process:
+    """One attachment: numbers its requests; acknowledges only what a test says."""
+
+    def __init__(self, log: Log, session: SessionId, attachment: AttachmentId) -> None:
+        self.log = log
+        self.session = session
+        self.attachment = attachment
+        self.last_request = 0
+
+    def send(self, request: int, operation: Operation, low_water: int = 0, answered: Any = ()) -> Applied:
+        self.last_request = max(self.last_request, request)
+        call = Call(self.session, self.attachment, RequestNumber(request), RequestNumber(low_water), answered, operation)
+        return self.log.apply(call)
+
+    def call(self, operation: Operation, low_water: int = 0, answered: Any = ()) -> Applied:
+        """Send under the next number."""
+        return self.send(self.last_request + 1, operation, low_water, answered)
+
+    def acquire(self, path: str = "/l", wait_ms: int | None = None, owner: Owner = OWNER) -> Result | None:
+        return self.call(LockAcquire(path, wait_ms, owner)).result
+
+    def hold(self, path: str = "/l") -> FencingToken:
+        """Acquire a free lock; return its token."""
+        granted = self.acquire(path)
+        assert isinstance(granted, Granted)
+        return granted.token
+
+    def release(self, token: int, path: str = "/l") -> Applied:
+        return self.call(LockRelease(path, FencingToken(token)))
+
+    def cancel(self, request: int) -> Applied:
+        return self.call(Cancel(RequestNumber(request)))
+
+    def set(self, path: str, value: bytes, ttl_ms: int | None = None, expected: int | None = None) -> Result | None:
+        return self.call(ValueSet(path, value, ttl_ms, expected)).result
+
+    def delete(self, path: str, expected: int | None = None) -> Result | None:
+        return self.call(ValueDelete(path, expected)).result
+
+    def attach(self) -> "Process":
+        opened = self.log.apply(OpenAttachment(self.session, OWNER)).result
+        assert isinstance(opened, AttachmentOpened)
+        return Process(self.log, self.session, opened.attachment)
+
+    def expire(self) -> Applied:
+        return self.log.apply(ExpireSession(self.session, 1))
+
+    def close(self) -> Applied:
+        return self.log.apply(CloseSession(self.session))
+
+    def close_attachment(self) -> Applied:
+        return self.log.apply(CloseAttachment(self.session, self.attachment))
+
+
+def code(result: Result | None) -> str:
+    """Return the error that a refusal names."""
+    assert isinstance(result, Failed), f"not refused: {result}"
+    return result.code
