@@ -1,0 +1,96 @@
+"""What only a leader has: cluster time, leases, and the entries it adds of its own accord.
+
+A leader is *ready* when it has applied its own term's first entry: before that it knows neither what time the cluster's last stamp
+says nor which sessions live.  Everything here begins at that moment and ends with the leadership.
+
+Cluster time is the time of the last applied stamp plus the leader's own monotonic time since it became ready.  Without a leader it
+stands still (spec: sessions outlive a failover).
+"""
+
+from coord_core.machine import Machine
+from coord_core.protocol.commands import Command, ExpireSession, Tick
+from coord_core.replica.leases import Leases
+from coord_core.replica.reads import ExpiryCheck, Reads
+from coord_core.types import SessionId, Term
+
+#: Sessions whose expiry is looked at in one turn; the rest wait for the next.
+EXPIRIES_A_TURN = 1_000
+
+
+class Leading:
+    """The state of one leadership, from ready to deposed."""
+
+    __slots__ = ("_base_ms", "_expiring", "_leases", "_machine", "_reads", "_since_ms", "_tick_under_way", "term")
+
+    def __init__(self, term: Term, machine: Machine, reads: Reads, now_ms: int, lease_ms: int) -> None:
+        self.term = term
+        self._machine = machine
+        self._reads = reads
+        self._base_ms = machine.time_ms
+        self._since_ms = now_ms
+        self._leases = Leases()
+        #: Sessions whose Expire is proposed and not applied: their keep-alives get no answer.
+        self._expiring: set[SessionId] = set()
+        self._tick_under_way = False
+        for view in machine.sessions():
+            self._leases.grant(view.session, view.ttl_ms, lease_ms)
+
+    def stamp_ms(self, now_ms: int) -> int:
+        return self._base_ms + now_ms - self._since_ms
+
+    def check_expiries(self, lease_ms: int) -> None:
+        """Ask for a confirmed round for every lease that ran out."""
+        for session in self._leases.due(lease_ms, EXPIRIES_A_TURN):
+            if not self._reads.add(ExpiryCheck(session)):
+                self._leases.watch_again(session)
+
+    def own_commands(self, expired: list[SessionId], now_ms: int) -> list[Command]:
+        """Return what the leader itself has to add to the log now."""
+        commands: list[Command] = []
+        for session in expired:
+            view = self._machine.session(session)
+            if view is not None:
+                commands.append(ExpireSession(session, view.generation))
+                self._expiring.add(session)
+        deadline_ms = self._machine.next_deadline_ms()
+        if deadline_ms is not None and deadline_ms <= self.stamp_ms(now_ms) and not self._tick_under_way:
+            commands.append(Tick())
+            self._tick_under_way = True
+        return commands
+
+    def not_proposed(self, commands: list[Command]) -> None:
+        """Take back `own_commands` that consensus had no room for; they come again."""
+        for command in commands:
+            if type(command) is Tick:
+                self._tick_under_way = False
+            elif type(command) is ExpireSession:
+                self._expiring.discard(command.session)
+                self._leases.watch_again(command.session)
+
+    def still_due(self, session: SessionId, lease_ms: int) -> bool:
+        """Whether the lease is over now that a quorum has confirmed this leader; else watch it again."""
+        if self._leases.is_due(session, lease_ms):
+            return True
+        self._leases.watch_again(session)
+        return False
+
+    def renew(self, session: SessionId, generation: int, lease_ms: int) -> int | None:
+        """Run a lease anew; return its TTL, 0 where no answer may be given now, None where the session is gone."""
+        if session in self._expiring:
+            return 0
+        view = self._machine.session(session)
+        if view is None or view.generation != generation:
+            return None
+        return self._leases.renew(session, lease_ms)
+
+    def ticked(self) -> None:
+        self._tick_under_way = False
+
+    def opened(self, session: SessionId, lease_ms: int) -> None:
+        view = self._machine.session(session)
+        if view is not None:
+            self._leases.grant(session, view.ttl_ms, lease_ms)
+
+    def closed(self, session: SessionId) -> None:
+        self._leases.end(session)
+        self._expiring.discard(session)

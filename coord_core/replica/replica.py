@@ -1,0 +1,408 @@
+"""The face of a replica, and the order of things in a turn.
+
+A driver's duties:
+
+1. Hand in what has arrived (`receive`, `request`, `persisted`, ...), then call `turn` with its monotonic clock, soon.
+2. Carry out the effects: send and answer at once; write `persist` in one transaction and then call `persisted` with its ack.  There
+   is at most one write outstanding.  Messages that depend on a write come out of a later turn by themselves.
+3. Call `tick` every `tick_ms`; ticks that were missed are not made up for.
+4. When writing fails, stop: the replica must not be used again.
+
+A turn drains the control lane, then the command lane, proposes, takes what consensus gives, applies it, serves confirmed reads.
+What only a leader does is in `leading`.
+"""
+
+import random
+from collections import deque
+from dataclasses import dataclass, field
+
+from coord_core.errors import CoordError
+from coord_core.machine import Applied, Machine
+from coord_core.protocol.commands import Call, Command, ExpireSession, Tick
+from coord_core.protocol.members import Member
+from coord_core.protocol.messages import Ask, KeepAlive, KeptAlive, Redirect, Reply, ServerMessage, Submit, Told
+from coord_core.protocol.results import Failed
+from coord_core.raft.messages import Entry, EntryKind, Message
+from coord_core.raft.node import RaftNode
+from coord_core.raft.outbox import Persist, PersistAck
+from coord_core.raft.refusals import ProposalBusy, Transferring
+from coord_core.raft.state import Role
+from coord_core.replica.config import ReplicaConfig
+from coord_core.replica.entries import stamp, unstamp
+from coord_core.replica.facts import Fact, LeaderReady, RoleChanged, SessionsEnded, Stalled
+from coord_core.replica.lanes import CommandLane, Proposal, is_control
+from coord_core.replica.leading import Leading
+from coord_core.replica.leases import STALL_MS, LeaseClock
+from coord_core.replica.pending import Origin, Pending
+from coord_core.replica.reads import ExpiryCheck, Question, Reads, Renewal
+from coord_core.storage.api import Restored
+from coord_core.types import LogIndex, NodeId, SessionId, Term
+from coord_core.wire.codec import decode_command, encode_command
+
+#: Entries applied in one turn; a node that catches up answers heartbeats in between.
+TURN_ENTRIES_MAX = 4_096
+
+
+@dataclass(slots=True)
+class Effects:
+    """What the driver must carry out."""
+
+    persist: Persist | None = None
+    send: list[Message] = field(default_factory=list)
+    replies: list[tuple[int, ServerMessage]] = field(default_factory=list)
+    facts: list[Fact] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaStatus:
+    """What a node knows of itself: immutable, to be read by anyone."""
+
+    role: str
+    term: Term
+    leader: Member | None
+    members: tuple[Member, ...]
+    commit_index: LogIndex
+    applied_index: LogIndex
+    last_index: LogIndex
+    sessions: int
+    #: Whether this node leads and takes commands.
+    ready: bool
+
+
+class Replica:
+    """See the module's text for the driver's duties."""
+
+    def __init__(self, config: ReplicaConfig, restored: Restored, *, rng: random.Random, now_ms: int) -> None:
+        self._config = config
+        self._raft = RaftNode(
+            config.raft,
+            hard_state=restored.hard_state,
+            snapshot=restored.bootstrap.snapshot,
+            entries=restored.entries,
+            rng=rng,
+        )
+        self.machine = Machine()
+        self._members = {member.node_id: member for member in restored.bootstrap.members}
+        self._applied: LogIndex = restored.bootstrap.snapshot.index
+        limits = config.lanes
+        self._messages: deque[Message] = deque()
+        self._control = CommandLane(limits.control_requests_max, limits.command_bytes_max)
+        self._commands = CommandLane(limits.commands_max, limits.command_bytes_max)
+        self._reads = Reads()
+        self._pending = Pending()
+        self._lease_clock = LeaseClock(now_ms)
+        self._leading: Leading | None = None
+        #: Sessions found dead in a confirmed round, to be expired by this turn's or the next turn's proposal.
+        self._dead: list[SessionId] = []
+        #: What this node proposed and has decoded already: (index, term, command), rising.
+        self._proposed: deque[tuple[LogIndex, Term, Command]] = deque()
+        self._refusals: list[tuple[int, ServerMessage]] = []
+        self._last_turn_ms = now_ms
+        self._known_role: tuple[Role, Term, NodeId] = self._role()
+        self._ticks = 0
+        self._more_to_apply = False
+
+    # --- events -------------------------------------------------------------------------------------------------------------------
+
+    def receive(self, message: Message) -> None:
+        """A peer's message arrived.  Beyond the bound it is dropped, as a network would: the sender repeats it."""
+        if len(self._messages) < self._config.lanes.peer_messages_max:
+            self._messages.append(message)
+
+    def request(self, connection: int, message: Submit | KeepAlive | Ask) -> None:
+        """A client's request arrived; its answer is among some turn's replies."""
+        origin = (connection, message.seq)
+        if type(message) is Submit:
+            self._submit(origin, bytes(message.command))
+        elif type(message) is KeepAlive:
+            self._queue_read(Renewal(origin, message.session, message.generation))
+        elif type(message) is Ask:
+            self._queue_read(Question(origin, message.query))
+
+    def connection_closed(self, connection: int) -> None:
+        """A client's connection is gone.  What it asked stays asked: its session, not its connection, owns it."""
+
+    def leader_connection_lost(self, peer: NodeId) -> None:
+        """The connection to `peer` closed; where it leads, this node need not wait for its silence."""
+        if peer == self._raft.leader_id and self._raft.role is not Role.LEADER:
+            self._raft.leader_lost()
+
+    def unreachable(self, peer: NodeId) -> None:
+        """Sending to `peer` failed."""
+        self._raft.unreachable(peer)
+
+    def persisted(self, ack: PersistAck) -> None:
+        """The write of `Effects.persist` is durable."""
+        self._raft.persisted(ack)
+
+    def tick(self) -> None:
+        """`tick_ms` have passed.  Counted once however many were missed: what arrived before it is stepped first."""
+        self._ticks = 1
+
+    # --- a turn -------------------------------------------------------------------------------------------------------------------
+
+    def turn(self, now_ms: int) -> Effects:
+        """Do all the work there is and return what must be carried out.  `now_ms`: monotonic milliseconds, never falling."""
+        effects = Effects()
+        lease_ms = self._begin(now_ms, effects)
+        self._step_messages()
+        self._follow_role(effects)
+        if self._raft.role is Role.LEADER:
+            if self._leading is not None:
+                self._leading.check_expiries(lease_ms)
+                self._propose(self._leading, now_ms, effects)
+                self._begin_round()
+        else:
+            self._redirect_waiting(effects)
+        self._take_ready(now_ms, lease_ms, effects)
+        return effects
+
+    def _begin(self, now_ms: int, effects: Effects) -> int:
+        gap_ms = now_ms - self._last_turn_ms
+        if gap_ms > STALL_MS:
+            effects.facts.append(Stalled(gap_ms))
+        self._last_turn_ms = now_ms
+        if self._refusals:
+            effects.replies.extend(self._refusals)
+            self._refusals.clear()
+        return self._lease_clock.advance(now_ms)
+
+    def _step_messages(self) -> None:
+        messages, step = self._messages, self._raft.step
+        while messages:
+            step(messages.popleft())
+        if self._ticks:
+            self._ticks = 0
+            self._raft.tick()
+
+    # --- proposing ----------------------------------------------------------------------------------------------------------------
+
+    def _submit(self, origin: Origin, raw: bytes) -> None:
+        try:
+            command = decode_command(raw)
+        except CoordError as error:
+            self._refuse(origin, error.code, error.message)
+            return
+        if type(command) is Tick or type(command) is ExpireSession:
+            self._refuse(origin, "InvalidRequest", f"{type(command).__name__} is the leader's own command; clients cannot send it")
+            return
+        lane = self._control if is_control(command) else self._commands
+        if not lane.put(Proposal(origin, command, raw)):
+            self._refuse(origin, "Busy", "the node has more commands queued than it takes; try again in a moment")
+
+    def _propose(self, leading: Leading, now_ms: int, effects: Effects) -> None:
+        """Put this turn's commands into the log: the leader's own and control first."""
+        own = leading.own_commands(self._dead, now_ms)
+        self._dead = []
+        prefix = stamp(leading.stamp_ms(now_ms))
+        if own and not self._append(prefix, [Proposal((0, 0), command, encode_command(command)) for command in own]):
+            leading.not_proposed(own)
+        limits = self._config.lanes
+        for lane in (self._control, self._commands):
+            taken = lane.take(limits.turn_commands_max, limits.turn_bytes_max)
+            if taken and not self._append(prefix, taken):
+                effects.replies.extend((proposal.origin[0], _busy(proposal.origin)) for proposal in taken)
+
+    def _append(self, prefix: bytes, proposals: list[Proposal]) -> bool:
+        try:
+            index, term = self._raft.propose([prefix + proposal.raw for proposal in proposals])
+        except (ProposalBusy, Transferring):
+            return False
+        for offset, proposal in enumerate(proposals):
+            self._expect(LogIndex(index + offset), term, proposal)
+        return True
+
+    def _expect(self, index: LogIndex, term: Term, proposal: Proposal) -> None:
+        command = proposal.command
+        self._proposed.append((index, term, command))
+        if type(command) is Call:
+            self._pending.expect(command.attachment, command.request, proposal.origin)
+        elif proposal.origin[1]:
+            self._pending.expect_index(index, term, proposal.origin)
+
+    # --- what consensus gives -----------------------------------------------------------------------------------------------------
+
+    def _take_ready(self, now_ms: int, lease_ms: int, effects: Effects) -> None:
+        until = self._applied + TURN_ENTRIES_MAX
+        self._more_to_apply = False
+        while (ready := self._raft.ready()) is not None:
+            if ready.persist is not None:
+                assert effects.persist is None, "two writes in one turn"
+                effects.persist = ready.persist
+            effects.send.extend(ready.messages)
+            for state in ready.read_states:
+                self._reads.confirm(state.context, state.index)
+            if ready.committed:
+                self._apply(ready.committed, now_ms, lease_ms, effects)
+            self._follow_role(effects)
+            self._serve_reads(lease_ms, effects)
+            if self._applied >= until:
+                self._more_to_apply = True
+                break
+
+    def _apply(self, entries: list[Entry], now_ms: int, lease_ms: int, effects: Effects) -> None:
+        for entry in entries:
+            if entry.kind == EntryKind.CONFIGURATION:
+                self._raft.apply_membership(entry)
+            elif entry.data:
+                self._apply_command(entry, lease_ms, effects)
+            elif entry.term == self._raft.term and self._raft.role is Role.LEADER:
+                self._become_ready(entry, now_ms, lease_ms, effects)
+            self._applied = entry.index
+        self._raft.applied(self._applied)
+
+    def _apply_command(self, entry: Entry, lease_ms: int, effects: Effects) -> None:
+        time_ms, command = self._decoded(entry)
+        applied = self.machine.apply(entry.index, time_ms, command)
+        if self._leading is not None:
+            self._answer(entry, command, applied, effects.replies)
+            self._keep_leases(self._leading, command, applied, lease_ms)
+        if applied.closed:
+            expired = type(command) is ExpireSession
+            effects.facts.append(SessionsEnded(entry.index, tuple(applied.closed), expired))
+
+    def _decoded(self, entry: Entry) -> tuple[int, Command]:
+        """The entry's stamp and command; what this node proposed itself it need not decode again."""
+        proposed = self._proposed
+        while proposed and proposed[0][0] < entry.index:
+            proposed.popleft()
+        if proposed and proposed[0][0] == entry.index:
+            _, term, command = proposed.popleft()
+            if term == entry.term:
+                return int.from_bytes(entry.data[:8], "big"), command
+        return unstamp(entry.data)
+
+    def _answer(self, entry: Entry, command: Command, applied: Applied, replies: list[tuple[int, ServerMessage]]) -> None:
+        result = applied.result
+        if result is not None:
+            if type(command) is Call:
+                origin = self._pending.pop(command.attachment, command.request)
+            else:
+                origin = self._pending.pop_index(entry.index, entry.term)
+            if origin is not None:
+                replies.append((origin[0], Reply(origin[1], result)))
+        for attachment, request, late in applied.replies:
+            origin = self._pending.pop(attachment, request)
+            if origin is not None:
+                replies.append((origin[0], Reply(origin[1], late)))
+
+    @staticmethod
+    def _keep_leases(leading: Leading, command: Command, applied: Applied, lease_ms: int) -> None:
+        if applied.opened is not None:
+            leading.opened(applied.opened, lease_ms)
+        for session in applied.closed:
+            leading.closed(session)
+        if type(command) is Tick:
+            leading.ticked()
+
+    # --- reads --------------------------------------------------------------------------------------------------------------------
+
+    def _queue_read(self, item: Renewal | Question) -> None:
+        if not self._reads.add(item):
+            self._refuse(item.origin, "Busy", "too many reads and keep-alives wait for a quorum; try again in a moment")
+
+    def _begin_round(self) -> None:
+        number = self._reads.begin()
+        if number is not None:
+            self._raft.read_index(number)
+
+    def _serve_reads(self, lease_ms: int, effects: Effects) -> None:
+        leading = self._leading
+        if leading is None:
+            return
+        for item in self._reads.take(self._applied):
+            match item:
+                case Question(origin, query):
+                    effects.replies.append((origin[0], Told(origin[1], self.machine.query(query))))
+                case Renewal():
+                    self._renew(leading, item, lease_ms, effects)
+                case ExpiryCheck(session):
+                    if leading.still_due(session, lease_ms):
+                        self._dead.append(session)
+
+    @staticmethod
+    def _renew(leading: Leading, item: Renewal, lease_ms: int, effects: Effects) -> None:
+        connection, seq = item.origin
+        ttl_ms = leading.renew(item.session, item.generation, lease_ms)
+        if ttl_ms is None:
+            failed = Failed("SessionExpired", "the session is not known: it expired or was closed", {})
+            effects.replies.append((connection, Reply(seq, failed)))
+        elif ttl_ms:
+            effects.replies.append((connection, KeptAlive(seq, ttl_ms)))
+
+    # --- roles --------------------------------------------------------------------------------------------------------------------
+
+    def _role(self) -> tuple[Role, Term, NodeId]:
+        return self._raft.role, self._raft.term, self._raft.leader_id
+
+    def _follow_role(self, effects: Effects) -> None:
+        role = self._role()
+        if role == self._known_role:
+            return
+        self._known_role = role
+        effects.facts.append(RoleChanged(role[0].name.lower(), role[1], role[2]))
+        if self._leading is not None and (role[0] is not Role.LEADER or role[1] != self._leading.term):
+            self._leading = None
+        if role[0] is not Role.LEADER:
+            self._proposed.clear()
+            self._dead = []
+            self._redirect_pending(effects)
+
+    def _become_ready(self, entry: Entry, now_ms: int, lease_ms: int, effects: Effects) -> None:
+        if self._leading is None:
+            self._leading = Leading(entry.term, self.machine, self._reads, now_ms, lease_ms)
+            effects.facts.append(LeaderReady(entry.term, entry.index, self.machine.session_count()))
+
+    def _redirect_pending(self, effects: Effects) -> None:
+        """Send everyone who waits for an answer to the next leader: there it is asked again, and applied once."""
+        leader = self._leader_address()
+        for connection, seq in self._pending.drain():
+            effects.replies.append((connection, Redirect(seq, leader)))
+
+    def _redirect_waiting(self, effects: Effects) -> None:
+        """A node that does not lead keeps nothing in its lanes."""
+        leader = self._leader_address()
+        for lane in (self._control, self._commands):
+            while taken := lane.take(len(lane), 1 << 62):
+                effects.replies.extend((proposal.origin[0], Redirect(proposal.origin[1], leader)) for proposal in taken)
+        for item in self._reads.drain():
+            if not isinstance(item, ExpiryCheck):
+                effects.replies.append((item.origin[0], Redirect(item.origin[1], leader)))
+
+    def _leader_address(self) -> str:
+        leader = self._members.get(self._raft.leader_id)
+        return "" if leader is None else leader.client_address
+
+    def _refuse(self, origin: Origin, code: str, message: str) -> None:
+        self._refusals.append((origin[0], Reply(origin[1], Failed(code, message, {}))))
+
+    # --- facts --------------------------------------------------------------------------------------------------------------------
+
+    def has_work(self) -> bool:
+        """Whether a turn would do something; a driver may also just take one."""
+        return bool(
+            self._messages or self._ticks or len(self._control) or len(self._commands) or self._refusals or len(self._reads)
+        )
+
+    def status(self) -> ReplicaStatus:
+        return ReplicaStatus(
+            role=self._raft.role.name.lower(),
+            term=self._raft.term,
+            leader=self._members.get(self._raft.leader_id),
+            members=tuple(self._members.values()),
+            commit_index=self._raft.commit_index,
+            applied_index=self._applied,
+            last_index=self._raft.last_index,
+            sessions=self.machine.session_count(),
+            ready=self._leading is not None,
+        )
+
+    @property
+    def members(self) -> dict[NodeId, Member]:
+        """The nodes of the cluster, by id."""
+        return self._members
+
+
+def _busy(origin: Origin) -> Reply:
+    message = "more is waiting to be committed than the leader holds; try again in a moment"
+    return Reply(origin[1], Failed("Busy", message, {"limit": "max_uncommitted_bytes"}))
