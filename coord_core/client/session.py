@@ -1,0 +1,714 @@
+"""The client's side of a session, as a state machine without I/O: events in, effects out.
+
+    CONNECTING --opened--> CONNECTED <--alive-- / --link lost--> SUSPENDED
+         ^                     |                                     |
+         |                     +------------- lease over, or the cluster says expired --> LOST
+         +----------------------------------- a new call --------------------------------+
+    any --close()--> CLOSED
+
+What a holder may believe: CONNECTED and SUSPENDED, that what it was granted is its own until `lease_deadline_ms`; LOST and CLOSED,
+that it holds nothing.  LOST is declared here, at the deadline, without asking anyone, and is final for that session id: grants that
+arrive later are dropped, and the first thing said to the next leader closes the old session.  A call made after LOST opens a new
+session.  An attached client (`config.session_id`) has an attachment of a session that another process keeps alive: it sends no
+keep-alives, takes its lease from `lease_renewed`, and ends with that session.
+
+The lease counts from when the answered keep-alive (or OpenSession) was *sent*, less a margin: a holder never believes longer than
+the cluster does (Gray and Cheriton, "Leases", 1989, section 2).
+
+Duties of the driver (`aio` is one, the simulator's client another):
+
+1. After one or several events or calls, `take()` the effects and carry them out in the order of `ClientEffects`' fields.
+2. `disconnect`: close the connection or give up the attempt; hand in nothing of it afterwards.
+3. `connect_to`: open a connection; say `connected(address)` when it stands (the session then sends `Hello` by itself; a byte stream
+   begins with MAGIC before it) or `connection_failed(address)`.  There is never more than one connection or attempt.
+4. `send`: messages for the present connection, in order.  What comes back goes into `received` one by one, also `Welcome`.
+5. When the connection ends by itself: `disconnected`, once.
+6. Call `tick` when `next_wakeup_ms` passes, at the latest soon after; being late costs liveness, never safety.
+7. `now_ms` never falls and, where the machine can tell, counts time asleep (CLOCK_BOOTTIME).
+8. Attached: call `lease_renewed` at the start and whenever the keeper of the lease names a later deadline, in any case before the
+   `tick` at the old one.
+9. After `close`, go on until `ClientEffects.finished`, or for as long as is worth waiting; then drop the connection.
+
+What waits to be sent or answered is kept in `calls`, addresses and delays in `route`.  Pure: no clock, no randomness of its own.
+"""
+
+import random
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from enum import Enum
+
+import msgspec
+
+from coord_core.client.calls import Calls, Outcome
+from coord_core.client.requests import CallId, Kind, Request
+from coord_core.client.route import Route
+from coord_core.client.settings import SessionConfig
+from coord_core.errors import AttachmentClosed, CoordError, LostError, SessionClosed, SessionExpired, error_from_wire
+from coord_core.protocol.commands import Call, CloseAttachment, CloseSession, Command, OpenAttachment, OpenSession
+from coord_core.protocol.members import Member
+from coord_core.protocol.messages import (
+    PROTOCOL_VERSION_MAX,
+    PROTOCOL_VERSION_MIN,
+    Ask,
+    ClientMessage,
+    Hello,
+    KeepAlive,
+    KeptAlive,
+    Redirect,
+    Refused,
+    Reply,
+    ServerMessage,
+    Submit,
+    Told,
+    Welcome,
+)
+from coord_core.protocol.operations import LockAcquire, LockRelease, Operation
+from coord_core.protocol.queries import Query, SessionInfo
+from coord_core.protocol.queries import SessionState as SessionStateAnswer
+from coord_core.protocol.results import AttachmentOpened, Failed, Granted, Result, SessionOpened
+from coord_core.types import AttachmentId, FencingToken, RequestNumber, SessionId
+from coord_core.wire.codec import encode_command
+
+__all__ = ["CallId", "ClientEffects", "ClientSession", "Outcome", "SessionConfig", "SessionState", "StateChange"]
+
+
+class SessionState(Enum):
+    #: No session yet: none was needed, or it is being opened.
+    CONNECTING = "connecting"
+    CONNECTED = "connected"
+    #: No leader answers at the moment; the lease still runs.
+    SUSPENDED = "suspended"
+    #: The lease is over: nothing is held.
+    LOST = "lost"
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True, slots=True)
+class StateChange:
+    state: SessionState
+    #: The session it is about; None before the first was opened.
+    session_id: SessionId | None
+
+
+@dataclass(slots=True)
+class ClientEffects:
+    """What the driver carries out, in this order."""
+
+    #: Close the present connection, or give up the present attempt.
+    disconnect: bool = False
+    #: Open a connection to this host:port.
+    connect_to: str | None = None
+    #: Send on the present connection.
+    send: list[ClientMessage] = field(default_factory=list)
+    #: Tell the callers.
+    resolved: list[tuple[CallId, Outcome]] = field(default_factory=list)
+    #: Tell the listeners.
+    states: list[StateChange] = field(default_factory=list)
+    #: After `close`: there is nothing more to do.
+    finished: bool = False
+
+
+class _Link(Enum):
+    IDLE = 1
+    #: Waiting for `_link_until_ms` before connecting.
+    RESTING = 2
+    #: Connecting, until `_link_until_ms` at most.
+    DIALING = 3
+    #: Hello was sent; until `_link_until_ms` at most.
+    GREETING = 4
+    #: The node at the other end says that it leads.
+    READY = 5
+
+
+#: Refusals of a whole connection that another try at the same node will not change.
+_REFUSED_FOR_GOOD = frozenset({"AuthenticationFailed", "WrongCluster", "UnsupportedVersion", "ProtocolError"})
+_BUSY = frozenset({"Busy", "Unavailable"})
+_LOST = frozenset({"SessionExpired", "SessionClosed", "AttachmentClosed"})
+
+
+class ClientSession:
+    """One client: one connection at a time, one session at a time, any number of calls."""
+
+    def __init__(self, config: SessionConfig, rng: random.Random, now_ms: int) -> None:
+        self.config = config
+        self.state = SessionState.CONNECTING
+        #: As the cluster granted it.
+        self.ttl_ms = config.ttl_ms
+        #: None until opened, and again after it was lost.
+        self.session_id: SessionId | None = None
+        self.attachment_id: AttachmentId | None = None
+        #: As the last Welcome told; empty before.
+        self.members: tuple[Member, ...] = ()
+        self.cluster_id = config.cluster_id
+        #: Why the last attempt to reach a node failed, for people.
+        self.last_trouble = ""
+        #: Nothing may be believed held from this moment on.  None: no lease.
+        self.lease_deadline_ms: int | None = None
+
+        self._rng = rng
+        self._route = Route(config, rng)
+        self._calls = Calls(config)
+        self._effects = ClientEffects()
+        # Tokens granted in the present session and not given back, and their paths.
+        self._held: dict[FencingToken, str] = {}
+        # Why an attached client, or a closed one, takes no more calls.
+        self._over: LostError | None = None
+
+        self._generation = 0
+        # Someone wants a session, with or without a call.
+        self._wanted = False
+        self._opening: Request | None = None
+        self._keep_alive_at_ms = 0
+        self._probe: Request | None = None
+        # Sessions and attachments to close, and until when that is worth trying.
+        self._burials: list[tuple[Request, int]] = []
+
+        self._link = _Link.IDLE
+        self._link_until_ms = 0
+        self._address = ""
+        self._seq = 0
+        self._in_flight: dict[int, Request] = {}
+        # When the first message was sent to which nothing has come back since; None: heard since.
+        self._unheard_since_ms: int | None = None
+        # The cluster is busy: sends pause until then.
+        self._paused_until_ms = 0
+        self._refused_in_a_row = 0
+        self._now_ms = now_ms
+
+    # --- what the application asks ---------------------------------------------------------------------------------------------
+
+    def open(self, now_ms: int) -> None:
+        """Open the session (or attachment) now, not with the first call."""
+        self._check_usable()
+        self._begin(now_ms)
+        self._wanted = self.session_id is None
+
+    def call(self, operation: Operation, now_ms: int, *, timeout_ms: int | None = None, order: Hashable | None = None) -> CallId:
+        """Submit an operation, exactly once however often the connection breaks.
+
+        `timeout_ms`: local; None: `request_timeout_ms`, for an acquire its own waiting time and a grace, without end where it waits
+        without end.  `order`: calls with the same value take effect in the order in which they are made.
+
+        The outcome is the operation's result, or an error: `Unavailable` or `SessionExpired` (not applied), `OutcomeUnknown`.  An
+        acquire that was sent and not answered in time comes out as `NotGranted`, and is withdrawn.
+        Raises `Busy`, and `SessionClosed`, `SessionExpired` or `AttachmentClosed` where this client takes no more calls.
+        """
+        self._check_usable()
+        if self.state is SessionState.LOST:
+            self._begin(now_ms)
+        if type(operation) is LockRelease:
+            self._held.pop(operation.token, None)
+        calls = self._calls
+        call = calls.new_id()
+        calls.add(Request(call, Kind.CALL, operation), now_ms, timeout_ms, order)
+        self._now_ms = now_ms
+        return call
+
+    def ask(self, query: Query, now_ms: int, *, timeout_ms: int | None = None, order: Hashable | None = None) -> CallId:
+        """Read linearizably; asked again after a failover.  Outcome: the answer, `Unavailable`, or what the cluster refuses with.
+
+        Needs no session.
+        """
+        return self._plain(Kind.ASK, query, now_ms, timeout_ms, order)
+
+    def command(self, command: Command, now_ms: int, *, timeout_ms: int | None = None) -> CallId:
+        """Submit a command that is safe to apply twice, such as `CloseAttachment`."""
+        return self._plain(Kind.COMMAND, command, now_ms, timeout_ms, None)
+
+    def cancel(self, call: CallId, now_ms: int) -> None:
+        """Withdraw a call.
+
+        An acquire's outcome is `NotGranted`, at once, and the cluster is told until it answers: a grant made meanwhile is released.
+        Another call's outcome is `Unavailable` (not sent) or `OutcomeUnknown`.
+        """
+        self._now_ms = now_ms
+        self._calls.cancel(call)
+
+    def close(self, now_ms: int) -> None:
+        """Give back everything and take no more calls.  Calls without an outcome fail with `SessionClosed` or `OutcomeUnknown`."""
+        if self.state is SessionState.CLOSED:
+            return
+        self._now_ms = now_ms
+        error = SessionClosed("the client was closed")
+        self._end_session(error, SessionState.CLOSED, bury=True, reads_too=True)
+        self._over = error
+
+    def lease_renewed(self, deadline_ms: int | None, now_ms: int) -> None:
+        """Attached clients: the session's keeper says until when the lease runs."""
+        self._now_ms = now_ms
+        if deadline_ms is not None and self.state is not SessionState.LOST:
+            self.lease_deadline_ms = deadline_ms
+
+    def believes_held(self, token: FencingToken, now_ms: int) -> bool:
+        """Tell whether the grant may still be believed in: not given back, and the lease not over."""
+        return token in self._held and self.lease_deadline_ms is not None and now_ms < self.lease_deadline_ms
+
+    def held(self) -> dict[FencingToken, str]:
+        """Return what was granted and not given back: paths by token."""
+        return dict(self._held)
+
+    @property
+    def leader_address(self) -> str | None:
+        """Where the connection to a leader stands; None without one."""
+        return self._address if self._link is _Link.READY else None
+
+    # --- what happens ----------------------------------------------------------------------------------------------------------
+
+    def connected(self, address: str, now_ms: int) -> None:
+        """The connection that was asked for stands."""
+        self._now_ms = now_ms
+        if self._link is not _Link.DIALING:
+            return
+        self._link = _Link.GREETING
+        self._seq = 0
+        self._effects.send.append(
+            Hello(PROTOCOL_VERSION_MIN, PROTOCOL_VERSION_MAX, "client", self.cluster_id, self.config.token),
+        )
+
+    def connection_failed(self, address: str, now_ms: int, reason: str = "") -> None:
+        """The connection that was asked for could not be made."""
+        self._now_ms = now_ms
+        if self._link is _Link.DIALING:
+            self._trouble(address, reason or "cannot connect")
+            self._try_next()
+
+    def disconnected(self, now_ms: int, reason: str = "") -> None:
+        """The connection ended by itself."""
+        self._now_ms = now_ms
+        if self._link in (_Link.GREETING, _Link.READY):
+            self._trouble(self._address, reason or "the connection was closed")
+            self._lose_link(by_us=False)
+            self._try_next()
+
+    def received(self, message: ServerMessage, now_ms: int) -> None:
+        """A message came on the present connection."""
+        self._now_ms = now_ms
+        self._unheard_since_ms = None
+        if self.lease_deadline_ms is not None and now_ms >= self.lease_deadline_ms:
+            self._lease_over()
+        if type(message) is Reply:
+            request = self._in_flight.pop(message.seq, None)
+            if request is not None:
+                self._replied(request, message.result)
+        elif isinstance(message, Told):
+            self._told(message)
+        elif isinstance(message, KeptAlive):
+            self._kept_alive(message)
+        elif isinstance(message, Redirect):
+            self._follow(message.leader, "the node does not lead")
+        elif isinstance(message, Welcome):
+            self._welcomed(message)
+        elif isinstance(message, Refused):
+            self._refused(message)
+
+    def tick(self, now_ms: int) -> None:
+        """Time has passed."""
+        self._now_ms = now_ms
+        if self.lease_deadline_ms is not None and now_ms >= self.lease_deadline_ms:
+            self._lease_over()
+        self._calls.expire(now_ms)
+        if self._link in (_Link.DIALING, _Link.GREETING) and now_ms >= self._link_until_ms:
+            self._trouble(self._address, "no answer in time")
+            self._lose_link(by_us=True)
+            self._try_next()
+        elif self._link is _Link.RESTING and now_ms >= self._link_until_ms:
+            self._dial(self._address)
+        elif self._link is _Link.READY:
+            self._listen()
+        self._burials = [(request, until) for request, until in self._burials if now_ms < until]
+
+    # --- what to do ------------------------------------------------------------------------------------------------------------
+
+    def take(self) -> ClientEffects:
+        """Return what has to be carried out since the last time."""
+        if self._link is _Link.READY:
+            self._pump()
+        elif self._link is _Link.IDLE and self._wants_link():
+            self._try_next()
+        effects = self._effects
+        self._effects = ClientEffects()
+        effects.resolved, self._calls.resolved = self._calls.resolved, effects.resolved
+        if self.state is SessionState.CLOSED and not self._wants_link():
+            effects.disconnect = effects.disconnect or self._link in (_Link.DIALING, _Link.GREETING, _Link.READY)
+            effects.connect_to = None
+            self._link = _Link.IDLE
+            effects.finished = True
+        return effects
+
+    def next_wakeup_ms(self) -> int | None:
+        """Return when `tick` is next of use; None: not before something else happens."""
+        times = [until for _, until in self._burials]
+        if self.lease_deadline_ms is not None:
+            times.append(self.lease_deadline_ms)
+        if self._link in (_Link.RESTING, _Link.DIALING, _Link.GREETING):
+            times.append(self._link_until_ms)
+        elif self._link is _Link.READY:
+            times.extend(self._ready_times())
+        deadline_ms = self._calls.next_deadline_ms()
+        if deadline_ms is not None:
+            times.append(deadline_ms)
+        return min(times) if times else None
+
+    def _ready_times(self) -> list[int]:
+        times = []
+        if self._unheard_since_ms is not None:
+            may_probe = self._probe is None and self.session_id is not None
+            wait_ms = self.config.probe_wait_ms if may_probe else self.config.silence_ms_max
+            times.append(self._unheard_since_ms + wait_ms)
+        if self._keeps_alive() and self._probe is None:
+            times.append(self._keep_alive_at_ms)
+        if self._probe is not None:
+            times.append(self._probe.sent_ms + self._keep_alive_interval_ms)
+        if self._paused_until_ms > self._now_ms:
+            times.append(self._paused_until_ms)
+        return times
+
+    # --- the link --------------------------------------------------------------------------------------------------------------
+
+    def _wants_link(self) -> bool:
+        if self.state is SessionState.CLOSED:
+            return bool(self._burials) or self._opening is not None
+        return self.session_id is not None or self._wanted or bool(self._burials) or self._calls.wants_link()
+
+    def _try_next(self) -> None:
+        if self._wants_link():
+            self._rest(*self._route.advance())
+        else:
+            self._link = _Link.IDLE
+
+    def _rest(self, address: str, delay_ms: int) -> None:
+        if delay_ms <= 0:
+            self._dial(address)
+        else:
+            self._link, self._address, self._link_until_ms = _Link.RESTING, address, self._now_ms + delay_ms
+
+    def _dial(self, address: str) -> None:
+        self._link, self._address = _Link.DIALING, address
+        self._link_until_ms = self._now_ms + self.config.connect_timeout_ms
+        self._effects.connect_to = address
+
+    def _welcomed(self, welcome: Welcome) -> None:
+        if self._link is not _Link.GREETING:
+            return
+        if not PROTOCOL_VERSION_MIN <= welcome.version <= PROTOCOL_VERSION_MAX:
+            self._refused(Refused("UnsupportedVersion", f"the node speaks version {welcome.version}"))
+            return
+        self.cluster_id = welcome.cluster_id
+        self.members = welcome.members
+        self._route.learn(member.client_address for member in welcome.members)
+        own = {member.client_address for member in welcome.members if member.name == welcome.node}
+        if welcome.leader and (welcome.leader == self._address or welcome.leader in own):
+            self._ready()
+        else:
+            self._follow(welcome.leader, "the node knows no leader")
+
+    def _ready(self) -> None:
+        self._link = _Link.READY
+        self._unheard_since_ms = None
+        self._paused_until_ms = 0
+        if self.session_id is not None:
+            self._send_probe()  # Before anything else: says whether the session still stands.
+
+    def _follow(self, leader: str, otherwise: str) -> None:
+        """This node does not lead: go to the one that it names, or to the next."""
+        if self._link not in (_Link.GREETING, _Link.READY):
+            return
+        left = self._address
+        self._lose_link(by_us=True)
+        if leader != left and self._route.trusts(leader, self._now_ms):
+            self._rest(*self._route.follow(leader))
+        else:
+            self._trouble(left, otherwise, failed=False)
+            self._try_next()
+
+    def _refused(self, refused: Refused) -> None:
+        if self._link not in (_Link.GREETING, _Link.READY):
+            return
+        self._trouble(self._address, f"{refused.code}: {refused.message}")
+        if refused.code in _REFUSED_FOR_GOOD:
+            self._route.refusals.add(self._address)
+            if self._route.exhausted() or len(self._route.refusals) == len(self._route.addresses):
+                self._calls.fail_unsent(error_from_wire(refused.code, refused.message, {"address": self._address}))
+                self._wanted = False
+        self._lose_link(by_us=True)
+        self._try_next()
+
+    def _lose_link(self, *, by_us: bool) -> None:
+        """Forget the connection: everything unanswered is to be sent again on the next."""
+        if by_us:
+            self._effects.disconnect = True
+            self._effects.connect_to = None
+        self._effects.send.clear()
+        self._link = _Link.IDLE
+        self._in_flight.clear()
+        self._probe = None
+        self._opening = None
+        for request, _ in self._burials:
+            request.done = False
+        self._unheard_since_ms = None
+        self._calls.connection_lost()
+        if self.state is SessionState.CONNECTED:
+            self._change(SessionState.SUSPENDED)
+
+    def _trouble(self, address: str, reason: str, *, failed: bool = True) -> None:
+        self.last_trouble = f"{address}: {reason}"
+        if failed:
+            self._route.failed(address, self._now_ms)
+
+    def _listen(self) -> None:
+        """Ask a silent node for a sign of life, and leave one that gives none."""
+        now_ms, config = self._now_ms, self.config
+        unheard_ms = 0 if self._unheard_since_ms is None else now_ms - self._unheard_since_ms
+        probe_overdue = self._probe is not None and now_ms - self._probe.sent_ms >= self._keep_alive_interval_ms
+        if probe_overdue or unheard_ms >= config.silence_ms_max:
+            self._trouble(self._address, "no answer in time")
+            self._lose_link(by_us=True)
+            self._try_next()
+        elif self._probe is None and self.session_id is not None:
+            due = self._keeps_alive() and now_ms >= self._keep_alive_at_ms
+            if due or unheard_ms >= config.probe_wait_ms:
+                self._send_probe()
+
+    # --- sending ---------------------------------------------------------------------------------------------------------------
+
+    def _pump(self) -> None:
+        """Send whatever may be sent now."""
+        paused = self._now_ms < self._paused_until_ms
+        if self._burials and not paused:
+            self._pump_burials()
+        if self.session_id is not None:
+            self._pump_calls(self.session_id, paused=paused)
+        elif self._opening is None and not paused and (self._wanted or self._calls.wants_session()):
+            self._open()
+        while not paused and (request := self._calls.next_plain()) is not None:
+            if request.kind is Kind.ASK:
+                self._send(request, Ask(self._seq + 1, request.body))  # type: ignore[arg-type]
+            else:
+                self._submit(request, request.body)  # type: ignore[arg-type]
+
+    def _pump_burials(self) -> None:
+        for request, _ in self._burials:
+            if not request.done:
+                request.done = True  # Here: under way on this connection.
+                self._submit(request, request.body)  # type: ignore[arg-type]
+
+    def _pump_calls(self, session: SessionId, *, paused: bool) -> None:
+        calls, attachment = self._calls, self.attachment_id
+        assert attachment is not None
+        while (request := calls.next_call(paused=paused)) is not None:
+            low_water, answered = calls.acknowledgement(request.number)
+            number, mark = RequestNumber(request.number), RequestNumber(low_water)
+            operation: Operation = request.body  # type: ignore[assignment]
+            self._submit(request, Call(session, attachment, number, mark, answered, operation))
+
+    def _submit(self, request: Request, command: Command) -> None:
+        self._send(request, Submit(self._seq + 1, msgspec.Raw(encode_command(command))))
+
+    def _send(self, request: Request, message: ClientMessage) -> None:
+        now_ms = self._now_ms
+        self._seq += 1
+        self._in_flight[self._seq] = request
+        request.sends += 1
+        request.sent_ms = now_ms
+        if self._unheard_since_ms is None:
+            self._unheard_since_ms = now_ms
+        self._effects.send.append(message)
+
+    def _send_probe(self) -> None:
+        assert self.session_id is not None
+        probe = self._probe = Request(self._calls.new_id(), Kind.PROBE, None)
+        self._keep_alive_at_ms = self._now_ms + self._keep_alive_interval_ms
+        if self.config.attached:
+            self._send(probe, Ask(self._seq + 1, SessionInfo(self.session_id)))
+        else:
+            self._send(probe, KeepAlive(self._seq + 1, self.session_id, self._generation))
+
+    def _keeps_alive(self) -> bool:
+        return self.session_id is not None and not self.config.attached
+
+    @property
+    def _keep_alive_interval_ms(self) -> int:
+        return max(1, self.ttl_ms // 3)
+
+    def _open(self) -> None:
+        config = self.config
+        command: Command = OpenSession(config.ttl_ms, config.owner)
+        if config.session_id is not None:
+            command = OpenAttachment(config.session_id, config.owner)
+        self._opening = Request(self._calls.new_id(), Kind.OPEN, command)
+        self._submit(self._opening, command)
+
+    # --- answers ---------------------------------------------------------------------------------------------------------------
+
+    def _replied(self, request: Request, result: Result) -> None:
+        kind = request.kind
+        if type(result) is Failed:
+            self._failed(request, result)
+        elif kind is Kind.CALL:
+            self._granted(request, result)
+            self._calls.answered(request, result)
+            self._refused_in_a_row = 0
+        elif kind is Kind.OPEN:
+            self._opened(request, result)
+        elif kind is Kind.BURY:
+            self._buried(request)
+        elif kind is Kind.COMMAND:
+            self._calls.answered(request, result)
+
+    def _told(self, told: Told) -> None:
+        request, answer = self._in_flight.pop(told.seq, None), told.answer
+        if request is None:
+            return
+        if isinstance(answer, Failed):
+            self._failed(request, answer)
+        elif request.kind is Kind.ASK:
+            self._calls.answered(request, answer)
+        elif request.kind is Kind.PROBE and isinstance(answer, SessionStateAnswer):
+            self._probe = None
+            if answer.alive:
+                self._proved_alive()
+            else:
+                self._end_session(SessionExpired("the session is gone"), SessionState.LOST)
+
+    def _kept_alive(self, message: KeptAlive) -> None:
+        probe = self._in_flight.pop(message.seq, None)
+        if probe is None or probe is not self._probe:
+            return
+        self._probe = None
+        deadline_ms = probe.sent_ms + message.ttl_ms - self.config.margin_ms(message.ttl_ms)
+        self.lease_deadline_ms = max(self.lease_deadline_ms or 0, deadline_ms)
+        self._proved_alive()
+
+    def _proved_alive(self) -> None:
+        self._route.arrived()
+        if self.state is SessionState.SUSPENDED:
+            self._change(SessionState.CONNECTED)
+
+    def _granted(self, request: Request, result: Result) -> None:
+        if type(result) is Granted and not request.withdrawn and type(request.body) is LockAcquire:
+            self._held[result.token] = request.body.path
+
+    def _failed(self, request: Request, failed: Failed) -> None:
+        code = failed.code
+        if code == "NotLeader":
+            self._follow(str(failed.details.get("leader", "")), failed.message)
+        elif code in _BUSY:
+            self._pause(request)
+        elif request.kind is Kind.BURY:
+            self._buried(request)
+        elif code in _LOST and request.kind in (Kind.CALL, Kind.PROBE, Kind.OPEN):
+            self._lost_by(request, failed)
+        elif request.kind is Kind.OPEN:
+            self._opening, self._wanted = None, False
+            self._calls.fail_unsent(_error(failed))
+        elif request.kind is Kind.PROBE:
+            self._probe = None
+        else:
+            self._calls.answered(request, _error(failed))
+
+    def _pause(self, request: Request) -> None:
+        """The cluster is busy: let it breathe, then send again."""
+        self._paused_until_ms = self._now_ms + 1 + self._route.backoff_ms(self._refused_in_a_row)
+        self._refused_in_a_row += 1
+        if request.kind is Kind.OPEN:
+            self._opening = None
+        elif request.kind is Kind.PROBE:
+            self._probe = None
+            self._keep_alive_at_ms = self._paused_until_ms
+        elif request.kind is Kind.BURY:
+            request.done = False
+        else:
+            self._calls.refused(request)
+
+    def _opened(self, request: Request, result: Result) -> None:
+        self._opening = None
+        if isinstance(result, SessionOpened):
+            session, attachment = result.session, result.attachment
+            self._generation, self.ttl_ms = result.generation, result.ttl_ms
+            deadline_ms = request.sent_ms + result.ttl_ms - self.config.margin_ms(result.ttl_ms)
+            if self.state is SessionState.CLOSED or self._now_ms >= deadline_ms:
+                self._bury(CloseSession(session))  # Closed meanwhile, or so late that there is no lease left in it.
+                return
+            self.lease_deadline_ms = deadline_ms
+            self._keep_alive_at_ms = request.sent_ms + self._keep_alive_interval_ms
+        elif isinstance(result, AttachmentOpened) and self.config.session_id is not None:
+            session, attachment = self.config.session_id, result.attachment
+            self.ttl_ms = result.ttl_ms
+            if self.state is SessionState.CLOSED:
+                self._bury(CloseAttachment(session, attachment))
+                return
+        else:
+            return
+        self.session_id, self.attachment_id = session, attachment
+        self._wanted = False
+        self._route.arrived()
+        self._change(SessionState.CONNECTED)
+
+    # --- the end of a session --------------------------------------------------------------------------------------------------
+
+    def _lease_over(self) -> None:
+        reason = "the session's lease ran out before the cluster answered a keep-alive"
+        self._end_session(SessionExpired(reason), SessionState.LOST, bury=True)
+
+    def _lost_by(self, request: Request, failed: Failed) -> None:
+        """The cluster says that the session, or this process's part in it, is gone."""
+        error = _error(failed)
+        assert isinstance(error, LostError)
+        if request.kind is Kind.CALL and request.sends == 1:
+            self._calls.answered(request, error)  # Sent once and refused: certainly not applied.
+        self._end_session(error, SessionState.LOST, bury=isinstance(error, AttachmentClosed))
+
+    def _end_session(self, error: LostError, state: SessionState, *, bury: bool = False, reads_too: bool = False) -> None:
+        """Hold nothing any more, and let every call know."""
+        self._held.clear()
+        if bury and self.session_id is not None and self.attachment_id is not None:
+            attached = CloseAttachment(self.session_id, self.attachment_id)
+            self._bury(attached if self.config.attached else CloseSession(self.session_id))
+        if self.config.attached:
+            self._over = error
+        self._calls.session_lost(error, reads_too=reads_too)
+        keep = (Kind.ASK, Kind.BURY) if state is SessionState.LOST else (Kind.OPEN, Kind.BURY)
+        self._in_flight = {seq: request for seq, request in self._in_flight.items() if request.kind in keep}
+        if state is SessionState.LOST:
+            self._opening = None
+        self._probe = None
+        self._wanted = False
+        self.lease_deadline_ms = None
+        self._change(state)
+        self.session_id = self.attachment_id = None
+
+    def _bury(self, command: Command) -> None:
+        request = Request(self._calls.new_id(), Kind.BURY, command)
+        self._burials.append((request, self._now_ms + self.config.ttl_ms))
+
+    def _buried(self, request: Request) -> None:
+        self._burials = [burial for burial in self._burials if burial[0] is not request]
+
+    # --- small things ----------------------------------------------------------------------------------------------------------
+
+    def _plain(self, kind: Kind, body: Query | Command, now_ms: int, timeout_ms: int | None, order: Hashable | None) -> CallId:
+        if self.state is SessionState.CLOSED:
+            self._check_usable()
+        self._now_ms = now_ms
+        call = self._calls.new_id()
+        self._calls.add(Request(call, kind, body), now_ms, timeout_ms, order)
+        return call
+
+    def _check_usable(self) -> None:
+        if self._over is not None:
+            raise type(self._over)(self._over.message, **self._over.details)
+
+    def _begin(self, now_ms: int) -> None:
+        """After LOST: a new session, for those who ask for one."""
+        self._now_ms = now_ms
+        if self.state is SessionState.LOST:
+            self._change(SessionState.CONNECTING)
+
+    def _change(self, state: SessionState) -> None:
+        if state is not self.state:
+            self.state = state
+            self._effects.states.append(StateChange(state, self.session_id))
+
+
+def _error(failed: Failed) -> CoordError:
+    return error_from_wire(failed.code, failed.message, dict(failed.details))
