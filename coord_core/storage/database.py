@@ -11,6 +11,7 @@ import sqlite3
 from pathlib import Path
 
 from sqlalchemy import Connection, create_engine, event
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
 from coord_core.storage.statements import BEGIN
@@ -26,22 +27,24 @@ _PRAGMAS = (
 class Database:
     """An open database.
 
-    `core` is for statements that run seldom: `with database.core.begin(): ...`.  `raw` is the same connection as the driver sees
-    it, for the hot path; whoever uses it begins and commits by hand.
+    `core` is for statements that run seldom: `with database.core.begin(): ...`.  `cursor` is the driver's, on the same connection,
+    for the hot path; whoever uses it begins and commits by hand.  There is one only, so that `close` can end what it was doing: a
+    statement that is still open keeps SQLite's locks beyond the connection.
     """
 
     def __init__(self, path: Path) -> None:
         """Open or create the file; raises what SQLite raises."""
         self._path = path
         self._wal = path.with_name(path.name + "-wal")
-        self.raw = _connect(path)
-        self._engine = create_engine("sqlite+pysqlite://", creator=lambda: self.raw, poolclass=StaticPool)
+        self._raw = _connect(path)
+        self.cursor = self._raw.cursor()
+        self._engine = create_engine("sqlite+pysqlite://", creator=lambda: self._raw, poolclass=StaticPool)
         event.listen(self._engine, "begin", lambda connection: connection.exec_driver_sql(BEGIN))
         self.core: Connection = self._engine.connect()
 
     def checkpoint(self) -> bool:
         """Copy the WAL into the database file, both synced; True where all of it went, so that the next write reuses the file."""
-        busy, frames, copied = self.raw.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        busy, frames, copied = self.cursor.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         return not busy and frames == copied
 
     def wal_bytes(self) -> int:
@@ -52,12 +55,10 @@ class Database:
 
     def close(self) -> None:
         """Close, whatever state the connection is in.  Idempotent."""
-        # SQLite's own close checkpoints and may fail where the disk has failed; there is nothing left to tell anybody.
-        with contextlib.suppress(Exception):
-            self.core.close()
-        with contextlib.suppress(Exception):
-            self._engine.dispose()
-        self.raw.close()
+        # Each step may fail where the disk has failed; whoever wrote has been told, and there is nothing more to save.
+        for step in (self.cursor.close, self._raw.rollback, self.core.close, self._engine.dispose, self._raw.close):
+            with contextlib.suppress(sqlite3.Error, SQLAlchemyError):
+                step()
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -35,7 +35,7 @@ def failure_of(error: BaseException, path: Path) -> NodeError:
     if isinstance(error, DBAPIError) and error.orig is not None:
         error = error.orig
     code = getattr(error, "sqlite_errorcode", 0) & _PRIMARY_CODE
-    if code in _DAMAGED:
+    if code in _DAMAGED or _is_undecodable(error):
         return corrupt(path, f"SQLite finds it damaged ({error})")
     if code == sqlite3.SQLITE_FULL or (isinstance(error, OSError) and error.errno in _FULL):
         return StorageFailed(
@@ -44,7 +44,12 @@ def failure_of(error: BaseException, path: Path) -> NodeError:
             full=True,
         )
     return StorageFailed(
-        f"{path}: {str(error) or type(error).__name__}. What was being written may or may not be durable, so the node stops.",
+        f"{path}: {str(error) or type(error).__name__}. The node stops; what it was writing may or may not be durable.",
         path=str(path),
         full=False,
     )
+
+
+def _is_undecodable(error: BaseException) -> bool:
+    """Text that is no text: the driver's own complaint, the only one of its kind without a code of SQLite's."""
+    return isinstance(error, sqlite3.OperationalError) and not hasattr(error, "sqlite_errorcode")

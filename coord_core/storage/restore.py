@@ -126,7 +126,7 @@ def _read_hard_state(row: Row[Any] | None, tail: Tail, path: Path) -> HardState:
 def _read_log(database: Database, last_index: LogIndex, link: bytes, tail: Tail, path: Path) -> list[Entry]:
     """Return all entries, verified; `last_index` and `link` are those of the snapshot, where the first row must follow."""
     entries: list[Entry] = []
-    for columns in database.raw.execute(SELECT_ROWS):
+    for columns in database.cursor.execute(SELECT_ROWS):
         row = LogRow(*columns)
         if row.first_index != last_index + 1:
             raise corrupt(path, f"log rows are missing: {last_index} is followed by {row.first_index}")

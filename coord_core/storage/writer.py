@@ -28,7 +28,7 @@ class Writer:
 
     def __init__(self, database: Database, path: Path, bootstrap: Bootstrap, first_link: bytes, tail: Tail) -> None:
         self._path = path
-        self._execute = database.raw.cursor().execute
+        self._execute = database.cursor.execute
         self._snapshot_index = bootstrap.snapshot.index
         self._first_link = first_link
         self._identity_crc = integrity.identity_crc(bootstrap.identity)
