@@ -17,10 +17,9 @@ from coord_core.storage.rows import DamagedRow, LogRow, pack, unpack
 from coord_core.storage.rules import misfit
 from coord_core.types import LogIndex
 
-#: A page in the WAL, with the header of its frame.
-_FRAME_BYTES = 4096 + 24
-#: Pages that a transaction dirties besides its data: a leaf of each table and one to spare for the log's parents.
-_FRAMES_A_COMMIT = 4
+#: A page in the WAL, with the header of its frame.  A transaction rewrites a page of each table it touches.
+_PAGE_BYTES = 4096
+_FRAME_BYTES = _PAGE_BYTES + 24
 
 
 class Writer:
@@ -39,16 +38,17 @@ class Writer:
         """Commit the batch.  Returns about how many bytes the WAL took."""
         old = self.tail
         last_index, chain, state_crc = old.last_index, old.chain, old.hard_state_crc
-        wal_bytes = _FRAMES_A_COMMIT * _FRAME_BYTES
+        wal_bytes = _FRAME_BYTES
         self._execute(sql.BEGIN)
         if batch.entries:
             rows = self._replace_end(batch)
             last_index, chain = LogIndex(rows[-1].last_index), rows[-1].chain
-            wal_bytes += sum(len(row.data) for row in rows)
+            wal_bytes += sum(_frames(row) for row in rows) * _FRAME_BYTES
         if batch.hard_state is not None:
             state = batch.hard_state
             state_crc = integrity.hard_state_crc(state)
             self._execute(sql.UPDATE_HARD_STATE, (state.term, state.voted_for, state.commit, state_crc))
+            wal_bytes += _FRAME_BYTES
         commit_seq = old.commit_seq + 1
         crc = integrity.meta_crc(self._identity_crc, commit_seq, last_index, chain, state_crc)
         self._execute(sql.UPDATE_META, (commit_seq, last_index, chain, state_crc, crc))
@@ -94,3 +94,8 @@ class Writer:
         """The newest row that begins before `index`; it may reach beyond it."""
         columns = self._execute(sql.SELECT_ROW_BEFORE, (index,)).fetchone()
         return None if columns is None else LogRow(*columns)
+
+
+def _frames(row: LogRow) -> int:
+    """About how many pages a row dirties: a leaf, or a leaf, a chain of overflow pages and the first page, which counts pages."""
+    return 1 if len(row.data) < _PAGE_BYTES // 2 else 2 + len(row.data) // _PAGE_BYTES
