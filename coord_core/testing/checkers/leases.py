@@ -1,0 +1,84 @@
+"""No session ends before the promise made to it.
+
+A promise is made when a session is opened, when its keep-alive is answered, and to everybody when a leader becomes ready.  It lasts for
+the TTL by the leader's clock (which may run fast by as much as clocks drift), and while the leader is stopped it does not run.
+"""
+
+from dataclasses import dataclass, field
+
+from coord_core.machine import Applied
+from coord_core.protocol.commands import Command, ExpireSession, OpenSession
+from coord_core.protocol.messages import ClientMessage, KeepAlive, KeptAlive, ServerMessage
+from coord_core.replica import Effects
+from coord_core.replica.facts import LeaderReady
+from coord_core.testing.node import Node
+from coord_core.testing.simulator import MILLISECOND, SECOND, Violation
+from coord_core.types import SessionId
+
+#: A lease may be shorter than its TTL by this part: clocks drift apart by no more.
+DRIFT = 0.01
+
+
+@dataclass(slots=True)
+class Promise:
+    """That the session lives for `ttl_ms` from `made_us` on."""
+
+    made_us: int
+    ttl_ms: int
+    #: How long the node that made it had been stopped by then, in all.
+    node: Node
+    stopped_us: int
+
+
+@dataclass
+class LeaseChecks:
+    promises: dict[SessionId, Promise] = field(default_factory=dict)
+    ttl_ms: dict[SessionId, int] = field(default_factory=dict)
+    #: When the leader of each term became ready.
+    ready: dict[int, Promise] = field(default_factory=dict)
+    #: (connection, seq) of the keep-alives under way.
+    asked: dict[tuple[int, int], SessionId] = field(default_factory=dict)
+    expired: list[SessionId] = field(default_factory=list)
+
+    def keep_alive(self, connection: int, message: ClientMessage) -> None:
+        """A keep-alive reached a node."""
+        if type(message) is KeepAlive:
+            self.asked[connection, message.seq] = message.session
+
+    def answered(self, node: Node, connection: int, message: ServerMessage) -> None:
+        """A node answers a client."""
+        session = self.asked.pop((connection, message.seq), None) if type(message) is KeptAlive else None
+        if session is not None and session in self.ttl_ms:
+            self.promises[session] = self._promise(node, self.ttl_ms[session])
+
+    def turned(self, node: Node, effects: Effects) -> None:
+        for fact in effects.facts:
+            if type(fact) is LeaderReady:
+                self.ready[int(fact.term)] = self._promise(node, 0)
+
+    def applied(self, node: Node, term: int, index: int, command: Command, applied: Applied) -> None:
+        """An entry of `term` was applied for the first time anywhere."""
+        if applied.opened is not None and type(command) is OpenSession:
+            self.ttl_ms[applied.opened] = command.ttl_ms
+            self.promises[applied.opened] = self._promise(node, command.ttl_ms)
+        if type(command) is ExpireSession:
+            for session in applied.closed:
+                self.expired.append(session)
+                self._judge(node, session, term, index)
+
+    def _promise(self, node: Node, ttl_ms: int) -> Promise:
+        return Promise(node.simulator.now_us, ttl_ms, node, node.stopped_us())
+
+    def _judge(self, node: Node, session: SessionId, term: int, index: int) -> None:
+        now_us, ttl_ms = node.simulator.now_us, self.ttl_ms[session]
+        for why, promise in (("its last promise", self.promises[session]), ("the leader was ready", self.ready.get(term))):
+            if promise is None:
+                continue
+            lasts_us = int(ttl_ms * MILLISECOND * (1 - DRIFT))
+            stopped_us = promise.node.stopped_us() - promise.stopped_us
+            if now_us < promise.made_us + lasts_us + stopped_us:
+                after = (now_us - promise.made_us) / SECOND
+                raise Violation(
+                    f"session {session} expired at entry {index}, {after:.3f} s after {why}; its TTL is {ttl_ms} ms and the"
+                    f" leader was stopped for {stopped_us / SECOND:.3f} s of that"
+                )

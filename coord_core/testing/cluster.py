@@ -1,0 +1,141 @@
+"""A whole cluster from one seed: nodes, disks, network, clients, and every checker at its place.
+
+Nothing happens here; `run` lets time pass, breaks things, heals them and judges.
+"""
+
+from dataclasses import replace
+
+from coord_core.client.session import SessionConfig
+from coord_core.machine import Applied, Machine
+from coord_core.protocol.commands import Command
+from coord_core.protocol.members import Member
+from coord_core.protocol.messages import ClientMessage, ServerMessage
+from coord_core.protocol.operations import Owner
+from coord_core.raft import RaftConfig
+from coord_core.raft.messages import Configuration, SnapshotMetadata
+from coord_core.replica import Effects, ReplicaConfig
+from coord_core.storage.api import Bootstrap, Identity
+from coord_core.testing.checkers.applied import AppliedChecks
+from coord_core.testing.checkers.beliefs import BeliefChecks
+from coord_core.testing.checkers.consensus import ConsensusChecks
+from coord_core.testing.checkers.leases import LeaseChecks
+from coord_core.testing.client import ClientProcess
+from coord_core.testing.connection import Connection
+from coord_core.testing.disk import DiskSpeed, SimulatedDisk
+from coord_core.testing.family import Family
+from coord_core.testing.faults import Mix
+from coord_core.testing.network import Network
+from coord_core.testing.node import Node, Pace
+from coord_core.testing.simulator import Simulator
+from coord_core.testing.workload import LOCKS, Books, draw_habits
+from coord_core.types import LogIndex, NodeId, SessionId, Term
+
+#: 32 hexadecimal digits, as a real one.
+CLUSTER_ID = "5eed" * 8
+
+
+class Watchers:
+    """All checkers that watch the nodes, behind one face (`node.Witness`)."""
+
+    def __init__(self, nodes: dict[NodeId, Node], base: SnapshotMetadata) -> None:
+        self.consensus = ConsensusChecks(nodes, int(base.index), int(base.term))
+        self.applied = AppliedChecks(LOCKS, self._first_applied)
+        self.leases = LeaseChecks()
+        self.beliefs = BeliefChecks()
+
+    def booted(self, node: Node) -> None:
+        self.consensus.booted(node)
+
+    def machine_for(self, node: Node) -> Machine:
+        return self.applied.machine_for(node)
+
+    def turned(self, node: Node, effects: Effects) -> None:
+        self.consensus.turned(node, effects)
+        self.leases.turned(node, effects)
+
+    def asked(self, connection: Connection, message: ClientMessage) -> None:
+        self.leases.keep_alive(connection.number, message)
+
+    def answered(self, node: Node, connection: Connection, message: ServerMessage) -> None:
+        self.leases.answered(node, connection.number, message)
+
+    def _first_applied(self, node: Node, index: int, command: Command, applied: Applied) -> None:
+        self.leases.applied(node, self.consensus.term_of(node, index), index, command, applied)
+
+
+class Cluster:
+    """Everything there is in one seed."""
+
+    def __init__(self, simulator: Simulator, mix: Mix) -> None:
+        self.simulator = simulator
+        self.mix = mix
+        self._rng = simulator.stream("cluster")
+        self.network = Network(simulator, mix.weather)
+        self.nodes: dict[NodeId, Node] = {}
+        self._members = tuple(_member(number) for number in range(1, mix.nodes + 1))
+        self._founding = _founding(self._members)
+        self.watchers = Watchers(self.nodes, self._founding)
+        self.books = Books(self.watchers.applied.acknowledged, self.watchers.beliefs)
+        self.tick_ms = 50
+        self.ttl_ms = self._rng.choice((1_000, 2_000, 4_000))
+        self._habits = draw_habits(simulator.stream("habits"))
+        for member in self._members:
+            self.nodes[member.node_id] = self._node(member)
+        for node in self.nodes.values():
+            self.network.join(node.node_id, node)
+        self.servers = {member.client_address: self.nodes[member.node_id] for member in self._members}
+        self.families = [self._family(f"c{number}") for number in range(1, self._rng.randint(2, 4) + 1)]
+
+    def start(self) -> None:
+        for node in self.nodes.values():
+            node.start()
+        for family in self.families:
+            family.keeper.start()
+
+    def keepers(self) -> list[ClientProcess]:
+        return [family.keeper for family in self.families]
+
+    def leader(self) -> Node | None:
+        """Return the node that leads and takes commands, and that the most recent term knows as its leader."""
+        leading = [node for node in self.nodes.values() if node.up and not node.stopped and node.replica.status().ready]
+        return max(leading, key=lambda node: node.replica.status().term, default=None)
+
+    def _drift(self) -> float:
+        return self._rng.uniform(-self.mix.drift_max, self.mix.drift_max)
+
+    def _node(self, member: Member) -> Node:
+        identity = Identity(CLUSTER_ID, member.node_id, member.name, member.incarnation)
+        disk_rng = self.simulator.stream(f"disk {member.name}")
+        disk = SimulatedDisk(Bootstrap(identity, self._members, self._founding), disk_rng, DiskSpeed())
+        config = ReplicaConfig(raft=RaftConfig(node_id=member.node_id), tick_ms=self.tick_ms)
+        skew = self._rng.uniform(-self.mix.tick_skew_max, self.mix.tick_skew_max)
+        return Node(
+            self.simulator,
+            self.network,
+            config,
+            disk,
+            self.watchers,
+            drift=self._drift(),
+            pace=Pace(turn_us_max=self._rng.choice((200, 5_000)), tick_rate=1.0 + skew),
+        )
+
+    def _family(self, name: str) -> Family:
+        config = SessionConfig(
+            seeds=tuple(member.client_address for member in self._members),
+            owner=Owner(name, 1),
+            ttl_ms=self.ttl_ms,
+        )
+        keeper = ClientProcess(self.simulator, self.network, name, self.servers, config, drift=self._drift())
+        return Family(keeper, self.books, self._habits, self.simulator.stream(f"work of {name}"), self._spawn)
+
+    def _spawn(self, keeper: ClientProcess, name: str, session_id: SessionId) -> ClientProcess:
+        config = replace(keeper.config, session_id=session_id)
+        return ClientProcess(self.simulator, self.network, name, self.servers, config, drift=keeper.drift, keeper=keeper)
+
+
+def _member(number: int) -> Member:
+    return Member(NodeId(number), f"n{number}", f"n{number}:7400", f"n{number}:7401", f"{number:032x}")
+
+
+def _founding(members: tuple[Member, ...]) -> SnapshotMetadata:
+    return SnapshotMetadata(LogIndex(1), Term(1), Configuration(tuple(member.node_id for member in members)))

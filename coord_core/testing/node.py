@@ -1,0 +1,242 @@
+"""A server process: the one loop around a real `Replica`, which crashes wherever a loop can crash.
+
+The driver's duties are those of `coord_core.replica.replica`.  Between any two of them lies a *boundary* at which an armed crash
+strikes, so that every order of "sent", "written", "acknowledged" and "dead" is met.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+from coord_core.machine import Machine
+from coord_core.protocol.messages import Ask, ClientMessage, GetStatus, Hello, KeepAlive, NodeStatus, ServerMessage, Submit, Welcome
+from coord_core.raft import PersistAck
+from coord_core.raft.messages import Message
+from coord_core.replica import Effects, Replica, ReplicaConfig
+from coord_core.storage.api import Batch
+from coord_core.testing.connection import Connection
+from coord_core.testing.disk import SimulatedDisk
+from coord_core.testing.network import Network
+from coord_core.testing.process import Process
+from coord_core.testing.simulator import MILLISECOND, Simulator
+from coord_core.types import NodeId
+
+
+class Boundary(Enum):
+    """Where a crash can strike."""
+
+    BEFORE_TURN = "before a turn"
+    AFTER_TURN = "after a turn, nothing carried out"
+    BETWEEN_SENDS = "between two sends"
+    WRITE_BEGUN = "with a write on its way"
+    WRITTEN = "after a write, before it is acknowledged"
+    ACKNOWLEDGED = "after a write was acknowledged"
+    ANSWERED = "after answering clients"
+
+
+class Witness(Protocol):
+    """Who watches the nodes: `checkers`."""
+
+    def booted(self, node: "Node") -> None: ...
+
+    def turned(self, node: "Node", effects: Effects) -> None: ...
+
+    def asked(self, connection: Connection, message: ClientMessage) -> None: ...
+
+    def answered(self, node: "Node", connection: Connection, message: ServerMessage) -> None: ...
+
+    def machine_for(self, node: "Node") -> Machine: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast one node's loop runs."""
+
+    #: From the first arrival to the turn that takes it.
+    turn_us_max: int = 300
+    #: Real time between two ticks, in parts of what it should be.
+    tick_rate: float = 1.0
+
+
+class Node(Process):
+    """One node: its process, and the disk and the clock drift that outlive it."""
+
+    def __init__(
+        self,
+        simulator: Simulator,
+        network: Network,
+        config: ReplicaConfig,
+        disk: SimulatedDisk,
+        witness: Witness,
+        *,
+        drift: float,
+        pace: Pace,
+    ) -> None:
+        self.node_id: NodeId = config.raft.node_id
+        super().__init__(simulator, f"n{self.node_id}", drift=drift)
+        self.disk = disk
+        self.pace = pace
+        self.usual_speed = disk.speed
+        self.armed: Boundary | None = None
+        self.replica: Replica
+        self._config = config
+        self._network = network
+        self._witness = witness
+        self._connections: dict[int, Connection] = {}
+        self._turn_scheduled = False
+
+    # --- life -----------------------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        super().start()
+        self.armed = None
+        self._turn_scheduled = False
+        rng = self.simulator.stream(f"raft {self.name} life {self.life}")
+        self.replica = Replica(self._config, self.disk.restored(), rng=rng, now_ms=self.clock.now_ms())
+        self.replica.machine = self._witness.machine_for(self)
+        self._witness.booted(self)
+        self._tick_later()
+
+    def kill(self) -> None:
+        landed = self.disk.crash()
+        super().kill()
+        if landed:
+            self.note("the write that was on its way had made it")
+        connections, self._connections = self._connections, {}
+        for connection in connections.values():
+            connection.broken(at_once=self.rng.random() < 0.5)
+        self._network.gone(self.node_id)
+
+    def _strike(self, boundary: Boundary) -> bool:
+        """Die here if that was planned."""
+        if self.armed is boundary:
+            self.note(f"crashes {boundary.value}")
+            self.kill()
+            return True
+        return False
+
+    # --- arrivals -------------------------------------------------------------------------------------------------------------------
+
+    def message(self, message: Message) -> None:
+        self.simulator.detail(self.name, f"hears {type(message).__name__} of term {message.term} from n{message.sender}")
+        self.replica.receive(message)
+
+    def peer_unreachable(self, peer: NodeId) -> None:
+        self.replica.unreachable(peer)
+
+    def peer_connection_lost(self, peer: NodeId) -> None:
+        self.note(f"lost its connection to n{peer}")
+        self.replica.leader_connection_lost(peer)
+
+    def accept(self, connection: Connection) -> None:
+        self._connections[connection.number] = connection
+
+    def asked(self, connection: Connection, message: ClientMessage) -> None:
+        if connection.number not in self._connections:
+            connection.broken(at_once=True)
+            return
+        match message:
+            case Hello():
+                connection.answer(self._welcome())
+            case GetStatus(seq):
+                connection.answer(self._status(seq))
+            case Submit() | KeepAlive() | Ask():
+                self._witness.asked(connection, message)
+                self.replica.request(connection.number, message)
+
+    def client_gone(self, connection: Connection) -> None:
+        if self._connections.pop(connection.number, None) is not None:
+            self.replica.connection_closed(connection.number)
+
+    def _welcome(self) -> Welcome:
+        status = self.replica.status()
+        leader = "" if status.leader is None else status.leader.client_address
+        return Welcome(1, self.disk.bootstrap.identity.cluster_id, self.name, status.members, leader)
+
+    def _status(self, seq: int) -> NodeStatus:
+        status = self.replica.status()
+        return NodeStatus(
+            seq=seq,
+            cluster_id=self.disk.bootstrap.identity.cluster_id,
+            node=self.name,
+            role=status.role,
+            term=status.term,
+            leader="" if status.leader is None else status.leader.client_address,
+            commit_index=status.commit_index,
+            applied_index=status.applied_index,
+            last_index=status.last_index,
+            sessions=status.sessions,
+            members=status.members,
+            version="simulated",
+        )
+
+    # --- the loop -------------------------------------------------------------------------------------------------------------------
+
+    def stirred(self) -> None:
+        if not self._turn_scheduled:
+            self._turn_scheduled = True
+            self.simulator.after(self.rng.randint(1, self.pace.turn_us_max), self._turn, self.life)
+
+    def _tick_later(self) -> None:
+        self.later(int(self._config.tick_ms * MILLISECOND * self.pace.tick_rate), self._tick)
+
+    def _tick(self) -> None:
+        self.replica.tick()
+        self._tick_later()
+
+    def _turn(self, life: int) -> None:
+        if life != self.life or not self.up:
+            return
+        self._turn_scheduled = False
+        if self.stopped or self._strike(Boundary.BEFORE_TURN):
+            return
+        effects = self.replica.turn(self.clock.now_ms())
+        for fact in effects.facts:
+            self.note(str(fact))
+        self._witness.turned(self, effects)
+        if self._strike(Boundary.AFTER_TURN):
+            return
+        write_first = effects.persist is not None and self.rng.random() < 0.5
+        if write_first and self._begin_write(effects):
+            return
+        if self._send(effects) or self._answer(effects):
+            return
+        if not write_first:
+            self._begin_write(effects)
+
+    # Each of these says whether the node crashed meanwhile.
+
+    def _send(self, effects: Effects) -> bool:
+        for message in effects.send:
+            self._network.send(message)
+            if self._strike(Boundary.BETWEEN_SENDS):
+                return True
+        return False
+
+    def _answer(self, effects: Effects) -> bool:
+        for number, message in effects.replies:
+            connection = self._connections.get(number)
+            if connection is not None:
+                self._witness.answered(self, connection, message)
+                connection.answer(message)
+        return bool(effects.replies) and self._strike(Boundary.ANSWERED)
+
+    def _begin_write(self, effects: Effects) -> bool:
+        persist = effects.persist
+        if persist is None:
+            return False
+        duration_us = self.disk.begin(Batch(persist.entries, persist.hard_state))
+        self.simulator.after(duration_us, self._written, self.life, persist.ack)
+        return self._strike(Boundary.WRITE_BEGUN)
+
+    def _written(self, life: int, ack: PersistAck) -> None:
+        """The writer thread has committed.  It tells the loop, which may be stopped or dead by then."""
+        if life != self.life or not self.up:
+            return
+        self.disk.complete()
+        if not self._strike(Boundary.WRITTEN):
+            self.arrive(self._acknowledged, ack)
+
+    def _acknowledged(self, ack: PersistAck) -> None:
+        self.replica.persisted(ack)
+        self._strike(Boundary.ACKNOWLEDGED)

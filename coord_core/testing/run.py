@@ -1,0 +1,238 @@
+"""One seed from beginning to end: trouble, healing, liveness, verdicts.
+
+    report = run(7)     # raises `Failure`: what was broken, the last events, and the command that shows it again
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from coord_core.client.session import Outcome
+from coord_core.errors import CoordError
+from coord_core.protocol.operations import LockAcquire, LockRelease, Owner, ValueSet
+from coord_core.protocol.results import Done, Granted, ValueWritten
+from coord_core.testing.client import ClientProcess
+from coord_core.testing.cluster import Cluster
+from coord_core.testing.faults import Mix, Nemesis, draw_mix
+from coord_core.testing.history import Observed
+from coord_core.testing.linearizability import Judgement, Verdict, judge
+from coord_core.testing.models import LockModel, RegisterModel
+from coord_core.testing.simulator import MILLISECOND, SECOND, Simulator, Violation
+
+#: How long faults happen, in virtual time.
+TROUBLE_US = 20 * SECOND
+
+#: After everything is healed a leader must be ready within this many of the longest election timeouts.
+ELECTIONS_MAX = 10
+
+
+class Failure(AssertionError):
+    """A seed in which something was broken."""
+
+    def __init__(self, seed: int, mix: Mix, cause: BaseException, tail: list[str]) -> None:
+        lines = [*tail, "", f"seed {seed}: {type(cause).__name__}: {cause}", f"mix: {mix}", f"replay: make sim SEED={seed}"]
+        super().__init__("\n".join(lines))
+        self.seed = seed
+        self.cause = cause
+
+    def __reduce__(self) -> tuple[Callable[..., "Failure"], tuple[object, ...]]:
+        return _revive, (self.seed, str(self))
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What happened in a seed in which nothing was broken."""
+
+    seed: int
+    mix: Mix
+    #: Equal for equal runs.
+    digest: str
+    events: int
+    virtual_s: float
+    #: Entries committed, leaders elected, operations judged, sessions expired.
+    entries: int
+    leaders: int
+    operations: int
+    expired: int
+    #: Keys whose search for an order was given up.
+    undecided: int
+
+    def __str__(self) -> str:
+        kinds = ", ".join(sorted(set(self.mix.kinds))) or "calm"
+        return (
+            f"seed {self.seed}: {self.mix.nodes} nodes, {self.virtual_s:.0f} s, {self.entries} entries, {self.leaders} leaders,"
+            f" {self.operations} operations, {self.expired} expired ({kinds})"
+        )
+
+
+def run(seed: int, *, mix: Mix | None = None, echo: Callable[[str], None] | None = None) -> Report:
+    """Run a seed.  `mix`: instead of the one that the seed draws.  `echo`: gets each line of the trace as it happens."""
+    simulator = Simulator(seed, echo=echo)
+    mix = mix or draw_mix(simulator.stream("mix"))
+    try:
+        return _Run(simulator, mix).report()
+    except Exception as cause:
+        raise Failure(seed, mix, cause, simulator.trace.tail()) from cause
+
+
+class _Run:
+    def __init__(self, simulator: Simulator, mix: Mix) -> None:
+        self._simulator = simulator
+        self._mix = mix
+        self._cluster = Cluster(simulator, mix)
+        self._undecided = 0
+
+    def report(self) -> Report:
+        self._trouble()
+        self._heal()
+        self._wind_up()
+        self._everyone_works()
+        self._judge_histories()
+        watchers, books = self._cluster.watchers, self._cluster.books
+        return Report(
+            seed=self._simulator.seed,
+            mix=self._mix,
+            digest=self._simulator.trace.digest(),
+            events=self._simulator.trace.length,
+            virtual_s=self._simulator.now_us / SECOND,
+            entries=len(watchers.consensus.committed),
+            leaders=len(watchers.consensus.leaders),
+            operations=len(books.registers) + len(books.locks),
+            expired=len(watchers.leases.expired),
+            undecided=self._undecided,
+        )
+
+    # --- phases ---------------------------------------------------------------------------------------------------------------------
+
+    def _trouble(self) -> None:
+        cluster = self._cluster
+        cluster.start()
+        self._nemesis = Nemesis(self._simulator, cluster.network, self._mix, list(cluster.nodes.values()), list(cluster.keepers()))
+        self._nemesis.start()
+        self._simulator.run_until(TROUBLE_US)
+
+    def _heal(self) -> None:
+        """Heal everything; a leader must come."""
+        cluster = self._cluster
+        cluster.books.winding_up = True
+        self._nemesis.end()
+        cluster.network.weather = replace(cluster.network.weather, drop_chance=0.0, repeat_chance=0.0, overtake_chance=0.0)
+        # What a stalled disk had begun takes its time.
+        self._simulator.run_until(self._in(11 * SECOND), lambda: not any(node.disk.busy for node in cluster.nodes.values()))
+        timeout_us = 2 * 6 * cluster.tick_ms * MILLISECOND * 3 // 2
+        self._demand(ELECTIONS_MAX * timeout_us, self._is_led, lambda: "no leader is ready")
+
+    def _wind_up(self) -> None:
+        """Every call must be answered, every lock given back."""
+        for family in self._cluster.families:
+            family.wind_up()
+        # The dead hold their locks for a TTL, the unlucky wait out their requests.
+        limit_us = (2 * self._cluster.ttl_ms + 12_000) * MILLISECOND
+        self._demand(limit_us, lambda: not self._unfinished(), lambda: "; ".join(self._unfinished()))
+
+    def _everyone_works(self) -> None:
+        """Every client that lives can write, lock and unlock."""
+        proofs = [_Proof(process) for process in self._cluster.keepers()]
+        for proof in proofs:
+            proof.begin()
+        self._demand(
+            (self._cluster.ttl_ms + 6_000) * MILLISECOND,
+            lambda: all(proof.done for proof in proofs),
+            lambda: "; ".join(f"{proof.process.name}: {proof.stage}" for proof in proofs if not proof.done),
+        )
+
+    def _in(self, delay_us: int) -> int:
+        return self._simulator.now_us + delay_us
+
+    def _demand(self, limit_us: int, holds: Callable[[], bool], otherwise: Callable[[], str]) -> None:
+        if not self._simulator.run_until(self._in(limit_us), holds):
+            raise Violation(f"{limit_us / SECOND:.1f} s after everything was healed: {otherwise()}")
+
+    def _is_led(self) -> bool:
+        return self._cluster.leader() is not None
+
+    def _unfinished(self) -> list[str]:
+        return [line for family in self._cluster.families for line in family.busy()]
+
+    # --- verdicts -------------------------------------------------------------------------------------------------------------------
+
+    def _judge_histories(self) -> None:
+        cluster, books = self._cluster, self._cluster.books
+        for name in books.denied:
+            if name in cluster.watchers.applied.effects:
+                at = cluster.watchers.applied.effects[name]
+                raise Violation(f"{name!r} took effect at {at}; its client was told that it was not applied")
+        if self._mix.calm and cluster.watchers.leases.expired:
+            raise Violation(f"sessions {cluster.watchers.leases.expired} expired, though nothing went wrong")
+        for key, values in books.registers.by_key():
+            registers = RegisterModel(values)
+            self._accept(key, judge(registers, registers.known_effects(values)))
+        for key, claims in books.locks.by_key():
+            locks = LockModel(claims)
+            self._accept(key, judge(locks, locks.known_effects(claims)))
+
+    def _accept(self, key: str, judgement: Judgement) -> None:
+        if judgement.verdict is Verdict.UNDECIDED:
+            self._undecided += 1
+        elif judgement.verdict is Verdict.NOT_LINEARIZABLE:
+            raise Violation(f"the history of {key} is not linearizable: {_explained(judgement)}")
+
+
+def _explained(judgement: Judgement) -> str:
+    last: list[Observed[object, object]] = list(judgement.longest[-8:])
+    fits = "\n  ".join(str(operation) for operation in last)
+    stuck = "\n  ".join(str(operation) for operation in judgement.stuck)
+    return f"after\n  {fits}\nnone of these fits:\n  {stuck}"
+
+
+class _Proof:
+    """That a client can do its work: write a value, take a lock, give it back."""
+
+    def __init__(self, process: ClientProcess) -> None:
+        self.process = process
+        self.stage = "write a value"
+        self.done = False
+        self._tries = 0
+        self._path = f"/proof/{process.name}"
+
+    def begin(self) -> None:
+        self.process.arrive(self._write)
+
+    def _again(self, outcome: Outcome) -> None:
+        """A session that turns out to be lost fails what was asked of it; the next call has a new one."""
+        self.stage = f"begin anew after {outcome}"
+        self.process.later(50 * MILLISECOND, self._write)
+
+    def _write(self) -> None:
+        self._tries += 1
+        try:
+            self.process.call(ValueSet(f"{self._path}/value", f"{self._path}/{self._tries}".encode()), self._written)
+        except CoordError as error:
+            self._again(error)
+
+    def _written(self, outcome: Outcome) -> None:
+        if not isinstance(outcome, ValueWritten):
+            self._again(outcome)
+            return
+        self.stage = "take a lock"
+        self.process.call(LockAcquire(f"{self._path}/lock", None, Owner(self.process.name, 1, f"{self._path}/{self._tries}")), self._locked)
+
+    def _locked(self, outcome: Outcome) -> None:
+        if not isinstance(outcome, Granted):
+            self._again(outcome)
+            return
+        self.stage = "give the lock back"
+        self.process.call(LockRelease(f"{self._path}/lock", outcome.token), self._released)
+
+    def _released(self, outcome: Outcome) -> None:
+        if isinstance(outcome, Done):
+            self.done = True
+        else:
+            self._again(outcome)
+
+
+def _revive(seed: int, text: str) -> Failure:
+    failure = Failure.__new__(Failure)
+    AssertionError.__init__(failure, text)
+    failure.seed = seed
+    failure.cause = Violation(text)
+    return failure
