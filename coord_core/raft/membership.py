@@ -228,7 +228,7 @@ def apply(state: State, entry: Entry) -> Configuration:
     except MembershipRefused as error:
         raise InvariantViolation(f"the committed membership change {entry.index} does not fit: {error}") from error
     state.configured = entry.index
-    _switch(state, configuration)
+    switch(state, configuration)
     return configuration
 
 
@@ -255,7 +255,8 @@ def _track(state: State) -> None:
     state.progress = tracked
 
 
-def _switch(state: State, configuration: Configuration) -> None:
+def switch(state: State, configuration: Configuration) -> None:
+    """Put `configuration` in force, with what it means for a leader."""
     state.configuration = configuration
     _track(state)
     if not state.is_leader:
