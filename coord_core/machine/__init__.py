@@ -25,7 +25,7 @@ whose details have `what`, `limit` and `value`, and changes nothing:
 | attachments                                 | ATTACHMENTS_MAX               |         200,000 |
 | unanswered requests of an attachment        | WINDOW_REQUESTS_MAX           |           1,024 |
 | the same, for releases and cancels          | WINDOW_CONTROL_MAX            |           2,048 |
-| ranges of answered requests                 | ANSWERED_RANGES_MAX           |           4,098 |
+| ranges of answered requests                 | ANSWERED_RANGES_MAX           |           4,096 |
 | values kept in unacknowledged answers       | ANSWER_BYTES_MAX              | 1 MiB, then one |
 | bytes of a path                             | PATH_BYTES_MAX                |             512 |
 | bytes of an owner's label, host             | LABEL_BYTES_MAX, HOST_BYTES_MAX |      512, 255 |

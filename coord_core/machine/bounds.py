@@ -17,9 +17,9 @@ ATTACHMENTS_MAX = 200_000
 #: must still be able to release it.  Tombstones of cancelled requests count as well.
 WINDOW_CONTROL_MAX = 2 * WINDOW_REQUESTS_MAX
 
-#: Ranges that a client sends and ranges that the machine has, together.  With n numbers unanswered there are at most n + 1 ranges
-#: of answered ones on each side; only a client that leaves numbers out for good needs more.
-ANSWERED_RANGES_MAX = 2 * (WINDOW_CONTROL_MAX + 1)
+#: Ranges that a client sends and ranges that the machine has, together.  With n numbers unanswered there are at most n ranges of
+#: answered ones on each side; only a client that leaves numbers out for good needs more.
+ANSWERED_RANGES_MAX = 2 * WINDOW_CONTROL_MAX
 
 #: Bytes of values in the cached answers of one attachment.  Over it, new requests are refused until the client acknowledges.
 ANSWER_BYTES_MAX = 1024 * 1024

@@ -153,7 +153,7 @@ def test_state_names_holder_and_waiters_with_owner_and_since(log: Log) -> None:
     holder, waiter = log.open(), log.open()
     owner = Owner("host-2", 42, "task-17")
     holder.acquire(owner=owner)
-    token = log.index
+    token = FencingToken(log.index)
     log.wait(30)
     waiter.acquire()
     log.wait(12)

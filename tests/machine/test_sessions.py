@@ -34,7 +34,7 @@ def test_session_and_its_first_attachment_bear_the_index_of_their_entry(log: Log
     """Log indexes are never reused, so neither is a session's id."""
     applied = log.apply(OpenSession(5_000, OWNER))
     assert applied.result == SessionOpened(SessionId(log.index), AttachmentId(log.index), 1, 5_000)
-    assert applied.opened == log.index
+    assert applied.opened == SessionId(log.index)
     assert applied.closed == []
 
 

@@ -1,0 +1,124 @@
+"""Random clients: they send, resend, cancel, acknowledge, die and lag behind.  Every choice comes from one seeded generator."""
+
+from dataclasses import dataclass, field
+from random import Random
+
+from coord_core.machine import Applied
+from coord_core.protocol.commands import (
+    Call,
+    CloseAttachment,
+    CloseSession,
+    Command,
+    ExpireSession,
+    OpenAttachment,
+    OpenSession,
+    Tick,
+)
+from coord_core.protocol.operations import Cancel, LockAcquire, LockRelease, Operation, Owner, ValueDelete, ValueSet
+from coord_core.protocol.ranges import RequestRanges
+from coord_core.protocol.results import AttachmentOpened, Granted, SessionOpened
+from coord_core.types import AttachmentId, FencingToken, RequestNumber, SessionId
+
+PATHS = ["/a", "/b", "/c"]
+
+
+@dataclass
+class Process:
+    session: SessionId
+    attachment: AttachmentId
+    last_request: int = 0
+    #: What it has been answered, and so acknowledges; answers reach it late or never.
+    answered: RequestRanges = field(default_factory=RequestRanges)
+    tokens: list[tuple[str, FencingToken]] = field(default_factory=list)
+    paths: dict[int, str] = field(default_factory=dict)
+
+
+class Traffic:
+    def __init__(self, seed: int) -> None:
+        self.random = Random(seed)
+        self.processes: list[Process] = []
+        self.sent: list[Command] = []
+        self.time_ms = 0
+
+    def next(self) -> tuple[int, Command]:
+        """Return the stamp and the command of the next entry."""
+        draw = self.random
+        self.time_ms += draw.choice([0, 0, 1, 5, 20])
+        stamp = self.time_ms - draw.choice([0, 0, 0, 15])
+        command = self._resend() if self.sent and draw.random() < 0.15 else self._new()
+        self.sent.append(command)
+        return stamp, command
+
+    def _resend(self) -> Command:
+        """Any command may come again, however old: proposed twice, or by two leaders."""
+        recent = self.sent[-20:] if self.random.random() < 0.8 else self.sent
+        return self.random.choice(recent)
+
+    def _new(self) -> Command:
+        draw = self.random
+        if len(self.processes) < 2 or draw.random() < 0.04:
+            return OpenSession(draw.choice([1_000, 5_000]), Owner(f"host-{draw.randrange(3)}", 1))
+        process = draw.choice(self.processes)
+        chance = draw.random()
+        if chance < 0.03:
+            return OpenAttachment(process.session, Owner("host", 2))
+        if chance < 0.06:
+            # Some of the dead go on sending.
+            if draw.random() < 0.7:
+                self.processes.remove(process)
+            ends: list[Command] = [CloseSession(process.session), CloseAttachment(process.session, process.attachment)]
+            ends.append(ExpireSession(process.session, draw.choice([1, 1, 1, 2])))
+            return draw.choice(ends)
+        if chance < 0.12:
+            return Tick()
+        return self._call(process)
+
+    def _call(self, process: Process) -> Call:
+        draw = self.random
+        operation = self._operation(process)
+        request = process.last_request + draw.choice([1, 1, 1, 1, 2])
+        process.last_request = request
+        if isinstance(operation, LockAcquire):
+            process.paths[request] = operation.path
+        acknowledged = process.answered if draw.random() < 0.7 else RequestRanges()
+        if draw.random() < 0.01:
+            # A broken client: acknowledges what it never was answered.
+            process.answered.add(draw.randint(1, request))
+        low_water = RequestNumber(acknowledged.low_water)
+        return Call(process.session, process.attachment, RequestNumber(request), low_water, acknowledged.ranges, operation)
+
+    def _operation(self, process: Process) -> Operation:
+        draw = self.random
+        path = draw.choice(PATHS)
+        chance = draw.random()
+        if chance < 0.4:
+            return LockAcquire(path, draw.choice([None, None, 0, 3, 30, 100]), Owner("host", 1, f"task-{draw.randrange(3)}"))
+        if chance < 0.7 and process.tokens:
+            held = draw.choice(process.tokens)
+            if draw.random() < 0.9:
+                process.tokens.remove(held)
+            return LockRelease(*held)
+        if chance < 0.8:
+            return Cancel(RequestNumber(max(1, process.last_request + draw.choice([-3, -2, -1, 0, 1, 2, 3]))))
+        if chance < 0.9:
+            return ValueSet(path, draw.randbytes(2), draw.choice([None, 10, 50]), draw.choice([None, None, 0, len(self.sent)]))
+        return ValueDelete(draw.choice(PATHS), draw.choice([None, None, None, 0]))
+
+    def hear(self, command: Command, applied: Applied) -> None:
+        """Let the clients hear of most of what was answered."""
+        match applied.result:
+            case SessionOpened(session=session, attachment=attachment):
+                self.processes.append(Process(session, attachment))
+            case AttachmentOpened(attachment=attachment):
+                assert isinstance(command, OpenAttachment)
+                self.processes.append(Process(command.session, attachment))
+        answers = list(applied.replies)
+        if isinstance(command, Call) and applied.result is not None:
+            answers.append((command.attachment, command.request, applied.result))
+        for process in self.processes:
+            for attachment, request, answer in answers:
+                if attachment != process.attachment or self.random.random() < 0.2:
+                    continue
+                process.answered.add(request)
+                if isinstance(answer, Granted) and request in process.paths:
+                    process.tokens.append((process.paths[request], answer.token))
