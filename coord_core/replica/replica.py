@@ -379,10 +379,14 @@ class Replica:
     # --- facts --------------------------------------------------------------------------------------------------------------------
 
     def has_work(self) -> bool:
-        """Whether a turn would do something; a driver may also just take one."""
-        return bool(
-            self._messages or self._ticks or len(self._control) or len(self._commands) or self._refusals or len(self._reads)
-        )
+        """Whether one more turn would do something now, without any further event.
+
+        What waits for something else does not count, or a driver would turn in circles: reads for their round, commands for a leader
+        that is not ready.
+        """
+        if self._messages or self._ticks or self._refusals or self._more_to_apply:
+            return True
+        return self._leading is not None and bool(len(self._control) or len(self._commands) or self._reads.wants_round())
 
     def status(self) -> ReplicaStatus:
         return ReplicaStatus(

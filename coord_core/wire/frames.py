@@ -99,13 +99,14 @@ class FrameParser:
             self._magic = b""
             return True
         if not self._magic.startswith(data[: len(self._magic)]):
-            raise ProtocolError(_what_came_instead(data))
+            raise _what_came_instead(data)
         return False
 
 
-def _what_came_instead(data: bytes) -> str:
+def _what_came_instead(data: bytes) -> ProtocolError:
+    """Name what was mistaken for us: `details["instead"]` is "http", "tls" or "unknown"."""
     if data.startswith(_HTTP_METHODS) or any(method.startswith(data) for method in _HTTP_METHODS):
-        return "an HTTP request came to a port that speaks coord's own protocol"
+        return ProtocolError("an HTTP request came to a port that speaks coord's own protocol", instead="http")
     if data.startswith(_TLS_HANDSHAKE):
-        return "a TLS handshake came to a port that speaks without TLS"
-    return f"the connection does not begin as coord's protocol does (first bytes: {data[:8]!r})"
+        return ProtocolError("a TLS handshake came to a port that speaks without TLS", instead="tls")
+    return ProtocolError(f"the connection does not begin as coord's protocol does (first bytes: {data[:8]!r})", instead="unknown")

@@ -1,0 +1,146 @@
+"""Clients' connections: requests in, answers out, both bounded.
+
+Each connection may have so many requests unanswered; over that the node stops reading from it, and TCP tells the client to wait.
+Who does not read its answers is first not read from either, and dropped when they come to more than the bound.
+"""
+
+import itertools
+import logging
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from coord_core.config import LimitsConfig
+from coord_core.errors import Busy, ProtocolError
+from coord_core.protocol.messages import Ask, GetStatus, Hello, KeepAlive, NodeStatus, Refused, ServerMessage, Submit
+from coord_core.server.connections import Connection
+from coord_core.wire import codec
+
+log = logging.getLogger("coord.server")
+
+
+class Requests(Protocol):
+    """Where requests go: the node's loop."""
+
+    def request(self, connection: int, message: Submit | KeepAlive | Ask) -> None: ...
+
+    def connection_closed(self, connection: int) -> None: ...
+
+
+class Clients:
+    """All connected clients, by a number that is never used again."""
+
+    def __init__(self, limits: LimitsConfig, requests: Requests, status: Callable[[int], NodeStatus]) -> None:
+        self.limits = limits
+        self.requests = requests
+        #: Answers `GetStatus`, by its seq, on any node and at once.
+        self.status = status
+        self._clients: dict[int, Client] = {}
+        self._numbers = itertools.count(1)
+
+    def __len__(self) -> int:
+        return len(self._clients)
+
+    def check_room(self) -> None:
+        """Raise `Busy` where there are as many clients as there may be."""
+        most = self.limits.client_connections_max
+        if len(self._clients) >= most:
+            raise Busy(f"this node has {most} client connections, as many as it takes", limit="client_connections_max")
+
+    def add(self, connection: Connection) -> "Client":
+        client = Client(self, next(self._numbers), connection)
+        self._clients[client.number] = client
+        return client
+
+    def remove(self, client: "Client") -> None:
+        if self._clients.pop(client.number, None) is not None:
+            self.requests.connection_closed(client.number)
+
+    def deliver(self, replies: Sequence[tuple[int, ServerMessage]]) -> None:
+        """Send a turn's answers: one write a connection.  Answers to who has gone are forgotten; it will ask again elsewhere."""
+        by_client: dict[int, list[ServerMessage]] = {}
+        for number, message in replies:
+            by_client.setdefault(number, []).append(message)
+        for number, messages in by_client.items():
+            client = self._clients.get(number)
+            if client is not None:
+                client.answer(messages)
+
+    def say_goodbye(self, last_word: Refused) -> None:
+        for client in list(self._clients.values()):
+            client.connection.end(last_word)
+
+
+class Client:
+    """One client's connection."""
+
+    def __init__(self, clients: Clients, number: int, connection: Connection) -> None:
+        self.number = number
+        self.connection = connection
+        self._clients = clients
+        self._transport = connection.transport
+        self._most_in_flight = clients.limits.requests_in_flight_max
+        self._most_unread = clients.limits.client_unread_bytes_max
+        # Handed to the replica and not answered yet.
+        self._in_flight = 0
+        # What was written has not gone out and is over a quarter of the bound.
+        self._write_paused = False
+        self._read_paused = False
+        self._transport.set_write_buffer_limits(high=self._most_unread // 4)
+
+    # --- requests ---------------------------------------------------------------------------------------------------------------
+
+    def payloads(self, payloads: list[bytes]) -> None:
+        request = self._clients.requests.request
+        decode = codec.decode_client
+        for payload in payloads:
+            message = decode(payload)
+            if isinstance(message, GetStatus):
+                self.connection.send(self._clients.status(message.seq))
+            elif isinstance(message, Hello):
+                raise ProtocolError("a second Hello on one connection")
+            else:
+                self._in_flight += 1
+                request(self.number, message)
+        self._steer()
+
+    # --- answers ----------------------------------------------------------------------------------------------------------------
+
+    def answer(self, messages: Sequence[ServerMessage]) -> None:
+        if self._transport.is_closing():
+            return
+        data = codec.encode_messages(messages)
+        self._in_flight -= len(messages)
+        if self._transport.get_write_buffer_size() + len(data) > self._most_unread:
+            self._drop()
+            return
+        self._transport.write(data)
+        if self._read_paused:
+            self._steer()
+
+    def paused(self, paused: bool) -> None:
+        self._write_paused = paused
+        self._steer()
+
+    def lost(self, by_other_side: bool) -> None:
+        self._clients.remove(self)
+
+    def _drop(self) -> None:
+        log.warning(
+            "client %s dropped: it has not read %d bytes of answers, more than the %d it may leave",
+            self.connection.who,
+            self._transport.get_write_buffer_size(),
+            self._most_unread,
+        )
+        self.connection.abort()
+
+    def _steer(self) -> None:
+        """Read from the client while both bounds allow it; begin again when half of its requests are answered."""
+        limit = self._most_in_flight // 2 if self._read_paused else self._most_in_flight
+        pause = self._write_paused or self._in_flight >= limit
+        if pause == self._read_paused or self._transport.is_closing():
+            return
+        self._read_paused = pause
+        if pause:
+            self._transport.pause_reading()
+        else:
+            self._transport.resume_reading()

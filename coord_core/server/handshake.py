@@ -1,0 +1,99 @@
+"""Who may come in: what is checked of a `Hello` before anything else is done for a connection.
+
+Pure functions over what both sides say.  Every refusal is an error of `coord_core.errors` whose message tells the other side's
+operator what to change; none repeats a token.
+"""
+
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from coord_core.errors import AuthenticationFailed, ProtocolError, UnsupportedVersion, WrongCluster
+from coord_core.protocol.members import Member
+from coord_core.protocol.messages import PROTOCOL_VERSION_MAX, PROTOCOL_VERSION_MIN, Hello, PeerIdentity, Welcome
+from coord_core.types import NodeId
+
+CLIENT = "client"
+PEER = "peer"
+JOIN = "join"
+
+
+@dataclass(frozen=True, slots=True)
+class Doorway:
+    """What one listening address lets in."""
+
+    #: Of `CLIENT`, `PEER`, `JOIN`.
+    roles: frozenset[str]
+    #: Shared secret; empty where there is none.
+    token: str
+    #: Nodes must have shown a certificate of our authority.
+    nodes_need_certificate: bool = False
+
+
+def make_hello(role: str, cluster_id: str, token: str, peer: PeerIdentity) -> Hello:
+    """Return how a node begins a connection to another."""
+    return Hello(PROTOCOL_VERSION_MIN, PROTOCOL_VERSION_MAX, role, cluster_id, token, peer)
+
+
+def admit(hello: Hello, doorway: Doorway, *, cluster_id: str, has_certificate: bool) -> int:
+    """Return the protocol version to speak, or raise why the connection is refused.
+
+    `cluster_id`: this node's, empty while it is not formed.
+    """
+    version = min(hello.version_max, PROTOCOL_VERSION_MAX)
+    if version < max(hello.version_min, PROTOCOL_VERSION_MIN):
+        raise UnsupportedVersion(
+            f"this node speaks protocol versions {PROTOCOL_VERSION_MIN} to {PROTOCOL_VERSION_MAX}, the other side "
+            f"{hello.version_min} to {hello.version_max}: upgrade the older one"
+        )
+    _check_token(hello, doorway)
+    if hello.role not in (CLIENT, PEER, JOIN):
+        raise ProtocolError(f"there is no role {hello.role!r}; roles are {CLIENT}, {PEER} and {JOIN}")
+    if hello.role not in doorway.roles:
+        raise ProtocolError(f"this port is not for role {hello.role!r}: clients and nodes have ports of their own here")
+    if hello.role != CLIENT and doorway.nodes_need_certificate and not has_certificate:
+        raise AuthenticationFailed("nodes must show a certificate of this cluster's authority (tls.cert and tls.key)")
+    if hello.cluster_id and cluster_id and hello.cluster_id != cluster_id:
+        raise WrongCluster(f"this node belongs to cluster {cluster_id}, not to {hello.cluster_id}")
+    return version
+
+
+def _check_token(hello: Hello, doorway: Doorway) -> None:
+    if not doorway.token:
+        return
+    # Compared in constant time: how long it takes says nothing of how much was right.
+    if not hmac.compare_digest(hello.token.encode(), doorway.token.encode()):
+        raise AuthenticationFailed("the token was refused" if hello.token else "this cluster needs a token, and none was given")
+
+
+def check_peer(hello: Hello, own: Member, members: Mapping[NodeId, Member]) -> Member:
+    """Return the member that calls for consensus, or raise why it is none.
+
+    Its incarnation must be the one the cluster was formed with: a node whose disk was wiped has forgotten its votes, and must not
+    give them again under the old name (Raft, 5.2: one vote a term).
+    """
+    peer = hello.peer
+    if peer is None or not hello.cluster_id:
+        raise ProtocolError("a node that calls for consensus must say who it is and of which cluster")
+    member = members.get(NodeId(peer.node_id))
+    if member is None or member.node_id == own.node_id:
+        raise WrongCluster(f"node {peer.node_id} ({peer.name!r}) is no other member of this cluster")
+    if member.incarnation != peer.incarnation or member.name != peer.name:
+        raise wiped(peer, member, hello.cluster_id)
+    return member
+
+
+def check_welcome(welcome: Welcome, cluster_id: str, expected: Member) -> None:
+    """Raise where the node that answered is not the member that was dialled."""
+    if welcome.cluster_id != cluster_id:
+        raise WrongCluster(f"{expected.peer_address} belongs to cluster {welcome.cluster_id or '(none yet)'}, not to {cluster_id}")
+    known = {member.name: member.incarnation for member in welcome.members}
+    if welcome.node != expected.name or known.get(expected.name) != expected.incarnation:
+        raise WrongCluster(f"{expected.peer_address} is node {welcome.node!r}, not the {expected.name!r} that this cluster knows")
+
+
+def wiped(peer: PeerIdentity, member: Member, cluster_id: str) -> WrongCluster:
+    return WrongCluster(
+        f"node {peer.name!r} is not the {member.name!r} with which cluster {cluster_id} was formed: its data directory was "
+        "lost or is another one.  It must not vote again under that name: start it on its own directory"
+    )

@@ -1,0 +1,197 @@
+"""The one loop of a node, and the one owner of its replica.
+
+A turn: everything that arrived in this pass of the event loop has been handed to the replica; the replica works once; its effects
+are carried out in the order peers, clients, disk.  Peers first, because their disks then work while ours does.
+
+The rule: nothing in a turn waits, and whatever goes wrong in one stops the node.  A replica whose effects were carried out by half
+must not go on, so there is no error here that is survived.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol, assert_never
+
+from coord_core.errors import StorageFailed
+from coord_core.protocol.messages import Ask, KeepAlive, ServerMessage, Submit
+from coord_core.raft import Persist
+from coord_core.raft.messages import Message
+from coord_core.replica import Fact, LeaderReady, Replica, ReplicaStatus, RoleChanged, SessionsEnded, Stalled
+from coord_core.server.writer import StorageThread
+from coord_core.storage.api import Batch
+from coord_core.types import NodeId
+
+log = logging.getLogger("coord.server")
+
+
+class Outlets(Protocol):
+    """Where effects go.  Neither call waits."""
+
+    def send(self, messages: Sequence[Message]) -> None:
+        """To other nodes."""
+
+    def deliver(self, replies: Sequence[tuple[int, ServerMessage]]) -> None:
+        """To clients, by connection."""
+
+
+def now_ms() -> int:
+    """The clock of leases and turns: never falls, and does not count what the machine slept."""
+    return time.monotonic_ns() // 1_000_000
+
+
+class NodeLoop:
+    """Gathers events, takes turns.  `failed` is called once, when the node must stop."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        replica: Replica,
+        storage: StorageThread,
+        outlets: Outlets,
+        tick_ms: int,
+        failed: Callable[[BaseException], None],
+    ) -> None:
+        self._name = name
+        self._replica = replica
+        self._storage = storage
+        self._outlets = outlets
+        self._failed = failed
+        self._loop = asyncio.get_running_loop()
+        self._tick_s = tick_ms / 1000
+        # A turn is on the loop's list: everything that arrives before it runs is in it.
+        self._scheduled = False
+        # Set for good by `stop` or a failure: from then on nothing is sent, answered or written.
+        self._stopped = False
+        self._due = self._loop.time() + self._tick_s
+        self._timer = self._loop.call_at(self._due, self._on_timer)
+
+    def stop(self) -> None:
+        """Take no more turns.  Idempotent."""
+        self._stopped = True
+        self._timer.cancel()
+
+    def status(self) -> ReplicaStatus:
+        return self._replica.status()
+
+    # --- events -----------------------------------------------------------------------------------------------------------------
+
+    def request(self, connection: int, message: Submit | KeepAlive | Ask) -> None:
+        self._replica.request(connection, message)
+        self._wake()
+
+    def connection_closed(self, connection: int) -> None:
+        self._replica.connection_closed(connection)
+
+    def receive(self, message: Message) -> None:
+        self._replica.receive(message)
+        self._wake()
+
+    def peer_lost(self, peer: NodeId) -> None:
+        """A connection with `peer` was closed by the other side or the network."""
+        if not self._stopped:
+            self._replica.leader_connection_lost(peer)
+            self._wake()
+
+    def unreachable(self, peer: NodeId) -> None:
+        if not self._stopped:
+            self._replica.unreachable(peer)
+
+    # --- turns ------------------------------------------------------------------------------------------------------------------
+
+    def _wake(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._scheduled = False
+        if self._stopped:
+            return
+        try:
+            effects = self._replica.turn(now_ms())
+            if effects.send:
+                self._outlets.send(effects.send)
+            if effects.replies:
+                self._outlets.deliver(effects.replies)
+            if effects.persist is not None:
+                self._write(effects.persist)
+            for fact in effects.facts:
+                self._note(fact)
+            if self._replica.has_work():
+                self._wake()
+        except BaseException as error:
+            self.fail(error)
+            if not isinstance(error, Exception):
+                raise
+
+    def _write(self, persist: Persist) -> None:
+        if persist.snapshot is not None:
+            raise StorageFailed(f"a snapshot at index {persist.snapshot.index} cannot be stored: this release keeps the whole log")
+
+        def done(error: BaseException | None) -> None:
+            if self._stopped:
+                return
+            if error is not None:
+                self.fail(error)
+                return
+            self._replica.persisted(persist.ack)
+            self._wake()
+
+        self._storage.write(Batch(persist.entries, persist.hard_state), done)
+
+    # --- time -------------------------------------------------------------------------------------------------------------------
+
+    def _on_timer(self) -> None:
+        """Count one tick, however many were missed.
+
+        A timer that comes late means that this process stood still, and then other nodes' messages wait in the sockets: they are
+        read before time is counted, or a node that was stopped for a while would believe that everybody else had been.
+        """
+        now = self._loop.time()
+        late = now - self._due > self._tick_s
+        self._due = now + self._tick_s if late else self._due + self._tick_s
+        self._timer = self._loop.call_at(self._due, self._on_timer)
+        if late:
+            self._loop.call_later(0, self._tick)
+        else:
+            self._tick()
+
+    def _tick(self) -> None:
+        if not self._stopped:
+            self._replica.tick()
+            self._wake()
+
+    # --- what people are told -----------------------------------------------------------------------------------------------------
+
+    def fail(self, error: BaseException) -> None:
+        """Stop the node because of `error`."""
+        if not self._stopped:
+            self.stop()
+            self._failed(error)
+
+    def _note(self, fact: Fact) -> None:
+        status = self._replica.status()
+        where = f"node {self._name} term {status.term} index {status.applied_index}:"
+        match fact:
+            case RoleChanged(role, term, leader):
+                names = {member.node_id: member.name for member in status.members}
+                log.info("%s %s in term %d, leader %s", where, role, term, names.get(leader, "unknown"))
+            case LeaderReady(term, _, sessions):
+                log.info("%s leads term %d and takes commands; %d sessions", where, term, sessions)
+            case SessionsEnded(index, sessions, expired):
+                how = "expired" if expired else "closed"
+                log.log(
+                    logging.INFO if expired else logging.DEBUG,
+                    "%s %d sessions %s by entry %d: %s",
+                    where,
+                    len(sessions),
+                    how,
+                    index,
+                    ", ".join(map(str, sessions[:20])),
+                )
+            case Stalled(gap_ms):
+                log.warning("%s stood still for %d ms; all leases run that much longer", where, gap_ms)
+            case _:
+                assert_never(fact)

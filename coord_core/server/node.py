@@ -1,0 +1,67 @@
+"""A node as a process of its own: `serve`, which the command line calls.  Put together it is in `server`."""
+
+import asyncio
+import contextlib
+import gc
+import logging
+import resource
+import signal
+import time
+
+import uvloop
+
+from coord_core.config import ServerConfig
+from coord_core.server.server import Server
+
+__all__ = ["Server", "serve"]
+
+log = logging.getLogger("coord.server")
+
+
+def serve(config: ServerConfig) -> None:
+    """Run one node until SIGTERM or SIGINT; raises the error because of which it stopped otherwise.
+
+    To be called once in a process, in its main thread: it sets signal handlers, the limit of open files, and the garbage collector.
+    """
+    _allow_many_files()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(config))
+
+
+async def _serve(config: ServerConfig) -> None:
+    loop = asyncio.get_running_loop()
+    asked_to_stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked_to_stop.set)
+    began = time.monotonic()
+    server = Server(config)
+    await server.start()
+    _tame_garbage_collector()
+    log.info("node %s started in %.2f s", config.name, time.monotonic() - began)
+    ended = asyncio.ensure_future(server.wait_stopped())
+    asked = asyncio.ensure_future(asked_to_stop.wait())
+    try:
+        await asyncio.wait([ended, asked], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        asked.cancel()
+        await server.stop()
+    await ended
+
+
+def _tame_garbage_collector() -> None:
+    """Keep the collector from stopping the node.
+
+    A full collection looks at every object of the machine: 0.3 s with a million locks, an election timeout.  What was loaded is set
+    aside for good, and no full collection starts by itself: our records take part in no cycles, and those of short life (errors,
+    connections) are found by the two young generations.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 1_000_000)
+
+
+def _allow_many_files() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

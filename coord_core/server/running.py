@@ -1,0 +1,130 @@
+"""A formed node at work: the replica with its loop, its clients and its links to the other nodes."""
+
+import random
+import secrets
+from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+
+from coord_core.config import ServerConfig
+from coord_core.protocol.members import Member
+from coord_core.protocol.messages import Hello, NodeStatus, Refused, ServerMessage, Welcome
+from coord_core.raft import RaftConfig
+from coord_core.raft.messages import Message
+from coord_core.replica import Replica, ReplicaConfig
+from coord_core.server.clients import Client, Clients
+from coord_core.server.connections import Connection
+from coord_core.server.handshake import check_peer
+from coord_core.server.loop import NodeLoop, now_ms
+from coord_core.server.peers import IncomingPeer, Peers, Ways
+from coord_core.server.writer import StorageThread
+from coord_core.storage.api import Restored
+
+
+class Running:
+    """Begins to take part in the cluster when made."""
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        restored: Restored,
+        own: Member,
+        *,
+        ways: Ways,
+        storage: StorageThread,
+        failed: Callable[[BaseException], None],
+    ) -> None:
+        self.cluster_id = restored.bootstrap.identity.cluster_id
+        self._config = config
+        self._own = own
+        self._storage = storage
+        self._members = {member.node_id: member for member in restored.bootstrap.members}
+        self._began_ms = now_ms()
+        self._version = _version()
+        # The seed decides nothing but when this node seeks an election; the simulator has a seed of its own.
+        seed = random.Random(secrets.randbits(64))
+        replica = Replica(_replica_config(config, own), restored, rng=seed, now_ms=now_ms())
+        self._loop = NodeLoop(
+            name=own.name, replica=replica, storage=storage, outlets=self, tick_ms=config.raft.tick_ms, failed=failed
+        )
+        self._clients = Clients(config.limits, self._loop, self.status)
+        self._peers = Peers(ways, self._members, self._loop)
+        self._peers.start()
+
+    # --- a turn's effects -------------------------------------------------------------------------------------------------------
+
+    def send(self, messages: Sequence[Message]) -> None:
+        self._peers.send(messages)
+
+    def deliver(self, replies: Sequence[tuple[int, ServerMessage]]) -> None:
+        self._clients.deliver(replies)
+
+    # --- who comes in -----------------------------------------------------------------------------------------------------------
+
+    def accept_client(self, connection: Connection) -> Client:
+        """Raises `Busy` where there are as many clients as there may be."""
+        self._clients.check_room()
+        return self._clients.add(connection)
+
+    def accept_peer(self, connection: Connection, hello: Hello) -> IncomingPeer:
+        """Raises `WrongCluster` where the caller is no other member in its present incarnation."""
+        member = check_peer(hello, self._own, self._members)
+        connection.who = f"node {member.name} at {connection.who}"
+        connection.parser.limit = self._config.limits.peer_frame_bytes_max
+        return self._peers.accept(connection, member)
+
+    def welcome(self, spoken: int) -> Welcome:
+        known = self._loop.status()
+        leader = "" if known.leader is None else known.leader.client_address
+        return Welcome(spoken, self.cluster_id, self._own.name, known.members, leader)
+
+    def status(self, seq: int = 0) -> NodeStatus:
+        known = self._loop.status()
+        return NodeStatus(
+            seq=seq,
+            cluster_id=self.cluster_id,
+            node=self._own.name,
+            role=known.role,
+            term=known.term,
+            leader="" if known.leader is None else known.leader.client_address,
+            commit_index=known.commit_index,
+            applied_index=known.applied_index,
+            last_index=known.last_index,
+            sessions=known.sessions,
+            members=known.members,
+            version=self._version,
+            connections=len(self._clients),
+            storage_bytes=self._storage.size_bytes(),
+            uptime_ms=now_ms() - self._began_ms,
+        )
+
+    # --- ending -----------------------------------------------------------------------------------------------------------------
+
+    def halt(self) -> None:
+        """Take no more turns; say nothing to anybody."""
+        self._loop.stop()
+
+    def stop(self) -> None:
+        """Take no more turns, and tell the clients so."""
+        self._loop.stop()
+        self._clients.say_goodbye(Refused("Unavailable", "the node is shutting down"))
+
+    async def stopped(self) -> None:
+        """End the links."""
+        await self._peers.stop()
+
+
+def _replica_config(config: ServerConfig, own: Member) -> ReplicaConfig:
+    times = config.raft
+    raft = RaftConfig(
+        own.node_id,
+        election_timeout_ticks=times.election_timeout_ms // times.tick_ms,
+        heartbeat_ticks=times.heartbeat_ms // times.tick_ms,
+    )
+    return ReplicaConfig(raft, times.tick_ms)
+
+
+def _version() -> str:
+    try:
+        return version("coord-core")
+    except PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,325 @@
+"""A node: put together and taken apart.
+
+Order of starting: the disk, the listening addresses, and then, as soon as the node is formed, what is in `running`.
+Order of stopping: the loop first, so that nothing is promised any more; then farewells; the disk last.
+
+The rule: any error that is not expected ends the node with one line in the log.  Its cluster does not need it; a node that goes on
+with half its state is what nobody can use.
+"""
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+
+from coord_core.config import ServerConfig, format_address, parse_address
+from coord_core.errors import CoordError, InvalidConfig, NodeError, Unavailable, WrongCluster
+from coord_core.protocol.members import Member
+from coord_core.protocol.messages import Hello, NodeStatus, PeerIdentity, Welcome
+from coord_core.server import tls
+from coord_core.server.connections import Connection, Part, Registry
+from coord_core.server.forming import Founding, Registrar, ask_until_formed, forget_incarnation, read_or_draw_incarnation
+from coord_core.server.handshake import CLIENT, JOIN, PEER, Doorway, admit
+from coord_core.server.peers import Ways
+from coord_core.server.running import Running
+from coord_core.server.writer import StorageThread
+from coord_core.storage.api import Restored, Storage
+from coord_core.storage.sqlite import SqliteStorage
+
+log = logging.getLogger("coord.server")
+
+#: How long a node that stops waits for its disk before it leaves it alone.
+CLOSE_TIMEOUT_S = 2.0
+#: How long a stopping node gives its last words to go out.
+FAREWELL_S = 0.2
+BACKLOG = 1024
+
+
+class Server:
+    """One node in this event loop."""
+
+    def __init__(self, config: ServerConfig, *, open_storage: Callable[[Path], Storage] = SqliteStorage) -> None:
+        self.config = config
+        self.limits = config.limits
+        self._open_storage = open_storage
+        #: host:port that clients dial; known once started.
+        self.client_address = ""
+        #: host:port that other nodes dial; known once started.
+        self.peer_address = ""
+        self._token = ""
+        self._registry = Registry()
+        self._listeners: list[asyncio.Server] = []
+        self._forming: asyncio.Task[None] | None = None
+        # None until the node is formed.
+        self._running: Running | None = None
+        self._stopping = False
+
+    # --- life -------------------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> "Server":
+        """Open the disk, listen, and begin to form or to run; return when others can connect.
+
+        Raises `InvalidConfig`, and `NodeError` where the disk or an address cannot be had.  What goes wrong later comes out of
+        `wait_stopped`.
+        """
+        self.config.validate()
+        self._token = self.config.secret()
+        self._formed = asyncio.Event()
+        # Set when the node has stopped, or with the error because of which it must.
+        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._storage = StorageThread(asyncio.get_running_loop())
+        try:
+            await self._start()
+        except BaseException:
+            await self.stop()
+            raise
+        return self
+
+    async def wait_formed(self) -> None:
+        """Wait until this node belongs to a cluster and runs.  Raises why it cannot."""
+        formed = asyncio.ensure_future(self._formed.wait())
+        ended = asyncio.ensure_future(self.wait_stopped())
+        try:
+            await asyncio.wait([formed, ended], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            formed.cancel()
+            ended.cancel()
+        if not self._formed.is_set():
+            await self.wait_stopped()
+            raise Unavailable("the node was stopped before it was formed")
+
+    async def wait_stopped(self) -> None:
+        """Wait until the node has ended; raises the error because of which it did."""
+        await asyncio.shield(self._ended)
+
+    async def stop(self) -> None:
+        """End the node.  What was written stays, what was not answered is left to the clients to ask elsewhere.  Idempotent."""
+        if self._stopping:
+            return
+        self._stopping = True
+        for listener in self._listeners:
+            listener.close()
+        if self._running is not None:
+            self._running.stop()
+        await self._end_tasks()
+        await self._end_connections()
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await self._storage.close()
+        except TimeoutError:
+            log.warning("node %s: the disk did not answer for %g s; leaving it alone", self.config.name, CLOSE_TIMEOUT_S)
+        if not self._ended.done():
+            self._ended.set_result(None)
+            log.info("node %s has stopped", self.config.name)
+
+    def fail(self, error: BaseException) -> None:
+        """Stop at once because of `error`: say nothing more to anybody.  `wait_stopped` raises it; `stop` cleans up."""
+        if self._ended.done() or self._stopping:
+            return
+        log.critical("node %s stops: %s: %s", self.config.name, type(error).__name__, error, exc_info=_unexpected(error))
+        if self._running is not None:
+            self._running.halt()
+        for connection in list(self._registry.connections):
+            connection.abort()
+        self._ended.set_exception(error)
+        # Whoever runs the node asks; that nobody does is not worth a second line.
+        self._ended.exception()
+
+    # --- starting ---------------------------------------------------------------------------------------------------------------
+
+    async def _start(self) -> None:
+        data_dir = self.config.data_dir
+        assert data_dir is not None
+        await self._storage.open(lambda: self._open_storage(data_dir))
+        restored = await self._storage.run(lambda: self._storage.storage.load())
+        self._check_whose(restored)
+        await self._listen()
+        if restored is not None:
+            await self._storage.run(lambda: forget_incarnation(data_dir))
+            self._registrar = Registrar(None)
+            self._run(restored)
+        else:
+            await self._begin_forming(data_dir)
+        for listener in self._listeners:
+            await listener.start_serving()
+        log.info("node %s listens for clients on %s and for nodes on %s", self.config.name, self.client_address, self.peer_address)
+
+    def _check_whose(self, restored: Restored | None) -> None:
+        config = self.config
+        if restored is not None and restored.bootstrap.identity.name != config.name:
+            fault = f"{config.data_dir} belongs to node {restored.bootstrap.identity.name!r}, not to {config.name!r}"
+            raise InvalidConfig(fault, faults=[fault])
+        if restored is None and not config.init and not config.join:
+            fault = (
+                f"{config.data_dir} holds no node yet: start one node with --init (and --founders), "
+                "all others with --join and its address"
+            )
+            raise InvalidConfig(fault, faults=[fault])
+
+    async def _listen(self) -> None:
+        config = self.config
+        needs = config.tls.ca is not None
+        if config.shares_port:
+            everyone = Doorway(frozenset((CLIENT, PEER, JOIN)), self._token, needs)
+            self.client_address = await self._listen_on(config.listen, everyone, tls.accepting(config, nodes_only=False))
+            bound = self.client_address
+        else:
+            clients = Doorway(frozenset((CLIENT,)), self._token)
+            nodes = Doorway(frozenset((PEER, JOIN)), self._token, needs)
+            self.client_address = await self._listen_on(config.listen, clients, tls.accepting(config, nodes_only=False))
+            bound = await self._listen_on(config.peer_listen, nodes, tls.accepting(config, nodes_only=True))
+        self.client_address = config.advertise or self.client_address
+        self.peer_address = config.peer_advertise or (config.advertise if config.shares_port else "") or bound
+
+    async def _listen_on(self, address: str, doorway: Doorway, context: ssl.SSLContext | None) -> str:
+        """Listen and return the address with the port that it became."""
+        host, port = parse_address(address)
+        limit_s = self.limits.handshake_timeout_ms / 1000
+        try:
+            listener = await asyncio.get_running_loop().create_server(
+                lambda: Connection(self, doorway, self._registry),
+                host or None,
+                port,
+                ssl=context,
+                ssl_handshake_timeout=limit_s if context else None,
+                backlog=BACKLOG,
+                start_serving=False,
+            )
+        except OSError as error:
+            raise NodeError(f"cannot listen on {address}: {error.strerror or error}", address=address) from error
+        self._listeners.append(listener)
+        return format_address(host, listener.sockets[0].getsockname()[1])
+
+    # --- forming ------------------------------------------------------------------------------------------------------------------
+
+    async def _begin_forming(self, data_dir: Path) -> None:
+        incarnation = await self._storage.run(lambda: read_or_draw_incarnation(data_dir))
+        own = PeerIdentity(self.config.name, incarnation, self.peer_address, self.client_address)
+        self._registrar = Registrar(Founding(own, self.config.founders) if self.config.init else None)
+        self._forming = asyncio.get_running_loop().create_task(self._form(data_dir, own), name="forming")
+        self._forming.add_done_callback(self._formed_or_failed)
+
+    async def _form(self, data_dir: Path, own: PeerIdentity) -> None:
+        founding = self._registrar.founding
+        if founding is not None:
+            await self._registrar.everyone()
+            bootstrap = founding.close(secrets.token_hex(16))
+        else:
+            bootstrap = await ask_until_formed(self._ways("", own), self.config.join)
+        storage = self._storage
+        await storage.run(lambda: storage.storage.form(bootstrap))
+        restored = await storage.run(lambda: storage.storage.load())
+        assert restored is not None, "a node that was just formed is not there"
+        await storage.run(lambda: forget_incarnation(data_dir))
+        log.info(
+            "node %s is node %d of cluster %s: %s",
+            own.name,
+            bootstrap.identity.node_id,
+            bootstrap.identity.cluster_id,
+            ", ".join(member.name for member in bootstrap.members),
+        )
+        self._run(restored)
+
+    def _formed_or_failed(self, task: "asyncio.Task[None]") -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.fail(error)
+
+    # --- running ------------------------------------------------------------------------------------------------------------------
+
+    def _run(self, restored: Restored) -> None:
+        """Begin to take part in the cluster."""
+        bootstrap = restored.bootstrap
+        own = next(member for member in bootstrap.members if member.node_id == bootstrap.identity.node_id)
+        self._warn_of_other_addresses(own)
+        identity = PeerIdentity(own.name, own.incarnation, own.peer_address, own.client_address, own.node_id)
+        ways = self._ways(bootstrap.identity.cluster_id, identity)
+        self._running = Running(self.config, restored, own, ways=ways, storage=self._storage, failed=self.fail)
+        self._registrar.formed(bootstrap)
+        self._formed.set()
+
+    def _warn_of_other_addresses(self, own: Member) -> None:
+        if (own.peer_address, own.client_address) != (self.peer_address, self.client_address):
+            log.warning(
+                "node %s advertises %s and %s, but the cluster was formed with %s and %s, and dials those",
+                own.name,
+                self.peer_address,
+                self.client_address,
+                own.peer_address,
+                own.client_address,
+            )
+
+    def _ways(self, cluster_id: str, own: PeerIdentity) -> Ways:
+        return Ways(cluster_id, own, self._token, tls.dialling(self.config), self.limits)
+
+    def status(self) -> NodeStatus:
+        """Return what this node knows of itself and its cluster.  Raises `Unavailable` where it is not formed yet."""
+        if self._running is None:
+            raise Unavailable("the node is not formed yet")
+        return self._running.status()
+
+    # --- who comes in -------------------------------------------------------------------------------------------------------------
+
+    def take_in(self, connection: Connection, hello: Hello) -> Part:
+        """Check a Hello, say Welcome, and return what the connection is from now on.  Raises why it is refused."""
+        running = self._running
+        cluster_id = "" if running is None else running.cluster_id
+        spoken = admit(hello, connection.doorway, cluster_id=cluster_id, has_certificate=connection.has_certificate)
+        if hello.role == JOIN:
+            joiner = self._registrar.admit(connection, hello.peer)
+            connection.send(Welcome(spoken, "", self.config.name, (), "") if running is None else running.welcome(spoken))
+            joiner.answer()
+            return joiner
+        if running is None:
+            raise self._not_formed(hello)
+        part = running.accept_peer(connection, hello) if hello.role == PEER else running.accept_client(connection)
+        connection.send(running.welcome(spoken))
+        return part
+
+    def _not_formed(self, hello: Hello) -> CoordError:
+        """Return why a node that is not formed refuses.
+
+        A member of a formed cluster that dials the node which is to form it knows this node from an earlier life: its disk is lost.
+        """
+        founding, caller = self._registrar.founding, hello.peer
+        if (
+            hello.role == PEER
+            and caller is not None
+            and hello.cluster_id
+            and founding is not None
+            and founding.is_founder(caller.name)
+        ):
+            error = WrongCluster(
+                f"node {caller.name!r} says that cluster {hello.cluster_id} is formed already and that this node "
+                f"({self.config.name!r}) is a member: its data directory {self.config.data_dir} was lost or is another one.  "
+                "Give it back, and do not use --init"
+            )
+            self.fail(error)
+            return error
+        return Unavailable("this node is not formed yet: it waits for the other founders")
+
+    # --- ending -------------------------------------------------------------------------------------------------------------------
+
+    async def _end_tasks(self) -> None:
+        if self._forming is not None:
+            self._forming.cancel()
+            await asyncio.wait([self._forming])
+        if self._running is not None:
+            await self._running.stopped()
+
+    async def _end_connections(self) -> None:
+        """Give last words a moment to go out, then close what is left."""
+        for connection in list(self._registry.connections):
+            connection.end()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FAREWELL_S):
+                await self._registry.emptied()
+        for connection in list(self._registry.connections):
+            connection.abort()
+
+
+def _unexpected(error: BaseException) -> BaseException | None:
+    """A traceback is for errors that nobody foresaw."""
+    return None if isinstance(error, NodeError | WrongCluster | InvalidConfig | OSError) else error

@@ -1,0 +1,137 @@
+"""The storage thread: the one thread that touches the storage, so that a slow disk holds up no heartbeat.
+
+The rule: an error is handed to the loop once and never tried again; what becomes of it is the loop's business (the node stops).
+"""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from typing import Protocol, TypeVar, runtime_checkable
+
+from coord_core.storage.api import Batch, Storage
+
+T = TypeVar("T")
+
+
+@runtime_checkable
+class Housekeeping(Protocol):
+    """What a storage on a disk offers besides the contract."""
+
+    def idle(self) -> float | None:
+        """Do what waits for a quiet moment; return the seconds after which to call again, None where nothing waits."""
+
+    def size_bytes(self) -> int:
+        """Bytes on disk.  May be called from any thread."""
+
+
+class StorageThread:
+    """Runs work on the storage, one piece after the other.
+
+    A daemon thread: a disk that never answers must not keep a failed process alive.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        # Set by `open`, on the thread; the loop only asks it for its size.
+        self._storage: Storage | None = None
+        self._housekeeping: Housekeeping | None = None
+        self._thread = threading.Thread(target=self._run, name="coord-storage", daemon=True)
+        self._thread.start()
+
+    async def open(self, open_storage: Callable[[], Storage]) -> None:
+        """Open the storage on its thread.  Raises what `open_storage` raises."""
+
+        def work() -> None:
+            self._storage = open_storage()
+            self._housekeeping = _housekeeping_of(self._storage)
+
+        await self.run(work)
+
+    @property
+    def storage(self) -> Storage:
+        """For work given to `run`: to be used on the thread only."""
+        assert self._storage is not None, "the storage is not open"
+        return self._storage
+
+    def size_bytes(self) -> int:
+        return 0 if self._housekeeping is None else self._housekeeping.size_bytes()
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Do `work` on the thread after everything given before; return or raise what it does."""
+        future: asyncio.Future[T] = self._loop.create_future()
+
+        def job() -> None:
+            try:
+                result = work()
+            except BaseException as error:  # noqa: BLE001 - handed to whoever waits
+                self._call_back(_fail, future, error)
+            else:
+                self._call_back(_resolve, future, result)
+
+        self._queue.put(job)
+        return await future
+
+    def write(self, batch: Batch, done: Callable[[BaseException | None], None]) -> None:
+        """Make the batch durable; `done` is called on the loop, with the error if there was one."""
+        storage = self.storage
+
+        def job() -> None:
+            error: BaseException | None = None
+            try:
+                storage.write(batch)
+            except BaseException as caught:  # noqa: BLE001 - handed to the loop, which stops the node
+                error = caught
+            self._call_back(done, error)
+
+        self._queue.put(job)
+
+    async def close(self) -> None:
+        """Finish what is queued, close the storage and end the thread.  Idempotent."""
+        if self._storage is not None:
+            await self.run(self._storage.close)
+            self._storage = self._housekeeping = None
+        self._queue.put(None)
+
+    def _run(self) -> None:
+        while (job := self._next()) is not None:
+            job()
+
+    def _next(self) -> Callable[[], None] | None:
+        """Wait for work; while there is none, let the storage do its own."""
+        pause_s: float | None = 0.0
+        while True:
+            try:
+                return self._queue.get(timeout=pause_s) if pause_s != 0.0 else self._queue.get_nowait()
+            except Empty:
+                pause_s = self._idle()
+
+    def _idle(self) -> float | None:
+        if self._housekeeping is None:
+            return None
+        try:
+            return self._housekeeping.idle()
+        except Exception:  # noqa: BLE001 - the storage is poisoned now: the next write gets the error and stops the node
+            return None
+
+    def _call_back(self, function: Callable[..., object], *arguments: object) -> None:
+        try:
+            self._loop.call_soon_threadsafe(function, *arguments)
+        except RuntimeError:
+            # The loop is closed: nobody is left to be told.
+            self._queue.put(None)
+
+
+def _housekeeping_of(storage: object) -> Housekeeping | None:
+    return storage if isinstance(storage, Housekeeping) else None
+
+
+def _resolve(future: "asyncio.Future[T]", result: T) -> None:
+    if not future.done():
+        future.set_result(result)
+
+
+def _fail(future: "asyncio.Future[T]", error: BaseException) -> None:
+    if not future.done():
+        future.set_exception(error)
