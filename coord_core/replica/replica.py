@@ -381,8 +381,8 @@ class Replica:
     def has_work(self) -> bool:
         """Whether one more turn would do something now, without any further event.
 
-        What waits for something else does not count, or a driver would turn in circles: reads for their round, commands for a leader
-        that is not ready.
+        What waits for something else does not count, or a driver would turn in circles: reads for their round, commands for a
+        leader that is not ready.
         """
         if self._messages or self._ticks or self._refusals or self._more_to_apply:
             return True
