@@ -17,6 +17,7 @@ from coord_core.raft.messages import (
     VoteRequest,
 )
 from coord_core.raft.state import State
+from coord_core.types import LogIndex, Term
 
 #: Terms and indexes stay below it (types.py).  A term near it could be followed by no other: it is refused, not adopted.
 SANE_MAX = 2**53
@@ -33,8 +34,13 @@ def fault(state: State, message: Message) -> str | None:
     if isinstance(message, AppendReply | HeartbeatReply | VoteReply):
         return _reply_fault(state, message)
     if isinstance(message, VoteRequest):
-        return None if 0 <= message.last_term <= message.last_index < SANE_MAX else "its log cannot be"
+        return None if _is_position(message.last_index, message.last_term) else "its log cannot be"
     return _second_leader(state, message) or _leaders_fault(state, message)
+
+
+def _is_position(index: LogIndex, term: Term) -> bool:
+    """Whether a log can end like this.  Elections that nobody wins leave no entries, so the term may be ahead of the index."""
+    return 0 <= index < SANE_MAX and 0 <= term < SANE_MAX and (index > 0 or term == 0)
 
 
 def _reply_fault(state: State, message: AppendReply | HeartbeatReply | VoteReply) -> str | None:
@@ -65,7 +71,7 @@ def _second_leader(state: State, message: Append | Heartbeat | InstallSnapshot |
 
 def _append_fault(message: Append) -> str | None:
     index, term = message.prev_index, message.prev_term
-    if not (0 <= term <= index < SANE_MAX and 0 <= message.commit < SANE_MAX):
+    if not (_is_position(index, term) and 0 <= message.commit < SANE_MAX):
         return "its position cannot be"
     for entry in message.entries:
         index += 1  # type: ignore[assignment]
@@ -92,7 +98,7 @@ def _heartbeat_reply_fault(state: State, message: HeartbeatReply) -> str | None:
 def _snapshot_fault(state: State, message: InstallSnapshot) -> str | None:
     metadata = message.metadata
     configuration = metadata.configuration
-    if not 0 <= metadata.term <= metadata.index < SANE_MAX:
+    if not _is_position(metadata.index, metadata.term) or metadata.term > message.term:
         return "its position cannot be"
     if not configuration.voters:
         return "its configuration has no voters"
