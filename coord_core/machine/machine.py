@@ -184,6 +184,7 @@ class Machine:
         if attachment is None:
             return refusals.attachment_closed(call.session, call.attachment)
         request = call.request
+        # Before anything is acknowledged, so that no mark goes beyond a request and so beyond NUMBER_MAX.
         if request <= call.low_water:
             return refusals.stale_request(request)
         if request > NUMBER_MAX:

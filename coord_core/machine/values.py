@@ -119,8 +119,7 @@ class Values:
 
     def _check_room(self, value: Value | None, length: int) -> Failed | None:
         total = self._bytes + length - (0 if value is None else len(value.content))
-        # What shrinks is let in even where there is too much already.
-        if total > VALUES_BYTES_MAX and total > self._bytes:
+        if total > VALUES_BYTES_MAX:
             return refusals.over_limit("bytes of all values", VALUES_BYTES_MAX, total)
         if value is None and self._count >= VALUES_MAX:
             return refusals.over_limit("values", VALUES_MAX, self._count + 1)

@@ -16,6 +16,7 @@ from coord_core.protocol.commands import OpenAttachment, OpenSession
 from coord_core.protocol.operations import LABEL_BYTES_MAX, PATH_BYTES_MAX, LockAcquire, Owner, ValueSet
 from coord_core.protocol.queries import LockInfo, LockState, ValueGet
 from coord_core.protocol.results import Failed, Granted, ValueWritten
+from coord_core.types import FencingToken
 from tests.machine.driver import OWNER, Log, Process, code
 
 
@@ -114,6 +115,9 @@ def test_bytes_of_names_are_bounded(log: Log, lower: Callable[[str, int], None])
     process.hold("/äöü")
     assert code(process.acquire("/abc")) == "LimitExceeded"
     assert isinstance(process.acquire("/ab"), Granted)
+    process.release(FencingToken(log.lock("/äöü").holder.token), "/äöü")  # type: ignore[union-attr]
+    assert isinstance(process.acquire("/abcdef"), Granted)
+    assert code(process.acquire("/x")) == "LimitExceeded"
 
 
 def test_values_are_bounded(log: Log, lower: Callable[[str, int], None]) -> None:
@@ -128,7 +132,7 @@ def test_values_are_bounded(log: Log, lower: Callable[[str, int], None]) -> None
 
 
 def test_bytes_of_values_are_bounded(log: Log, lower: Callable[[str, int], None]) -> None:
-    """Growth is refused where there is no room, shrinking never."""
+    """What counts is what a write adds to what it replaces."""
     lower("values.VALUES_BYTES_MAX", 10)
     process = log.open()
     process.set("/a", b"12345678")

@@ -115,6 +115,13 @@ def test_request_that_acknowledges_itself_is_stale(log: Log) -> None:
     assert log.lock("/l").holder is None
 
 
+def test_mark_beyond_its_own_request_is_not_taken(log: Log) -> None:
+    """Nobody has answers to what was not asked yet: taken at its word, such a client could never ask again."""
+    process = log.open()
+    assert code(process.send(1, ValueSet("/v", b"x"), low_water=NUMBER_MAX + 1).result) == "StaleRequest"
+    assert isinstance(process.send(2, ValueSet("/v", b"x")).result, ValueWritten)
+
+
 def test_late_copy_with_an_old_mark_does_not_lower_the_mark(log: Log) -> None:
     """Copies are sent with the mark of their day."""
     process = log.open()

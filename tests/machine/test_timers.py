@@ -1,5 +1,8 @@
 """Cluster time and its deadlines (spec: resources, Time)."""
 
+from functools import partial
+from random import Random
+
 import pytest
 
 from coord_core.machine import Machine
@@ -125,6 +128,30 @@ def test_cancelled_timers_do_not_pile_up(timers: Timers) -> None:
     assert timers.next_deadline_ms() == 10**9
     timers.cancel(keeper)
     assert timers.next_deadline_ms() is None
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_whatever_is_cancelled_in_between_the_rest_fires_in_order(timers: Timers, seed: int) -> None:
+    """Against a plain sorted list; with enough cancelled ones for the heap to be rebuilt."""
+    random, fired = Random(seed), list[tuple[int, int]]()
+    live: dict[tuple[int, int], Timer] = {}
+
+    def fire(key: tuple[int, int]) -> None:
+        fired.append(key)
+        del live[key]
+
+    for now in range(400):
+        for place in range(random.randrange(10)):
+            key = (now + random.randrange(1, 500), now * 10 + place)
+            live[key] = timers.set(key[0], partial(fire, key))
+        for key in random.sample(sorted(live), min(len(live), random.randrange(9))):
+            timers.cancel(live.pop(key))
+        expected = sorted(key for key in live if key[0] <= now)
+        fired.clear()
+        timers.fire(now)
+        assert fired == expected
+        assert timers.next_deadline_ms() == (min(live)[0] if live else None)
+        assert len(timers) == len(live)
 
 
 def test_timer_is_cancelled_once_and_not_after_it_fired(timers: Timers) -> None:

@@ -19,7 +19,7 @@ from coord_core.protocol.ranges import RequestRanges
 from coord_core.protocol.results import AttachmentOpened, Granted, SessionOpened
 from coord_core.types import AttachmentId, FencingToken, RequestNumber, SessionId
 
-PATHS = ["/a", "/b", "/c"]
+PATHS = ["/a", "/b", "/ç"]
 
 
 @dataclass
