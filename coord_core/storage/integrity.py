@@ -43,10 +43,6 @@ def seal_row(previous_link: bytes, first_index: int, last_index: int, data: byte
     return zlib.crc32(data, zlib.crc32(span)), link.digest()
 
 
-def row_crc(first_index: int, last_index: int, data: bytes) -> int:
-    return zlib.crc32(data, zlib.crc32(_ROW_RANGE.pack(first_index, last_index)))
-
-
 def founding_crc(data: bytes) -> int:
     return zlib.crc32(data)
 

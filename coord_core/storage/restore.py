@@ -19,7 +19,7 @@ from coord_core.storage.api import Bootstrap, Identity, Restored
 from coord_core.storage.database import Database
 from coord_core.storage.failures import corrupt
 from coord_core.storage.mark import MarkValue
-from coord_core.storage.rows import DamagedRow, LogRow, follows, unpack
+from coord_core.storage.rows import DamagedRow, LogRow, unpack
 from coord_core.storage.statements import SELECT_ROWS
 from coord_core.storage.tables import FORMAT, founding, hard_state, meta
 from coord_core.types import LogIndex, NodeId, Term
@@ -126,16 +126,13 @@ def _read_hard_state(row: Row[Any] | None, tail: Tail, path: Path) -> HardState:
 def _read_log(database: Database, last_index: LogIndex, link: bytes, tail: Tail, path: Path) -> list[Entry]:
     """Return all entries, verified; `last_index` and `link` are those of the snapshot, where the first row must follow."""
     entries: list[Entry] = []
-    for columns in database.cursor.execute(SELECT_ROWS):
-        row = LogRow(*columns)
+    for row in map(LogRow._make, database.cursor.execute(SELECT_ROWS)):
         if row.first_index != last_index + 1:
             raise corrupt(path, f"log rows are missing: {last_index} is followed by {row.first_index}")
         try:
-            entries += unpack(row)
+            entries += unpack(row, link)
         except DamagedRow as damage:
-            raise corrupt(path, f"the log row at {row.first_index} is damaged: {damage}") from damage
-        if not follows(row, link):
-            raise corrupt(path, f"the log row at {row.first_index} breaks the hash chain: it or the row before it was replaced")
+            raise corrupt(path, f"the log row at {row.first_index} {damage}") from damage
         last_index, link = LogIndex(row.last_index), row.chain
     if (last_index, link) != (tail.last_index, tail.chain):
         raise corrupt(path, f"the log ends at {last_index}, but the last transaction left it ending at {tail.last_index}")

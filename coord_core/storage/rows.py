@@ -11,7 +11,7 @@ from typing import NamedTuple
 import msgspec
 
 from coord_core.raft.messages import Entry
-from coord_core.storage.integrity import row_crc, seal_row
+from coord_core.storage.integrity import seal_row
 
 #: Bounds of a row.  An entry larger than the first has a row of its own.
 ROW_BYTES_MAX = 1 << 20
@@ -37,7 +37,7 @@ class LogRow(NamedTuple):
 
 
 class DamagedRow(Exception):
-    """The row is not what was written; the message says how that shows."""
+    """The row is not what was written; the message says how that shows, as a predicate of "the log row"."""
 
 
 def pack(entries: Sequence[Entry], previous_link: bytes) -> list[LogRow]:
@@ -53,19 +53,18 @@ def pack(entries: Sequence[Entry], previous_link: bytes) -> list[LogRow]:
     return rows
 
 
-def unpack(row: LogRow) -> list[Entry]:
-    """Return the entries of a row whose checksum holds; else raise `DamagedRow`.  The chain is the reader's to check."""
-    if row_crc(row.first_index, row.last_index, row.data) != row.crc:
-        raise DamagedRow("its checksum does not fit its data")
-    entries = _decode(row.data)
-    if entries[0].index != row.first_index or len(entries) != row.last_index - row.first_index + 1:
-        raise DamagedRow("its entries are not those that its range names")
+def unpack(row: LogRow, previous_link: bytes) -> list[Entry]:
+    """Return the entries of the row; raise `DamagedRow` where it is not, byte for byte, the one written after `previous_link`."""
+    first_index, last_index, row_crc, chain, data = row
+    crc, link = seal_row(previous_link, first_index, last_index, data)
+    if crc != row_crc:
+        raise DamagedRow("is damaged: its checksum does not fit its data")
+    if link != chain:
+        raise DamagedRow("breaks the hash chain: it or the row before it was replaced")
+    entries = _decode(data)
+    if entries[0].index != first_index or len(entries) != last_index - first_index + 1:
+        raise DamagedRow("does not hold the entries that its range names")
     return entries
-
-
-def follows(row: LogRow, previous_link: bytes) -> bool:
-    """Is `row` the one that was written after the row (or founding) whose link this is?"""
-    return seal_row(previous_link, row.first_index, row.last_index, row.data)[1] == row.chain
 
 
 def _seal(entries: Sequence[Entry], data: bytes, previous_link: bytes) -> LogRow:

@@ -9,7 +9,9 @@ This file is the shell: opening, poisoning, checkpoints, closing.  The transacti
 
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import msgspec
@@ -49,40 +51,34 @@ class SqliteStorage:
         self._directory = DataDirectory(data_dir)
         self._path = self._directory.database
         self._mark = Mark(self._directory.mark, clock)
-        try:
+        self._final_errors = _FinalErrors(self)
+        with self._final_errors:
             self._database = self._open()
-        except BaseException as error:
-            self._directory.release()
-            raise failure_of(error, self._path) from error
         #: About what the WAL holds since it was last copied wholly: its file keeps its size when it is reused.
         self._wal_bytes = self._database.wal_bytes()
 
     def load(self) -> Restored | None:
         self._check_usable()
-        try:
+        with self._final_errors:
             found = restore(self._database, self._path, self._mark.read())
             if found is None:
                 return None
             # What a killed process wrote but did not sync reads like the rest, and from here on counts as durable: make it so.
             self._checkpoint()
             self._take_up(found.restored.bootstrap, found.first_link, found.tail)
-        except BaseException as error:
-            raise self._poison(error) from error
         return found.restored
 
     def form(self, bootstrap: Bootstrap) -> None:
         self._check_usable()
         if self._writer is not None or self.load() is not None:
             raise StorageFailed(f"{self._path}: this directory holds a formed node already", path=str(self._path))
-        try:
+        with self._final_errors:
             data = msgspec.msgpack.encode(bootstrap)
             self._take_up(bootstrap, integrity.first_link(data), self._insert_founding(bootstrap, data))
-        except BaseException as error:
-            raise self._poison(error) from error
 
     def write(self, batch: Batch) -> None:
         self._check_usable()
-        try:
+        with self._final_errors:
             if not batch.entries and batch.hard_state is None:
                 return
             writer = self._formed()
@@ -90,8 +86,6 @@ class SqliteStorage:
                 self._checkpoint()
             self._wal_bytes += writer.write(batch)
             self._mark.advance(MarkValue(writer.tail.commit_seq, writer.tail.chain))
-        except BaseException as error:
-            raise self._poison(error) from error
 
     def last_index(self) -> LogIndex:
         self._check_usable()
@@ -103,12 +97,10 @@ class SqliteStorage:
         Returns the seconds after which it wants to be called again if no write comes before; None where nothing waits.
         """
         self._check_usable()
-        try:
+        with self._final_errors:
             if self._wal_bytes >= CHECKPOINT_IDLE_BYTES:
                 self._checkpoint()
             return self._mark.sync_if_due()
-        except BaseException as error:
-            raise self._poison(error) from error
 
     def size_bytes(self) -> int:
         """Bytes on disk, the write-ahead log included.  May be called from any thread."""
@@ -118,7 +110,8 @@ class SqliteStorage:
         """Release files and locks.  Idempotent."""
         try:
             if self._failure is None:
-                self._mark.sync_if_written()
+                with self._final_errors:
+                    self._mark.sync_if_written()
         finally:
             self._failure = self._failure or StorageFailed(f"{self._path}: the storage is closed", path=str(self._path))
             self._mark.close()
@@ -126,17 +119,17 @@ class SqliteStorage:
             self._directory.release()
 
     def _open(self) -> Database:
-        # The mark comes first: from here on, a database without one has lost it.
-        if not self._path.exists() and not self._directory.mark.exists():
-            self._mark.create()
-            self._directory.sync()
-        database = Database(self._path)
-        try:
+        with ExitStack() as undo:
+            undo.callback(self._directory.release)
+            # The mark comes first: from here on, a database without one has lost it.
+            if not self._path.exists() and not self._directory.mark.exists():
+                self._mark.create()
+                self._directory.sync()
+            database = Database(self._path)
+            undo.callback(database.close)
             bring_up_to_date(database.core, self._path)
             self._directory.sync()
-        except BaseException:
-            database.close()
-            raise
+            undo.pop_all()
         return database
 
     def _take_up(self, bootstrap: Bootstrap, first_link: bytes, tail: Tail) -> None:
@@ -182,7 +175,23 @@ class SqliteStorage:
             raise self._failure
 
     def _poison(self, error: BaseException) -> NodeError:
-        """Remember the first error for good: it is what every later call gets."""
-        if self._failure is None:
-            self._failure = failure_of(error, self._path)
+        """Remember the node's error for `error` for good: it is what every later call gets."""
+        self._failure = failure_of(error, self._path)
         return self._failure
+
+
+class _FinalErrors:
+    """`with` this, the first error of any kind is the storage's last: it poisons it and comes out as a `NodeError`."""
+
+    def __init__(self, storage: SqliteStorage) -> None:
+        self._storage = storage
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        if error is None:
+            return
+        failure = self._storage._poison(error)
+        if failure is not error:
+            raise failure from error

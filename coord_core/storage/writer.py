@@ -79,13 +79,14 @@ class Writer:
 
     def _shorten(self, row: LogRow, first_index: int) -> bytes:
         """Write anew, without its entries from `first_index` on, a row that the cut goes through."""
+        before = self._row_before(row.first_index)
+        link = self._first_link if before is None else before.chain
         try:
-            kept = unpack(row)[: first_index - row.first_index]
+            kept = unpack(row, link)[: first_index - row.first_index]
         except DamagedRow as damage:
             # A fresh checksum would turn the damage into content.
-            raise corrupt(self._path, f"the log row at {row.first_index} is damaged: {damage}") from damage
-        before = self._row_before(row.first_index)
-        [head] = pack(kept, self._first_link if before is None else before.chain)
+            raise corrupt(self._path, f"the log row at {row.first_index} {damage}") from damage
+        [head] = pack(kept, link)
         self._execute(sql.DELETE_ROWS_FROM, (row.first_index,))
         self._execute(sql.INSERT_LOG_ROW, head)
         return head.chain

@@ -268,7 +268,7 @@ def test_a_flipped_bit_anywhere_is_found_or_harmless(tmp_path: Path, open_sqlite
     sound = {path.name: path.read_bytes() for path in crashed.iterdir()}
     draw = random.Random(file)
     found = 0
-    for _ in range(150):
+    for _ in range(80):
         for name, data in sound.items():
             (crashed / name).write_bytes(data)
         position, bit = draw.randrange(len(sound[file])), draw.randrange(8)

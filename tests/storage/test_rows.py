@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coord_core.raft.messages import Entry
-from coord_core.storage.rows import ROW_BYTES_MAX, ROW_ENTRIES_MAX, DamagedRow, LogRow, follows, pack, unpack
+from coord_core.storage.integrity import seal_row
+from coord_core.storage.rows import ROW_BYTES_MAX, ROW_ENTRIES_MAX, DamagedRow, LogRow, pack, unpack
 from coord_core.types import LogIndex, Term
 from tests.storage.building import entries
 
@@ -42,17 +43,23 @@ def test_rows_hold_the_entries_in_one_chain(sizes: list[int]) -> None:
     """Every entry once, in order, and each row follows the one before it and no other."""
     batch = sized(*sizes)
     rows = pack(batch, LINK)
-    assert [entry for row in rows for entry in unpack(row)] == batch
-    for previous, row in zip([LINK, *(row.chain for row in rows)], rows, strict=False):
-        assert follows(row, previous)
-        assert not follows(row, bytes(15) + b"\1")
+    links = [LINK, *(row.chain for row in rows)]
+    assert [entry for row, link in zip(rows, links, strict=False) for entry in unpack(row, link)] == batch
+    for row in rows:
+        with pytest.raises(DamagedRow, match="breaks the hash chain"):
+            unpack(row, bytes(15) + b"\1")
 
 
-def test_entries_of_another_range_than_the_row_names_are_found() -> None:
-    """The checksum covers both, so only a fault of ours could write such a row; it is found all the same."""
+def test_a_range_that_the_entries_do_not_have_is_found() -> None:
+    """The checksum covers the range as well as the bytes."""
     [row] = pack(entries(2, 3), LINK)
-    [longer] = pack(entries(2, 4), LINK)
     with pytest.raises(DamagedRow, match="checksum"):
-        unpack(row._replace(data=longer.data))
-    with pytest.raises(DamagedRow, match="checksum"):
-        unpack(row._replace(first_index=3, last_index=5))
+        unpack(row._replace(first_index=3, last_index=5), LINK)
+
+
+def test_a_row_sealed_over_a_wrong_range_is_found() -> None:
+    """Only a fault of ours could write it, with a checksum and a link that fit."""
+    [row] = pack(entries(2, 3), LINK)
+    crc, link = seal_row(LINK, 2, 5, row.data)
+    with pytest.raises(DamagedRow, match="does not hold the entries"):
+        unpack(LogRow(2, 5, crc, link, row.data), LINK)
