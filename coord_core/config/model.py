@@ -100,8 +100,8 @@ class ServerConfig:
 
     @property
     def shares_port(self) -> bool:
-        """Clients and nodes come to one address."""
-        return self.peer_listen in ("", self.listen)
+        """Clients and nodes come to one address.  Port 0 twice is two ports."""
+        return not self.peer_listen or (self.peer_listen == self.listen and not self.listen.endswith(":0"))
 
     def secret(self) -> str:
         """Return the token, from its file where one is given.  Raises `InvalidConfig` where the file cannot be read."""

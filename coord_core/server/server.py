@@ -254,6 +254,11 @@ class Server:
     def _ways(self, cluster_id: str, own: PeerIdentity) -> Ways:
         return Ways(cluster_id, own, self._token, tls.dialling(self.config), self.limits)
 
+    def missing_founders(self) -> list[str]:
+        """Return the names of the founders for which this node waits to form the cluster; none where it does not wait."""
+        founding = self._registrar.founding
+        return [] if founding is None or self._running is not None else founding.missing()
+
     def status(self) -> NodeStatus:
         """Return what this node knows of itself and its cluster.  Raises `Unavailable` where it is not formed yet."""
         if self._running is None:
