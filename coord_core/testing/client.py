@@ -1,7 +1,7 @@
 """A client process: the real `ClientSession`, and the shell that moves its messages and wakes it.
 
-The shell's duties are those in the text of `coord_core.client.session`, as `aio` keeps them.  What the process wants of the cluster is
-`workload`'s business.
+The shell's duties are those in the text of `coord_core.client.session`, as `aio` keeps them.  What the process wants of the
+cluster is `workload`'s business.
 """
 
 from collections.abc import Callable, Hashable
@@ -58,7 +58,7 @@ class ClientProcess(Process):
         self.on_start: Callable[[], None] = _nothing
         self.on_stirred: Callable[[], None] = _nothing
 
-    # --- life -----------------------------------------------------------------------------------------------------------------------
+    # --- life ---------------------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         super().start()
@@ -89,7 +89,7 @@ class ClientProcess(Process):
     def now_ms(self) -> int:
         return self.clock.now_ms()
 
-    # --- what the application does --------------------------------------------------------------------------------------------------
+    # --- what the application does ------------------------------------------------------------------------------------------------
 
     def call(self, operation: Operation, then: Then, *, timeout_ms: int | None = None, order: Hashable | None = None) -> CallId:
         call = self.session.call(operation, self.now_ms(), timeout_ms=timeout_ms, order=order)
@@ -110,7 +110,7 @@ class ClientProcess(Process):
         """How many calls have no outcome yet."""
         return len(self._callers)
 
-    # --- arrivals -------------------------------------------------------------------------------------------------------------------
+    # --- arrivals -----------------------------------------------------------------------------------------------------------------
 
     def connected(self, connection: Connection) -> None:
         if connection is self._connection:
@@ -140,7 +140,7 @@ class ClientProcess(Process):
         if self._keeper_session is not None:
             self.session.lease_renewed(self._keeper_session.lease_deadline_ms, self.now_ms())
 
-    # --- carrying out ---------------------------------------------------------------------------------------------------------------
+    # --- carrying out -------------------------------------------------------------------------------------------------------------
 
     def stirred(self) -> None:
         if not self.up:
@@ -195,4 +195,3 @@ class ClientProcess(Process):
 
 def _nothing() -> None:
     """Nobody wants to know."""
-

@@ -107,7 +107,8 @@ class Cluster:
         identity = Identity(CLUSTER_ID, member.node_id, member.name, member.incarnation)
         disk_rng = self.simulator.stream(f"disk {member.name}")
         disk = SimulatedDisk(Bootstrap(identity, self._members, self._founding), disk_rng, DiskSpeed())
-        config = ReplicaConfig(raft=RaftConfig(node_id=member.node_id), tick_ms=self.tick_ms)
+        raft = RaftConfig(node_id=member.node_id, max_append_bytes=self.mix.append_bytes_max)
+        config = ReplicaConfig(raft=raft, tick_ms=self.tick_ms)
         skew = self._rng.uniform(-self.mix.tick_skew_max, self.mix.tick_skew_max)
         return Node(
             self.simulator,

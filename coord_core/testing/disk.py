@@ -1,7 +1,8 @@
 """A disk that can lose what was not synced.
 
-It keeps what `storage.api` promises and nothing more: a batch is durable, wholly, once its write has completed; a crash while it is
-on its way leaves it there or not, never half.  Rows, checksums and torn pages are the storage room's own subject and its own tests.
+It keeps what `storage.api` promises and nothing more: a batch is durable, wholly, once its write has completed; a crash while
+it is on its way leaves it there or not, never half.  Rows, checksums and torn pages are the storage room's own subject and
+its own tests.
 """
 
 import random

@@ -1,7 +1,7 @@
 """A process that keeps a session, and now and then a child attached to it, as a Celery main process and its pool do.
 
-The keeper closes a dead child's attachment; it closes its own session only when no child lives on it.  A child whose session is over
-ends; an orphan lives on until then.
+The keeper closes a dead child's attachment; it closes its own session only when no child lives on it.  A child whose session
+is over ends; an orphan lives on until then.
 """
 
 import random
@@ -40,7 +40,7 @@ class Family:
         keeper.on_start = self._begin
         keeper.on_stirred = self._keeper_stirred
 
-    # --- the keeper -----------------------------------------------------------------------------------------------------------------
+    # --- the keeper ---------------------------------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
         self.workers = [Worker(self.keeper, self._books, self._habits, self._rng) for _ in range(WORKERS)]
@@ -77,7 +77,7 @@ class Family:
             return
         self.keeper.later(self._rng.randint(500, 4_000) * MILLISECOND, self._look_after)
 
-    # --- the child ------------------------------------------------------------------------------------------------------------------
+    # --- the child ----------------------------------------------------------------------------------------------------------------
 
     def _bear(self, session_id: SessionId) -> None:
         self._children += 1
@@ -105,7 +105,7 @@ class Family:
         self.keeper.note(f"closes attachment {attachment_id}")
         self.keeper.command(CloseAttachment(session_id, attachment_id), _noted)
 
-    # --- the end --------------------------------------------------------------------------------------------------------------------
+    # --- the end ------------------------------------------------------------------------------------------------------------------
 
     def wind_up(self) -> None:
         """Let go of everything; the child ends."""
@@ -116,6 +116,8 @@ class Family:
 
     def busy(self) -> list[str]:
         """Return what is not done yet."""
+        if self.keeper.session.state is SessionState.CLOSED:
+            return [f"{self.keeper.name}: closing"]
         return [f"{self.keeper.name}: {worker.doing}" for worker in self.workers if worker.doing]
 
 

@@ -1,14 +1,14 @@
 """What goes wrong in a seed: each draws its own mix, some calm, some nasty, and then a fault every now and then.
 
-A *fault* begins, lasts, and is undone; several may overlap.  Nothing here looks at who is right: the faults are the world's, the
-judgement is the checkers'.
+A *fault* begins, lasts, and is undone; several may overlap.  Nothing here looks at who is right: the faults are the world's,
+the judgement is the checkers'.
 """
 
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
+from coord_core.testing.client import ClientProcess
 from coord_core.testing.disk import STALLED
 from coord_core.testing.network import Network, Weather
 from coord_core.testing.node import Boundary, Node
@@ -16,25 +16,6 @@ from coord_core.testing.process import Process
 from coord_core.testing.simulator import MILLISECOND, SECOND, Simulator
 
 CALM = Weather()
-
-
-class Client(Protocol):
-    """A client process, as faults see it."""
-
-    name: str
-
-    @property
-    def up(self) -> bool: ...
-
-    def start(self) -> None: ...
-
-    def kill(self) -> None: ...
-
-    def stop(self) -> None: ...
-
-    def resume(self) -> None: ...
-
-    def drop_connection(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +32,8 @@ class Mix:
     drift_max: float
     #: How far a node's ticks may be from what they should be, in parts.
     tick_skew_max: float
+    #: Largest Append: small ones split what is sent into many.
+    append_bytes_max: int = 1024 * 1024
 
     @property
     def calm(self) -> bool:
@@ -90,6 +73,7 @@ def draw_mix(rng: random.Random) -> Mix:
         every_us=rng.choice((400, 1_000, 2_500)) * MILLISECOND,
         drift_max=rng.choice((0.0, 0.004)),
         tick_skew_max=rng.choice((0.0, 0.05, 0.5)),
+        append_bytes_max=rng.choice((100, 1024 * 1024)),
     )
 
 
@@ -112,7 +96,7 @@ def _draw_weather(rng: random.Random) -> Weather:
 class Nemesis:
     """Lets faults happen until it is told to end."""
 
-    def __init__(self, simulator: Simulator, network: Network, mix: Mix, nodes: list[Node], clients: list[Client]) -> None:
+    def __init__(self, simulator: Simulator, network: Network, mix: Mix, nodes: list[Node], clients: list[ClientProcess]) -> None:
         self._simulator = simulator
         self._network = network
         self._mix = mix
@@ -149,7 +133,8 @@ class Nemesis:
         for node in self._nodes:
             node.armed = None
             node.disk.speed = node.usual_speed
-        for process in (*self._nodes, *self._clients):
+        processes: list[Process] = [*self._nodes, *self._clients]
+        for process in processes:
             if process.up:
                 process.resume()
             else:
@@ -183,7 +168,7 @@ class Nemesis:
             return self._rng.choice(leaders)
         return self._rng.choice(living) if living else None
 
-    # --- processes ------------------------------------------------------------------------------------------------------------------
+    # --- processes ----------------------------------------------------------------------------------------------------------------
 
     def _crash(self) -> None:
         node = self._victim()
@@ -225,7 +210,7 @@ class Nemesis:
     def _fast_disk(node: Node) -> None:
         node.disk.speed = node.usual_speed
 
-    # --- partitions -----------------------------------------------------------------------------------------------------------------
+    # --- partitions ---------------------------------------------------------------------------------------------------------------
 
     def _isolate(self) -> None:
         node = self._victim()
@@ -235,7 +220,7 @@ class Nemesis:
             self._part([node.name], others + clients)
 
     def _split(self) -> None:
-        names = [process.name for process in (*self._nodes, *self._clients)]
+        names = [node.name for node in self._nodes] + [client.name for client in self._clients]
         self._rng.shuffle(names)
         at = self._rng.randint(1, len(names) - 1)
         self._part(names[:at], names[at:])
@@ -277,9 +262,9 @@ class Nemesis:
         self._note(f"cuts {one.name} - {other.name}")
         self._network.cut(one.node_id, other.node_id)
 
-    # --- clients --------------------------------------------------------------------------------------------------------------------
+    # --- clients ------------------------------------------------------------------------------------------------------------------
 
-    def _client(self) -> Client | None:
+    def _client(self) -> ClientProcess | None:
         living = [client for client in self._clients if client.up]
         return self._rng.choice(living) if living else None
 
@@ -293,12 +278,7 @@ class Nemesis:
         client = self._client()
         if client is not None:
             client.kill()
-            self._undo(self._while(), self._revive, client)
-
-    @staticmethod
-    def _revive(client: Client) -> None:
-        if not client.up:
-            client.start()
+            self._undo(self._while(), self._restart, client)
 
     def _client_cut(self) -> None:
         client = self._client()

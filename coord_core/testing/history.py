@@ -1,7 +1,8 @@
 """What clients saw: calls and returns, in the one order in which they really happened.
 
-A history knows nothing of logs and leaders; it is what an outsider can testify to.  `linearizability` judges it.  An operation of
-unknown outcome (its client died, or was told so) stays open to the end: it may have taken effect at any moment since its call.
+A history knows nothing of logs and leaders; it is what an outsider can testify to.  `linearizability` judges it.  An
+operation of unknown outcome (its client died, or was told so) stays open to the end: it may have taken effect at any moment
+since its call.
 """
 
 from collections.abc import Iterator

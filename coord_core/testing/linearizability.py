@@ -1,8 +1,8 @@
 """Is there an order of these operations, each within its own call and return, that one plain object could have gone through?
 
-The search is Wing and Gong's ("Testing and Verifying Concurrent Objects", 1993) with Lowe's memory of (set of operations, state)
-pairs already tried ("Testing for linearizability", 2016).  It is exponential in the worst case, so histories are cut by key and
-every search has a bound on its steps; over it the verdict is UNDECIDED, never a silent yes.
+The search is Wing and Gong's ("Testing and Verifying Concurrent Objects", 1993) with Lowe's memory of (set of operations,
+state) pairs already tried ("Testing for linearizability", 2016).  It is exponential in the worst case, so histories are cut
+by key and every search has a bound on its steps; over it the verdict is UNDECIDED, never a silent yes.
 
 Models of what we check live in `models`.
 """

@@ -1,8 +1,8 @@
 """The plain objects that clients should not be able to tell from the cluster: a register with versions, and a lock with tokens.
 
-Both histories name what they write: each value written is unique, each grant has a token.  So an operation of unknown outcome is
-either seen by somebody, and then it did take effect, or by nobody, and then it may as well not have: `known_effects` sorts them,
-and the search never has to guess.
+Both histories name what they write: each value written is unique, each grant has a token.  So an operation of unknown outcome
+is either seen by somebody, and then it did take effect, or by nobody, and then it may as well not have: `known_effects` sorts
+them, and the search never has to guess.
 """
 
 from collections.abc import Sequence

@@ -1,8 +1,9 @@
 """Everything that can happen to a message between two processes.
 
-One idea: a *pipe*, one direction of one connection, ordered and reliable until it is cut.  A partition blocks a direction between two
-hosts: what arrives there meanwhile is kept and flows on when it heals, as TCP's retransmission does, or is lost with its connection.
-Between peers a seed may also drop, repeat and overtake, which no TCP connection does and consensus must survive all the same.
+One idea: a *pipe*, one direction of one connection, ordered and reliable until it is cut.  A partition blocks a direction
+between two hosts: what arrives there meanwhile is kept and flows on when it heals, as TCP's retransmission does, or is lost
+with its connection. Between peers a seed may also drop, repeat and overtake, which no TCP connection does and consensus must
+survive all the same.
 
 A process that dies closes its connections, and the other ends hear of it, unless they cannot be reached.
 """
@@ -70,7 +71,7 @@ class Network:
         #: Every pipe that has something to deliver after a heal.
         self._stopped: list[Pipe] = []
 
-    # --- partitions -----------------------------------------------------------------------------------------------------------------
+    # --- partitions ---------------------------------------------------------------------------------------------------------------
 
     def block(self, source: str, target: str, *, keep: bool) -> None:
         """Let nothing arrive at `target` from `source`.  `keep`: it arrives after the heal."""
@@ -96,7 +97,7 @@ class Network:
     def stopped(self, pipe: "Pipe") -> None:
         self._stopped.append(pipe)
 
-    # --- peers ----------------------------------------------------------------------------------------------------------------------
+    # --- peers --------------------------------------------------------------------------------------------------------------------
 
     def join(self, node_id: NodeId, host: PeerHost) -> None:
         """Connect a node to all others."""
@@ -145,7 +146,7 @@ class Network:
         self._connections += 1
         return self._connections
 
-    # --- clients --------------------------------------------------------------------------------------------------------------------
+    # --- clients ------------------------------------------------------------------------------------------------------------------
 
     def pair(self, client: Host, server: Host) -> tuple["Pipe", "Pipe"]:
         """Return the two directions of a new connection: client to server, server to client."""

@@ -1,7 +1,7 @@
 """A server process: the one loop around a real `Replica`, which crashes wherever a loop can crash.
 
-The driver's duties are those of `coord_core.replica.replica`.  Between any two of them lies a *boundary* at which an armed crash
-strikes, so that every order of "sent", "written", "acknowledged" and "dead" is met.
+The driver's duties are those of `coord_core.replica.replica`.  Between any two of them lies a *boundary* at which an armed
+crash strikes, so that every order of "sent", "written", "acknowledged" and "dead" is met.
 """
 
 from dataclasses import dataclass
@@ -78,6 +78,8 @@ class Node(Process):
         self.pace = pace
         self.usual_speed = disk.speed
         self.armed: Boundary | None = None
+        #: A write was handed out and is not acknowledged yet.
+        self.writing = False
         self.replica: Replica
         self._config = config
         self._network = network
@@ -85,12 +87,12 @@ class Node(Process):
         self._connections: dict[int, Connection] = {}
         self._turn_scheduled = False
 
-    # --- life -----------------------------------------------------------------------------------------------------------------------
+    # --- life ---------------------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         super().start()
         self.armed = None
-        self._turn_scheduled = False
+        self._turn_scheduled = self.writing = False
         rng = self.simulator.stream(f"raft {self.name} life {self.life}")
         self.replica = Replica(self._config, self.disk.restored(), rng=rng, now_ms=self.clock.now_ms())
         self.replica.machine = self._witness.machine_for(self)
@@ -115,7 +117,7 @@ class Node(Process):
             return True
         return False
 
-    # --- arrivals -------------------------------------------------------------------------------------------------------------------
+    # --- arrivals -----------------------------------------------------------------------------------------------------------------
 
     def message(self, message: Message) -> None:
         self.simulator.detail(self.name, f"hears {type(message).__name__} of term {message.term} from n{message.sender}")
@@ -170,7 +172,7 @@ class Node(Process):
             version="simulated",
         )
 
-    # --- the loop -------------------------------------------------------------------------------------------------------------------
+    # --- the loop -----------------------------------------------------------------------------------------------------------------
 
     def stirred(self) -> None:
         if not self._turn_scheduled:
@@ -194,6 +196,7 @@ class Node(Process):
         for fact in effects.facts:
             self.note(str(fact))
         self._witness.turned(self, effects)
+        self.writing = self.writing or effects.persist is not None
         if self._strike(Boundary.AFTER_TURN):
             return
         write_first = effects.persist is not None and self.rng.random() < 0.5
@@ -238,5 +241,6 @@ class Node(Process):
             self.arrive(self._acknowledged, ack)
 
     def _acknowledged(self, ack: PersistAck) -> None:
+        self.writing = False
         self.replica.persisted(ack)
         self._strike(Boundary.ACKNOWLEDGED)

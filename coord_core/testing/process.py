@@ -1,7 +1,7 @@
 """What a node and a client have in common: they live, are stopped (SIGSTOP), are killed, and may come back.
 
-A stopped process takes no step; what arrives and what its timers wanted waits, and then comes all at once, to a process whose clock
-has jumped.  Nothing that was scheduled for one life happens in the next.
+A stopped process takes no step; what arrives and what its timers wanted waits, and then comes all at once, to a process whose
+clock has jumped.  Nothing that was scheduled for one life happens in the next.
 """
 
 import random

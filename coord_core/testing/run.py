@@ -1,6 +1,6 @@
 """One seed from beginning to end: trouble, healing, liveness, verdicts.
 
-    report = run(7)     # raises `Failure`: what was broken, the last events, and the command that shows it again
+report = run(7)     # raises `Failure`: what was broken, the last events, and the command that shows it again
 """
 
 from collections.abc import Callable
@@ -101,12 +101,12 @@ class _Run:
             undecided=self._undecided,
         )
 
-    # --- phases ---------------------------------------------------------------------------------------------------------------------
+    # --- phases -------------------------------------------------------------------------------------------------------------------
 
     def _trouble(self) -> None:
         cluster = self._cluster
         cluster.start()
-        self._nemesis = Nemesis(self._simulator, cluster.network, self._mix, list(cluster.nodes.values()), list(cluster.keepers()))
+        self._nemesis = Nemesis(self._simulator, cluster.network, self._mix, list(cluster.nodes.values()), cluster.keepers())
         self._nemesis.start()
         self._simulator.run_until(TROUBLE_US)
 
@@ -153,7 +153,7 @@ class _Run:
     def _unfinished(self) -> list[str]:
         return [line for family in self._cluster.families for line in family.busy()]
 
-    # --- verdicts -------------------------------------------------------------------------------------------------------------------
+    # --- verdicts -----------------------------------------------------------------------------------------------------------------
 
     def _judge_histories(self) -> None:
         cluster, books = self._cluster, self._cluster.books
@@ -214,7 +214,9 @@ class _Proof:
             self._again(outcome)
             return
         self.stage = "take a lock"
-        self.process.call(LockAcquire(f"{self._path}/lock", None, Owner(self.process.name, 1, f"{self._path}/{self._tries}")), self._locked)
+        self.process.call(
+            LockAcquire(f"{self._path}/lock", None, Owner(self.process.name, 1, f"{self._path}/{self._tries}")), self._locked
+        )
 
     def _locked(self, outcome: Outcome) -> None:
         if not isinstance(outcome, Granted):

@@ -1,7 +1,7 @@
 """Virtual time: one queue of events, ordered by (time, sequence), and everything drawn from one seed.
 
-The rule of this room: nothing in it reads a clock, the system's randomness or the order of a set.  Two runs of a seed are the same
-run, event by event; `Trace.digest` proves it, and a failing seed is its own replay.
+The rule of this room: nothing in it reads a clock, the system's randomness or the order of a set.  Two runs of a seed are the
+same run, event by event; `Trace.digest` proves it, and a failing seed is its own replay.
 
 Every subject draws from a stream of its own (`stream("network")`), so that one more draw by the workload does not shift the
 network's luck.  Time is whole microseconds: no rounding, no two platforms that disagree.

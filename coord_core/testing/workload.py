@@ -1,7 +1,8 @@
 """What the clients of a seed do all day: take locks, hold them, give them back or die; write, compare and read values.
 
-Every process runs a few *workers*, each with one thing to do at a time.  Workers record what they called and what came back in the
-histories that are judged at the end, and begin and end beliefs.  Values and labels are unique, so that an effect has a name.
+Every process runs a few *workers*, each with one thing to do at a time.  Workers record what they called and what came back
+in the histories that are judged at the end, and begin and end beliefs.  Values and labels are unique, so that an effect has a
+name.
 """
 
 import random
@@ -19,7 +20,7 @@ from coord_core.testing.checkers.beliefs import Belief, BeliefChecks
 from coord_core.testing.client import ClientProcess
 from coord_core.testing.history import History
 from coord_core.testing.simulator import MILLISECOND, Violation
-from coord_core.types import FencingToken
+from coord_core.types import FencingToken, SessionId
 
 Registers: TypeAlias = History[models.RegisterAction, models.RegisterOutcome]
 Locks: TypeAlias = History[models.LockAction, models.LockOutcome]
@@ -113,7 +114,7 @@ class Worker:
             self.doing = ""
             self._process.note(f"can do no more: {error}")
 
-    # --- values ---------------------------------------------------------------------------------------------------------------------
+    # --- values -------------------------------------------------------------------------------------------------------------------
 
     def _use_value(self, path: str) -> None:
         choice = self._rng.random()
@@ -168,7 +169,7 @@ class Worker:
                 raise Violation(f"{self._process.name}: {record} came back as {outcome}")
         self._rest()
 
-    # --- locks ----------------------------------------------------------------------------------------------------------------------
+    # --- locks --------------------------------------------------------------------------------------------------------------------
 
     def _use_lock(self, path: str) -> None:
         if self._rng.random() < 0.15:
@@ -234,7 +235,8 @@ class Worker:
         self.doing = f"hold {path} as {label}"
         belief = Belief(label, token, lambda: _believes(process, life, session, token))
         self._books.beliefs.begins(path, belief)
-        self._release_now = lambda: self._release(path, token)
+        session_id = session.session_id
+        self._release_now = lambda: self._release(path, token, session_id)
         if self._books.winding_up:
             # Not from within the session's own callback.
             process.later(MILLISECOND, self.wind_up)
@@ -246,13 +248,16 @@ class Worker:
         if self._release_now is not None and self._holding == token:
             self._release_now()
 
-    def _release(self, path: str, token: FencingToken) -> None:
+    def _release(self, path: str, token: FencingToken, session_id: SessionId | None) -> None:
         self._release_now = None
-        process = self._process
+        process, session = self._process, self._process.session
+        believed = session.believes_held(token, process.now_ms())
         self._books.beliefs.ends(path, token)
-        if token not in process.session.held():
+        if session.session_id != session_id:
             self._rest()
             return
+        if not believed and session.lease_deadline_ms is not None and process.now_ms() < session.lease_deadline_ms:
+            raise Violation(f"{process.name} forgot that it holds {path} under token {token}")
         self.doing = f"release {path}, token {token}"
         record = self._books.locks.call(process.name, path, models.Release(token))
         process.call(LockRelease(path, token), lambda outcome: self._told_release(record, outcome))

@@ -1,7 +1,7 @@
 """What must be true of the whole cluster, checked while it runs.
 
-These see everything: all nodes, all disks, all clients, real time.  None of them asks a node whether it is right; each compares what
-nodes did with what the others did, or with what clients were promised.
+These see everything: all nodes, all disks, all clients, real time.  None of them asks a node whether it is right; each
+compares what nodes did with what the others did, or with what clients were promised.
 
 - `consensus`: Raft's five properties, durability on a quorum, votes.
 - `applied`: the same entries with the same effects on every node, exactly once; queues in order; nothing held by the dead.

@@ -1,7 +1,7 @@
 """What entries do: the same on every node, once, in the order of the queue, and never for the dead.
 
-Each node applies to an `ObservedMachine`, which reports every entry.  The first node to apply an index sets what all others must do,
-in this life or any later one.  The rest is judged there and then, from the public queries.
+Each node applies to an `ObservedMachine`, which reports every entry.  The first node to apply an index sets what all others
+must do, in this life or any later one.  The rest is judged there and then, from the public queries.
 """
 
 from collections.abc import Callable
@@ -119,7 +119,7 @@ class AppliedChecks:
             raise Violation(f"{name!r} took effect twice: at {self.effects[name]} and at {index}")
         self.effects[name] = index
 
-    # --- queues ---------------------------------------------------------------------------------------------------------------------
+    # --- queues -------------------------------------------------------------------------------------------------------------------
 
     def _judge_queue(self, machine: ObservedMachine, path: str, index: int) -> None:
         state = machine.query(LockInfo(path))

@@ -1,8 +1,8 @@
 """Mutual exclusion as the world sees it: in real time, of what clients *believe*.
 
-A client believes that it holds a lock from the moment it has the answer until it calls release, for as long as its session says that
-the lease stands.  A stopped client cannot act, but it would believe again when it is resumed: so what counts is its lease's deadline
-on its own clock, whether it runs or not.
+A client believes that it holds a lock from the moment it has the answer until it calls release, for as long as its session
+says that the lease stands.  A stopped client cannot act, but it would believe again when it is resumed: so what counts is its
+lease's deadline on its own clock, whether it runs or not.
 """
 
 from collections.abc import Callable
@@ -38,7 +38,9 @@ class BeliefChecks:
         """Called whenever a belief may have begun or been prolonged."""
         standing = [belief for belief in self.beliefs.get(path, ()) if belief.stands()]
         if len(standing) > 1:
-            raise Violation(f"{path} is held by {' and by '.join(f'{belief.holder} (token {belief.token})' for belief in standing)}")
+            raise Violation(
+                f"{path} is held by {' and by '.join(f'{belief.holder} (token {belief.token})' for belief in standing)}"
+            )
 
     def judge_all(self) -> None:
         for path in self.beliefs:

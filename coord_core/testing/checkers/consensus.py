@@ -27,6 +27,8 @@ class View:
     #: Up to here the committed entries were compared.
     compared: int = 0
     role: str = "follower"
+    #: The term that it led at the end of its last turn; 0 for none.
+    led: int = 0
 
     def entry(self, index: int) -> Entry | None:
         at = index - self.base - 1
@@ -89,14 +91,18 @@ class ConsensusChecks:
             if type(fact) is RoleChanged:
                 self._role(node, view, fact)
         self._rises(node, view)
-        self._commits(node, view)
+        # A follower that has a write under way may have replaced entries without our having seen it.
+        if effects.persist is not None or not node.writing or view.role == "leader":
+            self._counts(node, view)
+            self._commits(node, view)
+        view.led = view.term if view.role == "leader" else 0
 
     def term_of(self, node: Node, index: int) -> int:
         """Return the term of the entry that `node` has at `index`."""
         entry = self.views[node.node_id].entry(index)
         return 0 if entry is None else int(entry.term)
 
-    # --- what a node has ------------------------------------------------------------------------------------------------------------
+    # --- what a node has ----------------------------------------------------------------------------------------------------------
 
     def _learn(self, view: View, entries: Sequence[Entry]) -> None:
         """Log matching, by induction: an (index, term) has one content and one predecessor, everywhere."""
@@ -108,7 +114,9 @@ class ConsensusChecks:
             key = (int(entry.index), int(entry.term))
             known = self.known.setdefault(key, (previous_term, entry.data))
             if known != (previous_term, entry.data):
-                raise Violation(f"two different logs agree on index {entry.index} and term {entry.term}: {known} is not {entry.data!r}")
+                raise Violation(
+                    f"two different logs agree on index {entry.index} and term {entry.term}: {known} is not {entry.data!r}"
+                )
             previous_term = int(entry.term)
 
     def _sent(self, node: Node, view: View, message: Message) -> None:
@@ -126,7 +134,7 @@ class ConsensusChecks:
         if earlier != candidate:
             raise Violation(f"{node.name} voted twice in term {term}: for n{earlier} and for n{candidate}")
 
-    # --- what it says of itself -----------------------------------------------------------------------------------------------------
+    # --- what it says of itself ---------------------------------------------------------------------------------------------------
 
     def _role(self, node: Node, view: View, fact: RoleChanged) -> None:
         if fact.role == "leader" and view.role != "leader":
@@ -155,6 +163,15 @@ class ConsensusChecks:
         if not view.applied <= status.applied_index <= status.commit_index:
             raise Violation(f"{node.name}: applied {view.applied}, then {status.applied_index}, committed {status.commit_index}")
         view.term, view.commit, view.applied = int(status.term), int(status.commit_index), int(status.applied_index)
+
+    @staticmethod
+    def _counts(node: Node, view: View) -> None:
+        """A leader commits by counting only entries of its own term (Raft, 5.4.2 and figure 8)."""
+        entry = view.entry(view.commit) if view.led == view.term and view.commit > view.compared else None
+        if entry is not None and entry.term != view.term:
+            raise Violation(
+                f"{node.name}, leader of term {view.term}, committed entry {entry.index} of term {entry.term} by counting"
+            )
 
     def _commits(self, node: Node, view: View) -> None:
         while view.compared < view.commit:

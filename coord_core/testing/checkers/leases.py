@@ -1,7 +1,8 @@
 """No session ends before the promise made to it.
 
-A promise is made when a session is opened, when its keep-alive is answered, and to everybody when a leader becomes ready.  It lasts for
-the TTL by the leader's clock (which may run fast by as much as clocks drift), and while the leader is stopped it does not run.
+A promise is made when a session is opened, when its keep-alive is answered, and to everybody when a leader becomes ready.  It
+lasts for the TTL by the leader's clock (which may run fast by as much as clocks drift), and while the leader is stopped it
+does not run.
 """
 
 from dataclasses import dataclass, field
@@ -71,11 +72,14 @@ class LeaseChecks:
 
     def _judge(self, node: Node, session: SessionId, term: int, index: int) -> None:
         now_us, ttl_ms = node.simulator.now_us, self.ttl_ms[session]
-        for why, promise in (("its last promise", self.promises[session]), ("the leader was ready", self.ready.get(term))):
+        own, ready = self.promises[session], self.ready.get(term)
+        for why, promise in (("its last promise", own), ("the leader was ready", ready)):
             if promise is None:
                 continue
             lasts_us = int(ttl_ms * MILLISECOND * (1 - DRIFT))
-            stopped_us = promise.node.stopped_us() - promise.stopped_us
+            # A promise of an earlier leadership runs on, whatever its maker does: a stop is known to the present leader only.
+            current = ready is not None and promise.made_us >= ready.made_us
+            stopped_us = promise.node.stopped_us() - promise.stopped_us if current else 0
             if now_us < promise.made_us + lasts_us + stopped_us:
                 after = (now_us - promise.made_us) / SECOND
                 raise Violation(
