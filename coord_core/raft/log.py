@@ -49,6 +49,7 @@ class RaftLog:
         "durable",
         "handed",
         "installing",
+        "last_index",
         "persisting",
         "snapshot",
     )
@@ -59,6 +60,8 @@ class RaftLog:
         #: A snapshot received from the leader, until the driver has made it durable.
         self.installing: SnapshotMetadata | None = None
         self._offset: LogIndex = snapshot.index
+        #: Invariant: `_offset + len(_entries)`.
+        self.last_index: LogIndex = snapshot.index
         self._offset_term: Term = snapshot.term
         #: Invariant: `_entries[i].index == _offset + 1 + i`.
         self._entries: list[Entry] = []
@@ -87,10 +90,6 @@ class RaftLog:
     @property
     def first_index(self) -> LogIndex:
         return LogIndex(self._offset + 1)
-
-    @property
-    def last_index(self) -> LogIndex:
-        return LogIndex(self._offset + len(self._entries))
 
     @property
     def last_term(self) -> Term:
@@ -170,13 +169,14 @@ class RaftLog:
         """Put `entries` behind the last one."""
         if not entries:
             return
-        if entries[0].index != self._offset + len(self._entries) + 1:
+        if entries[0].index != self.last_index + 1:
             raise InvariantViolation(f"append at {entries[0].index} leaves a gap or an overlap: {self!r}")
         start = self._ends[-1] if self._ends else self._offset_end
         totals = accumulate([len(entry.data) + ENTRY_OVERHEAD_BYTES for entry in entries], initial=start)
         next(totals)
         self._ends.extend(totals)
         self._entries.extend(entries)
+        self.last_index = LogIndex(self._offset + len(self._entries))
         for entry in entries:
             if entry.kind == EntryKind.CONFIGURATION:
                 self._configurations.append(entry.index)
@@ -205,6 +205,7 @@ class RaftLog:
         keep = index - self._offset - 1
         del self._entries[keep:]
         del self._ends[keep:]
+        self.last_index = LogIndex(index - 1)
         del self._configurations[bisect_left(self._configurations, index) :]
         self._slice_bounds = (0, 0)
         # What is on the disk, or on its way there, beyond this point is not what memory will have.
@@ -267,7 +268,7 @@ class RaftLog:
         self._slice_bounds = (0, 0)
         self._offset, self._offset_term, self._offset_end = snapshot.index, snapshot.term, 0
         self.snapshot = self.installing = snapshot
-        self.commit = self.handed = self.persisting = self.durable = snapshot.index
+        self.commit = self.handed = self.persisting = self.durable = self.last_index = snapshot.index
 
     def _end(self, index: int) -> int:
         position = index - self._offset - 1

@@ -105,6 +105,9 @@ class RaftNode:
         rng: random.Random,
         applied: LogIndex | None = None,
     ) -> None:
+        if entries and entries[-1].term > hard_state.term:
+            # Figure 2: the term is durable before an entry of it is.  Who lost it could vote twice.
+            raise InvariantViolation(f"stored entries are of term {entries[-1].term}, the stored term is {hard_state.term}")
         log = RaftLog(snapshot, entries, hard_state.commit, snapshot.index if applied is None else applied)
         self._state = State(
             config=config,
@@ -291,9 +294,11 @@ class RaftNode:
                 number = reads.begin_round(state)
                 if number:
                     replication.broadcast_heartbeat(state, number)
-            state.watch.check(state)
             own = outbox.take_own(state)
             ready = self._collect()
+            if ready is not None:
+                # Before anything leaves.
+                state.watch.check(state)
             # Whoever needs no disk for its own word hears it after the others were asked.
             self._hear_own(own)
             if ready is not None or not own:

@@ -31,6 +31,8 @@ class PersistAck:
     term: Term
     last_index: LogIndex
     last_term: Term
+    #: Counts the Persists of this node's life: an acknowledgement that comes twice must not stand for the next write.
+    number: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,8 @@ class Outbox:
     #: On the disk, or in the outstanding Persist.
     taken: HardState
     outstanding: Persist | None = None
+    #: Persists given out so far.
+    number: int = 0
     now: list[Message] = field(default_factory=list)
     waiting: list[Message] = field(default_factory=list)
     covered: list[Message] = field(default_factory=list)
@@ -99,10 +103,11 @@ def take_persist(state: "State") -> Persist | None:
         return None
     entries = log.take_unpersisted()
     hard_state = state.hard_state()
+    outbox.number += 1
     persist = Persist(
         entries=entries,
         hard_state=hard_state if hard_state != outbox.taken else None,
-        ack=PersistAck(state.term, log.last_index, log.last_term),
+        ack=PersistAck(state.term, log.last_index, log.last_term, outbox.number),
         snapshot=log.installing,
     )
     outbox.taken, outbox.outstanding = hard_state, persist
@@ -123,9 +128,9 @@ def take_messages(state: "State") -> list[Message]:
 
 def take_own(state: "State") -> list[VoteReply]:
     """Return this node's votes for itself that count from now on."""
-    own = state.outbox.own
-    if own:
-        state.outbox.own = []
+    if not state.outbox.own:
+        return []
+    own, state.outbox.own = state.outbox.own, []
     return own
 
 

@@ -66,9 +66,10 @@ class ReadRounds:
 
     def take_confirmed(self) -> list[ReadState]:
         """Return what has been confirmed since the last call."""
-        confirmed = self.confirmed
-        if confirmed:
-            self.confirmed = []
+        # Never the list itself: the caller keeps what it gets, and further reads are confirmed while it does.
+        if not self.confirmed:
+            return []
+        confirmed, self.confirmed = self.confirmed, []
         return confirmed
 
     @property

@@ -12,12 +12,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from coord_core.raft.config import RaftConfig
+from coord_core.raft.membership import MembershipChange, MembershipStep, StepKind, Transition
 from coord_core.raft.messages import Configuration, Entry, EntryKind, HardState, Message, SnapshotMetadata
 from coord_core.raft.node import RaftNode, Ready
 from coord_core.raft.outbox import Persist
 from coord_core.raft.reads import ReadState
 from coord_core.raft.state import Role
 from coord_core.types import LogIndex, NodeId, Term
+
+
+STEPS = {"v": StepKind.ADD_VOTER, "l": StepKind.ADD_LEARNER, "r": StepKind.REMOVE, "u": StepKind.UPDATE}
 
 
 @dataclass
@@ -59,6 +63,13 @@ def founding(voters: Iterable[int], learners: Iterable[int] = (), index: int = 1
     return SnapshotMetadata(LogIndex(index), Term(term), configuration)
 
 
+def disk(start: SnapshotMetadata, *terms: int, term: int, vote: int = 0, commit: int = 0) -> Disk:
+    """Return a disk with one entry of each of `terms` after `start`."""
+    first = start.index + 1
+    entries = [Entry(LogIndex(i), Term(t), EntryKind.COMMAND, b"%d/%d" % (t, i)) for i, t in enumerate(terms, first)]
+    return Disk(start, HardState(Term(term), NodeId(vote), LogIndex(commit)), entries)
+
+
 class Cluster:
     """Nodes 1..n, or those of `voters` and `learners`."""
 
@@ -75,6 +86,8 @@ class Cluster:
         self.losses: list[Callable[[Message], bool]] = []
         self.slow_disks: set[int] = set()
         self.down: set[int] = set()
+        #: Take a snapshot after each applied entry, so that one is there for whoever needs it.
+        self.snapshots = True
         self.leaders: dict[int, int] = {}
         self.committed: dict[int, Entry] = {}
         for node_id in (*self.start.configuration.voters, *self.start.configuration.learners):
@@ -149,6 +162,8 @@ class Cluster:
             assert self.committed.setdefault(entry.index, entry) == entry, f"two entries applied at {entry.index}"
             server.applied.append(entry)
             node.applied(entry.index)
+            if self.snapshots:
+                node.snapshot_taken(SnapshotMetadata(entry.index, entry.term, node.configuration))
 
     def sync(self, node_id: int) -> bool:
         """Let a node's outstanding write reach its disk; tell whether there was one."""
@@ -222,6 +237,20 @@ class Cluster:
 
     def propose(self, node_id: int, *commands: bytes) -> LogIndex:
         return self[node_id].propose(commands)[0]
+
+    def change(self, node_id: int, steps: str, transition: Transition = Transition.AUTO) -> LogIndex:
+        """Propose a membership change such as `v4 l5 r1`; nothing to leave a joint configuration."""
+        each = tuple(MembershipStep(STEPS[word[0]], NodeId(int(word[1:]))) for word in steps.split())
+        return self[node_id].propose_membership(MembershipChange(each, transition))
+
+    def join_jointly(self, node_id: int, add: Iterable[int], remove: Iterable[int]) -> None:
+        """Enter a joint configuration that is left only when asked, and settle in it; new nodes begin empty."""
+        for new in add:
+            self.add(new)
+        steps = " ".join([*(f"v{new}" for new in add), *(f"r{old}" for old in remove)])
+        self.change(node_id, steps, Transition.JOINT_EXPLICIT)
+        self.settle()
+        self.tick(3)
 
     # -- what Raft promises
 
