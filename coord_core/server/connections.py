@@ -132,7 +132,8 @@ class Connection(asyncio.Protocol):
     # --- what parts call --------------------------------------------------------------------------------------------------------
 
     def send(self, message: ServerMessage) -> None:
-        self.transport.write(codec.encode_messages((message,)))
+        if not self.transport.is_closing():
+            self.transport.write(codec.encode_messages((message,)))
 
     def refuse(self, error: CoordError) -> None:
         """Tell the other side why, note it, and close."""

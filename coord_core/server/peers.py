@@ -182,7 +182,7 @@ class Link:
     def send(self, messages: Sequence[Message]) -> None:
         """Write messages, or drop them where the link is down or full."""
         connection = self._connection
-        if connection is None:
+        if connection is None or connection.transport.is_closing():  # closing: uvloop raises for a write after a reset
             return
         if connection.transport.get_write_buffer_size() > self._ways.limits.peer_unsent_bytes_max:
             if not self._overflowing:
