@@ -10,7 +10,7 @@ environment or a file again.
 - `values`: how one value is written.
 """
 
-from coord_core.config.load import OPTIONS, load_config
+from coord_core.config.load import OPTIONS, load_config, load_with_origins
 from coord_core.config.model import LimitsConfig, RaftTimes, ServerConfig, TlsConfig
 from coord_core.config.values import format_address, parse_address, parse_duration_ms
 
@@ -22,6 +22,7 @@ __all__ = [
     "TlsConfig",
     "format_address",
     "load_config",
+    "load_with_origins",
     "parse_address",
     "parse_duration_ms",
 ]

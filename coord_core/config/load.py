@@ -59,6 +59,13 @@ def load_config(
     Raises `InvalidConfig` with all faults: unreadable file, unknown keys (with the nearest known one), bad values, and whatever
     `ServerConfig.validate` finds.
     """
+    return load_with_origins(path, environ=environ, flags=flags)[0]
+
+
+def load_with_origins(
+    path: Path | None = None, *, environ: Mapping[str, str] | None = None, flags: Mapping[str, object] | None = None
+) -> tuple[ServerConfig, dict[str, str]]:
+    """Like `load_config`; return also where each value that is no default came from, by key."""
     faults: list[str] = []
     given: dict[str, tuple[str, object]] = {}
     for origin, key, value in [*_from_file(path, faults), *_from_environment(environ or {}, faults), *_from_flags(flags or {})]:
@@ -68,7 +75,7 @@ def load_config(
             given[key] = (origin, value)
     config = _build(given, faults)
     refuse([*faults, *faults_of(config)])
-    return config
+    return config, {key: origin for key, (origin, _) in given.items()}
 
 
 def _from_file(path: Path | None, faults: list[str]) -> Iterator[tuple[str, str, object]]:

@@ -1,0 +1,246 @@
+"""`coord lock NAME -- CMD`: run a command while holding a lock, and end it before the lock can be another's.
+
+Two processes are forked before anything is loaded: the command, which waits for its word (`child`), and the guard, which ends it
+before the lease behind it ends (`guard`).  This process keeps the lease, moves the guard's deadline, passes signals on, and gives
+the lock back when the command has ended.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import click
+
+from coord_core.cli.child import FORWARDED, Child
+from coord_core.cli.durations import DURATION, show_duration
+from coord_core.cli.exits import CommandFailed, Exit
+from coord_core.cli.guard import Act, Guard
+from coord_core.cli.processes import exit_code_of
+from coord_core.cli.settings import Settings, pass_settings
+from coord_core.errors import CoordError, LostError
+
+if TYPE_CHECKING:
+    from coord_core.client.aio import AsyncClient
+    from coord_core.client.lock import AsyncDistributedLock, AsyncGrant
+
+#: Parts of the TTL left on the lease (as this process counts it, which is less than the cluster does) when the command is asked
+#: to end and when it is killed.  A healthy session renews at two thirds.
+ASK_TO_END_AT = 0.3
+KILL_AT = 0.1
+#: How often the guard's deadline is moved on: this part of the TTL, within bounds.
+RENEWALS_A_TTL = 30
+#: Waiting longer than this is told to a person.
+SILENT_WAIT_SECONDS = 1.0
+#: Giving the lock back is worth this long; then the session's end does it.
+RELEASE_SECONDS_MAX = 3.0
+
+#: What ends this process while it waits for the lock; once the command runs, it gets all of `FORWARDED`.
+_ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+
+
+@click.command(
+    context_settings={"ignore_unknown_options": False},
+    epilog="""\b
+Examples:
+  coord lock /jobs/nightly -- ./backup.sh --full
+  coord lock /jobs/nightly --no-wait -- sh -c 'date; id'
+  coord lock /jobs/nightly --wait 30s --ttl 5s -- ./import""",
+)
+@click.argument("name")
+@click.option("--ttl", type=DURATION, help="How long the lock survives this process, or its machine, at most  [default: 15s]")
+@click.option("--wait", type=DURATION, help="Wait so long for the lock, then exit with 75 (default: for ever).")
+@click.option("--no-wait", is_flag=True, help="Exit with 75 at once if somebody has the lock.")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@pass_settings
+def lock(settings: Settings, name: str, ttl: float | None, wait: float | None, no_wait: bool, command: tuple[str, ...]) -> int:
+    """Run COMMAND while holding the lock NAME, and give the lock back when it ends.
+
+    COMMAND is started without a shell, in a process group of its own, which gets every signal sent here, with COORD_LOCK_NAME,
+    COORD_FENCING_TOKEN and COORD_URL in its environment.  Its exit code is returned (128 + the signal's number where one ended it).
+
+    If the lease cannot be renewed, the group gets SIGTERM, then SIGKILL, both before anyone else can get the lock; the exit code
+    is 76. The same happens when this process is killed or stopped.  Processes that COMMAND leaves behind in its group are killed
+    when it ends. What leaves the group, what was already sent elsewhere, and a machine that is paused as a whole are beyond that:
+    let what COMMAND writes to check the fencing token.
+
+    Exit codes: 75 not acquired, 76 lease lost, 3 cluster unreachable, 126 or 127 COMMAND cannot be started.
+    """
+    if no_wait and wait is not None:
+        raise click.UsageError("--wait and --no-wait exclude each other")
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # inherited as ignored, children could not be waited for
+    child = Child(command)
+    guard = Guard(child.pid)
+    job = Job(settings, name if name.startswith("/") else f"/{name}", ttl, 0.0 if no_wait else wait)
+    try:
+        return asyncio.run(_run(job, child, guard))
+    finally:
+        child.end()
+        guard.stand_down()
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What to lock, and how."""
+
+    settings: Settings
+    path: str
+    #: Seconds; None: what the URL says.
+    ttl: float | None
+    #: Seconds; None: for ever.
+    wait: float | None
+
+
+async def _run(job: Job, child: Child, guard: Guard) -> int:
+    from coord_core.cli.target import target_of
+    from coord_core.client.aio import AsyncClient
+
+    target = target_of(job.settings, ttl=job.ttl)
+    async with AsyncClient(target.url) as client:
+        handle = client.lock(job.path, label=os.path.basename(child.words[0]))
+        with _ended_by_signals():
+            await client.wait_connected(job.settings.timeout)
+            grant = await _acquire(job, client, handle)
+        environment = {"COORD_LOCK_NAME": job.path, "COORD_FENCING_TOKEN": str(grant.token), **target.environment()}
+        code = await _run_under_lease(job, client, child, guard, environment)
+        await _give_back(job, handle)
+    return code
+
+
+# --- waiting for the lock --------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Within, a signal that asks for the end cancels this task, and the exit code tells which it was."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+    came: list[int] = []
+
+    def end(signum: int) -> None:
+        came.append(signum)
+        task.cancel()
+
+    for signum in _ENDING:
+        loop.add_signal_handler(signum, end, signum)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if came:
+            raise CommandFailed(128 + came[0]) from None
+        raise
+    finally:
+        for signum in _ENDING:
+            loop.remove_signal_handler(signum)
+
+
+async def _acquire(job: Job, client: "AsyncClient", handle: "AsyncDistributedLock") -> "AsyncGrant":
+    """Raises `CommandFailed`: 75 where somebody else has the lock, 3 where the cluster went away."""
+    telling = asyncio.create_task(_tell_who_has_it(job, client))
+    try:
+        grant = await (handle.try_lock() if job.wait == 0 else handle.acquire(timeout=job.wait))
+    except LostError as error:
+        raise CommandFailed(Exit.UNAVAILABLE, f"lost the cluster while waiting for {job.path}: {error.message}") from error
+    finally:
+        telling.cancel()
+    if grant is None:
+        raise CommandFailed(Exit.NOT_ACQUIRED, f"{job.path} is {await _who_has_it(job, client)}")
+    return grant
+
+
+async def _tell_who_has_it(job: Job, client: "AsyncClient") -> None:
+    await asyncio.sleep(SILENT_WAIT_SECONDS)
+    with contextlib.suppress(CoordError):
+        job.settings.note(f"coord: waiting for {job.path}, {await _who_has_it(job, client)}")
+
+
+async def _who_has_it(job: Job, client: "AsyncClient") -> str:
+    """Say it in one line: `held by host:pid label, token N, for 12 s; 3 wait ahead`."""
+    try:
+        state = await client.lock_state(job.path, 100)
+    except CoordError:
+        return "held by somebody else"
+    if state.holder is None:
+        return "free again: try again"
+    owner = state.holder.owner
+    who = f"{owner.host}:{owner.pid}" + (f" {owner.label}" if owner.label else "")
+    own = (place for place, waiter in enumerate(state.waiters) if waiter.session == client.session.session_id)
+    ahead = next(own, state.waiters_total)
+    return f"held by {who}, token {state.holder.token}, for {show_duration(state.holder.since_ms / 1000)}; {ahead} wait ahead"
+
+
+# --- holding it ------------------------------------------------------------------------------------------------------------------
+
+
+async def _run_under_lease(job: Job, client: "AsyncClient", child: Child, guard: Guard, environment: dict[str, str]) -> int:
+    """Run the command to its end; return its exit code.  Raises `CommandFailed` with 76 where the lease did not last."""
+    lease = _Lease(client, guard)
+    lease.move_deadline()
+    async with _attended(child, guard) as ended:
+        child.start(environment)
+        while not ended.is_set():
+            lease.move_deadline()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(lease.interval):
+                    await ended.wait()
+    code = exit_code_of(child.reap())
+    if guard.act is Act.NOTHING:
+        return code
+    how = "killed" if guard.act is Act.KILLED else "asked to end"
+    raise CommandFailed(Exit.LEASE_LOST, f"the lease of {job.path} could not be renewed in time: the command was {how}")
+
+
+class _Lease:
+    """Moves the guard's deadline on while the session lives."""
+
+    def __init__(self, client: "AsyncClient", guard: Guard) -> None:
+        self._session = client.session
+        self._guard = guard
+        ttl = self._session.ttl
+        self._kill_before = KILL_AT * ttl
+        self._grace = (ASK_TO_END_AT - KILL_AT) * ttl
+        self.interval = min(0.5, max(0.02, ttl / RENEWALS_A_TTL))
+
+    def move_deadline(self) -> None:
+        from coord_core.client.session import SessionState
+
+        alive = self._session.state in (SessionState.CONNECTED, SessionState.SUSPENDED)
+        deadline = self._session.lease_deadline
+        self._guard.hold_until(deadline - self._kill_before if alive and deadline is not None else 0.0, self._grace)
+
+
+@contextlib.asynccontextmanager
+async def _attended(child: Child, guard: Guard) -> AsyncIterator[asyncio.Event]:
+    """Within, signals go to the command; the event is set when it has ended."""
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+
+    def look() -> None:
+        if not guard.is_alive() and guard.act is Act.NOTHING:
+            child.send(signal.SIGKILL)  # without its guard it must not run
+        if child.poll():
+            ended.set()
+
+    loop.add_signal_handler(signal.SIGCHLD, look)
+    for signum in FORWARDED:
+        loop.add_signal_handler(signum, child.send, signum)
+    look()
+    try:
+        yield ended
+    finally:
+        for signum in (signal.SIGCHLD, *FORWARDED):
+            loop.remove_signal_handler(signum)
+
+
+async def _give_back(job: Job, handle: "AsyncDistributedLock") -> None:
+    """Release at once; where that cannot be done now, the end of the session does it."""
+    try:
+        async with asyncio.timeout(RELEASE_SECONDS_MAX):
+            await handle.release()
+    except (CoordError, TimeoutError) as error:
+        job.settings.note(
+            f"coord: {job.path} could not be given back ({str(error) or 'no answer'}); it is free when the session ends"
+        )
