@@ -59,7 +59,7 @@ build: setup ## wheel and sdist into dist/
 	$(BIN)/python -m hatchling build
 
 migration: setup ## a new schema migration: MESSAGE="what it does"
-	$(BIN)/alembic -c migrations/alembic.ini revision -m "$(MESSAGE)"
+	$(BIN)/python scripts/new_migration.py "$(MESSAGE)"
 
 clean:
 	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache

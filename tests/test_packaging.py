@@ -37,19 +37,22 @@ def test_wheel_holds_nothing_that_is_not_ours(wheel: Path):
     assert {top for top in tops if not top.endswith(".dist-info")} == {"coord_core", "coord_celery"}
 
 
-def test_a_server_started_from_the_wheel_finds_its_migrations(wheel: Path, tmp_path: Path):
+def test_wheel_ships_sources_only(wheel: Path):
+    assert [name for name in zipfile.ZipFile(wheel).namelist() if "__pycache__" in name] == []
+
+
+def test_migrations_run_from_the_installed_wheel(wheel: Path, tmp_path: Path):
     """The checkout's folder is out of sight there."""
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
-    code = (
-        "from pathlib import Path; import coord_core.storage.sqlite as s; assert 'site' in s.__file__, s.__file__;"
-        f"s.SqliteStorage(Path({str(tmp_path / 'data')!r})).close()"
-    )
-    run = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        env={"PYTHONPATH": str(tmp_path / "site")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    code = """
+from sqlalchemy import create_engine, inspect
+from coord_core.storage.migrate import migrations_directory, run_migrations
+assert "site" in str(migrations_directory()), migrations_directory()
+with create_engine("sqlite://").connect() as connection, connection.begin():
+    run_migrations(connection, "head")
+    print(sorted(inspect(connection).get_table_names()))
+"""
+    env = {"PYTHONPATH": str(tmp_path / "site"), "PATH": "/usr/bin:/bin"}
+    run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
+    assert "log" in run.stdout
