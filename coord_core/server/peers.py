@@ -86,9 +86,12 @@ class Peers:
         for link in self._links.values():
             link.start()
 
-    async def stop(self) -> None:
+    def stop(self) -> None:
+        """Close the links at once.  Idempotent."""
         for link in self._links.values():
             link.stop()
+
+    async def stopped(self) -> None:
         await asyncio.gather(*(link.stopped() for link in self._links.values()))
 
     def send(self, messages: Sequence[Message]) -> None:

@@ -100,17 +100,17 @@ class Running:
     # --- ending -----------------------------------------------------------------------------------------------------------------
 
     def halt(self) -> None:
-        """Take no more turns; say nothing to anybody."""
+        """Take no more turns; say nothing more to anybody.  Idempotent."""
         self._loop.stop()
+        self._peers.stop()
 
     def stop(self) -> None:
-        """Take no more turns, and tell the clients so."""
-        self._loop.stop()
+        """Take no more turns, and tell the clients so.  Idempotent."""
+        self.halt()
         self._clients.say_goodbye(Refused("Unavailable", "the node is shutting down"))
 
     async def stopped(self) -> None:
-        """End the links."""
-        await self._peers.stop()
+        await self._peers.stopped()
 
 
 def _replica_config(config: ServerConfig, own: Member) -> ReplicaConfig:

@@ -1,6 +1,7 @@
 """What the tests of this room share: a client that speaks raw frames, nodes to stop and start, and storages that fail."""
 
 import asyncio
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -81,6 +82,11 @@ class RawClient:
                     return None
                 self._ready = self._parser.feed(data)
         return self._ready.pop(0)
+
+    async def raw(self) -> bytes:
+        """Return what comes next, or no bytes at the end of the stream, without looking for frames."""
+        async with asyncio.timeout(PATIENCE_S):
+            return await self._read()
 
     async def _read(self) -> bytes:
         try:
@@ -185,6 +191,14 @@ class Nodes:
             await self.stop(name)
 
 
+def cut(one: Server, other: Server) -> None:
+    """Reset the connections between two nodes in both directions, as a network might."""
+    peers = one._running._peers  # type: ignore[union-attr]
+    number = next(member.node_id for member in one.status().members if member.name == other.config.name)
+    peers._links[number]._connection.transport.abort()  # type: ignore[union-attr]
+    peers._incoming[number].connection.transport.abort()
+
+
 class FailingStorage(SqliteStorage):
     """A disk that fails when told to.  `failing`: the storages of a test share one, so that it can be set from outside."""
 
@@ -202,4 +216,16 @@ class FailingStorage(SqliteStorage):
     def write(self, batch: Batch) -> None:
         if "write" in self._failing:
             raise StorageFailed("the disk is gone")
+        super().write(batch)
+
+
+class SlowStorage(SqliteStorage):
+    """A disk whose writes wait while the gate is closed."""
+
+    def __init__(self, path: Path, gate: threading.Event) -> None:
+        super().__init__(path)
+        self._gate = gate
+
+    def write(self, batch: Batch) -> None:
+        self._gate.wait()
         super().write(batch)
