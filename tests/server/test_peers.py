@@ -40,15 +40,6 @@ def append_of(sender: int, to: int, size: int) -> Append:
 def test_messages_of_a_turn_are_one_piece_of_frames() -> None:
     """One message a frame, so that the limit of a frame holds for each of them."""
     entry = Entry(LogIndex(2), Term(1), EntryKind.COMMAND, b"x" * 100)
-    append = Append(
-        sender=NodeId(1),
-        to=NodeId(2),
-        term=Term(1),
-        prev_index=LogIndex(1),
-        prev_term=Term(1),
-        commit=LogIndex(1),
-        entries=(entry,),
-    )
     messages: list[Message] = [append, heartbeat(1, 2)]
     assert [decode_peer_message(payload) for payload in FrameParser(1000).feed(encode_peer_messages(messages))] == messages
 
@@ -64,7 +55,7 @@ def test_no_bytes_get_anything_but_a_message_or_a_protocol_error(garbage: bytes)
         assert isinstance(message.sender, int)
 
 
-# --- accepted connections -----------------------------------------------------------------------------------------------------------
+# --- accepted connections ---------------------------------------------------------------------------------------------------------
 
 
 async def cluster_without_n3(nodes: Nodes) -> tuple[Server, Member, str]:
@@ -134,9 +125,9 @@ async def test_a_message_of_a_node_reaches_consensus(nodes: Nodes) -> None:
     request = VoteRequest(
         sender=third.node_id,
         to=NodeId(1),
-        term=higher,
-        last_index=last,
-        last_term=higher,
+        term=Term(term + 5),
+        last_index=LogIndex(99),
+        last_term=Term(term),
         pre_vote=False,
         transfer=True,
     )
@@ -174,7 +165,7 @@ async def test_frames_between_nodes_may_be_larger_than_a_clients(nodes: Nodes) -
     assert "from node 2" in heard.message, "the large frame before it was taken"
 
 
-# --- dialled connections ------------------------------------------------------------------------------------------------------------
+# --- dialled connections ----------------------------------------------------------------------------------------------------------
 
 
 class Recorder:
@@ -262,16 +253,6 @@ async def test_a_peer_that_takes_no_messages_costs_a_bounded_amount(
     links.start()
     await until(lambda: link_of(links)._connection, "the link")
     fake_peer.connections[0][1].transport.pause_reading()  # type: ignore[attr-defined]
-    entry = Entry(LogIndex(2), Term(1), EntryKind.COMMAND, bytes(500_000))
-    append = Append(
-        sender=NodeId(1),
-        to=NodeId(2),
-        term=Term(1),
-        prev_index=LogIndex(1),
-        prev_term=Term(1),
-        commit=LogIndex(1),
-        entries=(entry,),
-    )
     connection = link_of(links)._connection
     assert connection is not None
     for _ in range(100):
