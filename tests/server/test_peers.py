@@ -39,8 +39,7 @@ def append_of(sender: int, to: int, size: int) -> Append:
 
 def test_messages_of_a_turn_are_one_piece_of_frames() -> None:
     """One message a frame, so that the limit of a frame holds for each of them."""
-    entry = Entry(LogIndex(2), Term(1), EntryKind.COMMAND, b"x" * 100)
-    messages: list[Message] = [append, heartbeat(1, 2)]
+    messages: list[Message] = [append_of(1, 2, 100), heartbeat(1, 2)]
     assert [decode_peer_message(payload) for payload in FrameParser(1000).feed(encode_peer_messages(messages))] == messages
 
 
