@@ -1,0 +1,134 @@
+"""coord: locks and small shared values, replicated by Raft, for programs that must not do a thing twice.
+
+    client = coord_core.connect("coord://h1:7400,h2:7400,h3:7400/app?ttl=15s")
+    with client.lock("/jobs/nightly") as grant:
+        write(..., fencing_token=grant.token)
+
+The names below are loaded when first used, so that `import coord_core` costs next to nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from coord_core.client.aio import AsyncClient, connect_async
+    from coord_core.client.lock import AsyncDistributedLock, AsyncGrant
+    from coord_core.client.session import SessionState
+    from coord_core.client.sync import Client, DistributedLock, DistributedValue, Grant, attach, connect
+    from coord_core.client.value import AsyncDistributedValue, Versioned
+    from coord_core.errors import (
+        AttachmentClosed,
+        AuthenticationFailed,
+        Busy,
+        CoordError,
+        InvalidConfig,
+        InvalidRequest,
+        InvalidUrl,
+        LimitExceeded,
+        LockLost,
+        LostError,
+        NotHolder,
+        NotLeader,
+        OutcomeUnknown,
+        ProtocolError,
+        RequestError,
+        RetryableError,
+        SessionClosed,
+        SessionExpired,
+        StaleRequest,
+        Unavailable,
+        UnsupportedVersion,
+        UsedAfterFork,
+        WrongCluster,
+        WrongType,
+    )
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "coord_core.client.aio": ("AsyncClient", "connect_async"),
+    "coord_core.client.lock": ("AsyncDistributedLock", "AsyncGrant"),
+    "coord_core.client.session": ("SessionState",),
+    "coord_core.client.sync": ("Client", "DistributedLock", "DistributedValue", "Grant", "attach", "connect"),
+    "coord_core.client.value": ("AsyncDistributedValue", "Versioned"),
+    "coord_core.errors": (
+        "AttachmentClosed",
+        "AuthenticationFailed",
+        "Busy",
+        "CoordError",
+        "InvalidConfig",
+        "InvalidRequest",
+        "InvalidUrl",
+        "LimitExceeded",
+        "LockLost",
+        "LostError",
+        "NotHolder",
+        "NotLeader",
+        "OutcomeUnknown",
+        "ProtocolError",
+        "RequestError",
+        "RetryableError",
+        "SessionClosed",
+        "SessionExpired",
+        "StaleRequest",
+        "Unavailable",
+        "UnsupportedVersion",
+        "UsedAfterFork",
+        "WrongCluster",
+        "WrongType",
+    ),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "AsyncClient",
+    "AsyncDistributedLock",
+    "AsyncDistributedValue",
+    "AsyncGrant",
+    "AttachmentClosed",
+    "AuthenticationFailed",
+    "Busy",
+    "Client",
+    "CoordError",
+    "DistributedLock",
+    "DistributedValue",
+    "Grant",
+    "InvalidConfig",
+    "InvalidRequest",
+    "InvalidUrl",
+    "LimitExceeded",
+    "LockLost",
+    "LostError",
+    "NotHolder",
+    "NotLeader",
+    "OutcomeUnknown",
+    "ProtocolError",
+    "RequestError",
+    "RetryableError",
+    "SessionClosed",
+    "SessionExpired",
+    "SessionState",
+    "StaleRequest",
+    "Unavailable",
+    "UnsupportedVersion",
+    "UsedAfterFork",
+    "Versioned",
+    "WrongCluster",
+    "WrongType",
+    "attach",
+    "connect",
+    "connect_async",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -21,9 +21,10 @@ from typing import TypeAlias
 from coord_core.client.requests import CallId, Kind, Ledger, Request
 from coord_core.client.settings import QUEUED_REQUESTS_MAX, SessionConfig
 from coord_core.errors import Busy, CoordError, LostError, OutcomeUnknown, Unavailable
+from coord_core.protocol.commands import WINDOW_REQUESTS_MAX
 from coord_core.protocol.operations import Cancel, LockAcquire, LockRelease
 from coord_core.protocol.queries import Answer
-from coord_core.protocol.results import NotGranted, Result
+from coord_core.protocol.results import NotGranted, Result, ValueConflict
 from coord_core.types import RequestNumber
 
 Outcome: TypeAlias = Result | Answer | CoordError
@@ -34,6 +35,8 @@ class Calls:
 
     def __init__(self, config: SessionConfig) -> None:
         self._config = config
+        #: Why no leader is reached at the moment; errors tell it on.
+        self.trouble = ""
         self._ids = count(1)
         #: Outcomes for the driver to hand out, in the order in which they came about.
         self.resolved: list[tuple[CallId, Outcome]] = []
@@ -97,7 +100,7 @@ class Calls:
 
     def next_plain(self) -> Request | None:
         """Return the read or command to send next."""
-        if not self._plain:
+        if not self._plain or len(self._plain_sent) >= WINDOW_REQUESTS_MAX:
             return None
         request = self._plain.popleft()
         self._plain_sent[request.call] = request
@@ -115,7 +118,7 @@ class Calls:
         elif request.withdrawn:
             return  # The answer to its Cancel settles it: until then the cluster must not forget it.
         else:
-            self._ledger.settle(request)
+            self._ledger.settle(request, with_value=type(outcome) is ValueConflict)
             if request.target is not None:
                 self._withdrawn(request.target)
                 return
@@ -157,7 +160,7 @@ class Calls:
         for request in list(self._open.values()):
             if not request.sends:
                 self._unqueue(request)
-                self._resolve(request, error)
+                self._resolve(request, type(error)(error.message, **error.details))
                 self._next_of_order(request)
 
     def session_lost(self, error: LostError, *, reads_too: bool) -> None:
@@ -217,7 +220,7 @@ class Calls:
             self._resolve(request, OutcomeUnknown("the release was not confirmed in time; it is still being sent"))
         elif not request.sends:
             self._unqueue(request)
-            self._resolve(request, _never_sent(request, reason))
+            self._resolve(request, _never_sent(request, reason, self.trouble))
             self._next_of_order(request)
         elif request.kind is Kind.CALL:
             self._withdraw(request, reason)
@@ -266,10 +269,11 @@ def _number(request: Request) -> int:
     return request.number
 
 
-def _never_sent(request: Request, reason: str) -> Outcome:
+def _never_sent(request: Request, reason: str, trouble: str) -> Outcome:
     if reason == "cancelled" and type(request.body) is LockAcquire:
         return NotGranted(reason)
-    return Unavailable("no leader was reached in time; nothing was applied", reason=reason)
+    why = f" (last: {trouble})" if trouble else ""
+    return Unavailable(f"no leader was reached in time, nothing was applied{why}", reason=reason)
 
 
 def _unanswered(request: Request, reason: str) -> Outcome:

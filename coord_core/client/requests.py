@@ -8,7 +8,7 @@ from collections.abc import Hashable
 from enum import Enum
 from typing import NewType
 
-from coord_core.client.settings import WINDOW_RESERVED
+from coord_core.client.settings import WINDOW_URGENT_MAX
 from coord_core.protocol.commands import WINDOW_REQUESTS_MAX, Command
 from coord_core.protocol.operations import Cancel, LockRelease, Operation
 from coord_core.protocol.queries import Query
@@ -79,16 +79,18 @@ class Request:
 class Ledger:
     """Numbers, window and acknowledgements of one attachment."""
 
-    __slots__ = ("_answered", "_number_last", "unanswered")
+    __slots__ = ("_answered", "_number_last", "_withholds_values", "unanswered")
 
     def __init__(self) -> None:
         self._number_last = 0
         self._answered = RequestRanges()
+        # The cluster may be keeping an answer with a value in it, of which it keeps only so many bytes.
+        self._withholds_values = False
         #: By number, rising: what was sent and is not answered.
         self.unanswered: dict[int, Request] = {}
 
     def has_room(self, *, urgent: bool) -> bool:
-        return len(self.unanswered) < (WINDOW_REQUESTS_MAX if urgent else WINDOW_REQUESTS_MAX - WINDOW_RESERVED)
+        return len(self.unanswered) < (WINDOW_URGENT_MAX if urgent else WINDOW_REQUESTS_MAX)
 
     def enter(self, request: Request) -> None:
         """Give the request its number."""
@@ -96,17 +98,20 @@ class Ledger:
         request.number = self._number_last
         self.unanswered[self._number_last] = request
 
-    def settle(self, request: Request) -> None:
+    def settle(self, request: Request, *, with_value: bool = False) -> None:
         """Count the request as answered."""
         if self.unanswered.pop(request.number, None) is not None:
             self._answered.add(request.number)
+            self._withholds_values |= with_value
 
     def acknowledgement(self, number: int) -> tuple[int, tuple[tuple[int, int], ...]]:
         """Return the low-water mark and the ranges to send along with request `number`.
 
-        Without the ranges the cluster remembers at most `_SPAN_WITHOUT_RANGES` answers for longer than it must.
+        Without the ranges the cluster remembers at most `_SPAN_WITHOUT_RANGES` small answers for longer than it must.
         """
         answered = self._answered
-        if number - answered.low_water <= _SPAN_WITHOUT_RANGES:
+        if number - answered.low_water <= _SPAN_WITHOUT_RANGES and not self._withholds_values:
             return answered.low_water, ()
-        return answered.low_water, answered.ranges
+        ranges = answered.ranges
+        self._withholds_values = bool(ranges)
+        return answered.low_water, ranges

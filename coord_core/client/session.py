@@ -140,8 +140,8 @@ class ClientSession:
         #: As the last Welcome told; empty before.
         self.members: tuple[Member, ...] = ()
         self.cluster_id = config.cluster_id
-        #: Why the last attempt to reach a node failed, for people.
-        self.last_trouble = ""
+        #: Every node refused us for good, or the cluster would not open the session: why.  None while there is hope.
+        self.refusal: CoordError | None = None
         #: Nothing may be believed held from this moment on.  None: no lease.
         self.lease_deadline_ms: int | None = None
 
@@ -179,9 +179,10 @@ class ClientSession:
 
     def open(self, now_ms: int) -> None:
         """Open the session (or attachment) now, not with the first call."""
-        self._check_usable()
+        self.check_usable()
         self._begin(now_ms)
         self._wanted = self.session_id is None
+        self.refusal = None
 
     def call(self, operation: Operation, now_ms: int, *, timeout_ms: int | None = None, order: Hashable | None = None) -> CallId:
         """Submit an operation, exactly once however often the connection breaks.
@@ -193,7 +194,7 @@ class ClientSession:
         acquire that was sent and not answered in time comes out as `NotGranted`, and is withdrawn.
         Raises `Busy`, and `SessionClosed`, `SessionExpired` or `AttachmentClosed` where this client takes no more calls.
         """
-        self._check_usable()
+        self.check_usable()
         if self.state is SessionState.LOST:
             self._begin(now_ms)
         if type(operation) is LockRelease:
@@ -246,6 +247,11 @@ class ClientSession:
     def held(self) -> dict[FencingToken, str]:
         """Return what was granted and not given back: paths by token."""
         return dict(self._held)
+
+    @property
+    def trouble(self) -> str:
+        """Why the last attempt to reach a leader failed, for people; empty before the first."""
+        return self._calls.trouble
 
     @property
     def leader_address(self) -> str | None:
@@ -428,8 +434,7 @@ class ClientSession:
         if refused.code in _REFUSED_FOR_GOOD:
             self._route.refusals.add(self._address)
             if self._route.exhausted() or len(self._route.refusals) == len(self._route.addresses):
-                self._calls.fail_unsent(error_from_wire(refused.code, refused.message, {"address": self._address}))
-                self._wanted = False
+                self._give_up_opening(error_from_wire(refused.code, refused.message, {"address": self._address}))
         self._lose_link(by_us=True)
         self._try_next()
 
@@ -451,7 +456,7 @@ class ClientSession:
             self._change(SessionState.SUSPENDED)
 
     def _trouble(self, address: str, reason: str, *, failed: bool = True) -> None:
-        self.last_trouble = f"{address}: {reason}"
+        self._calls.trouble = f"{address}: {reason}"
         if failed:
             self._route.failed(address, self._now_ms)
 
@@ -599,8 +604,8 @@ class ClientSession:
         elif code in _LOST and request.kind in (Kind.CALL, Kind.PROBE, Kind.OPEN):
             self._lost_by(request, failed)
         elif request.kind is Kind.OPEN:
-            self._opening, self._wanted = None, False
-            self._calls.fail_unsent(_error(failed))
+            self._opening = None
+            self._give_up_opening(_error(failed))
         elif request.kind is Kind.PROBE:
             self._probe = None
         else:
@@ -619,6 +624,11 @@ class ClientSession:
             request.done = False
         else:
             self._calls.refused(request)
+
+    def _give_up_opening(self, error: CoordError) -> None:
+        self.refusal = error
+        self._wanted = False
+        self._calls.fail_unsent(error)
 
     def _opened(self, request: Request, result: Result) -> None:
         self._opening = None
@@ -688,13 +698,13 @@ class ClientSession:
 
     def _plain(self, kind: Kind, body: Query | Command, now_ms: int, timeout_ms: int | None, order: Hashable | None) -> CallId:
         if self.state is SessionState.CLOSED:
-            self._check_usable()
+            self.check_usable()
         self._now_ms = now_ms
         call = self._calls.new_id()
         self._calls.add(Request(call, kind, body), now_ms, timeout_ms, order)
         return call
 
-    def _check_usable(self) -> None:
+    def check_usable(self) -> None:
         if self._over is not None:
             raise type(self._over)(self._over.message, **self._over.details)
 

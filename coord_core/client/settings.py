@@ -2,14 +2,15 @@
 
 from dataclasses import dataclass, field
 
+from coord_core.protocol.commands import WINDOW_REQUESTS_MAX
 from coord_core.protocol.operations import Owner
 from coord_core.types import SessionId
 
 #: Requests that may wait in the client for room in the window; one more raises `Busy`.
 QUEUED_REQUESTS_MAX = 16_384
 
-#: Of the window, kept free for releases and cancels: a process whose waiting calls fill the window can still let go of what it has.
-WINDOW_RESERVED = 64
+#: Releases and cancels go beyond the window of the others: a process whose waiting calls fill it can still let go of what it has.
+WINDOW_URGENT_MAX = 2 * WINDOW_REQUESTS_MAX
 
 
 @dataclass(frozen=True, slots=True)

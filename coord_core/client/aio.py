@@ -1,0 +1,207 @@
+"""`AsyncClient`: the client.  Everything else that calls itself a client is a facade over it.
+
+The rule: making a client parses the URL and does nothing else; the first use, on whatever loop runs then, connects, and opens a
+session where one is needed.  One connection carries all calls.  Use it on one loop only.
+"""
+
+import asyncio
+import os
+import socket
+import ssl
+import sys
+from functools import partial
+from types import TracebackType
+from typing import TypeVar
+
+from coord_core.client import forks, paths
+from coord_core.client.callbacks import CallbackThread
+from coord_core.client.clocks import clock_ms
+from coord_core.client.driver import Driver, Lease
+from coord_core.client.lock import AsyncDistributedLock
+from coord_core.client.session import SessionConfig, SessionState, StateChange
+from coord_core.client.status import ClusterReport, ask_cluster
+from coord_core.client.url import ClientUrl, parse_url
+from coord_core.client.value import AsyncDistributedValue
+from coord_core.client.view import SessionView
+from coord_core.errors import InvalidConfig, SessionClosed, Unavailable
+from coord_core.protocol.commands import CloseAttachment
+from coord_core.protocol.members import Member
+from coord_core.protocol.operations import Owner
+from coord_core.protocol.queries import LockInfo, LockState
+from coord_core.types import AttachmentId, FencingToken, SessionId
+
+#: How long `close` waits for the cluster to confirm; a session that could not be closed expires by itself.
+CLOSE_TIMEOUT_S = 2.0
+_STATUS_TIMEOUT_S = 2.0
+
+_Self = TypeVar("_Self", bound="AsyncClient")
+
+
+class AsyncClient:
+    """A client of one cluster and namespace.
+
+    `url`: `coord://[token@]h1:7400,h2:7400/namespace?ttl=15s`; `label`: who this is, for those who look at holders; `session_id`,
+    `lease`: attach to a session that another process keeps alive (see `coord_core.attach`).  Raises `InvalidUrl`.
+
+    Every use raises `UsedAfterFork` in a child made by `fork`, and `SessionClosed` after `close`.
+    """
+
+    def __init__(self, url: str | ClientUrl, *, label: str = "", session_id: int | None = None, lease: Lease | None = None) -> None:
+        self._url = url if isinstance(url, ClientUrl) else parse_url(url)
+        self._owner = Owner(socket.gethostname(), os.getpid(), paths.label(label or _program()))
+        self._session_id = None if session_id is None else SessionId(session_id)
+        self._lease = lease
+        self._born = forks.generation()
+        self._driver: Driver | None = None
+        self._closed = False
+        self._callbacks = CallbackThread()
+        #: The present session: its number, state, lease; `on_state_change`.
+        self.session = SessionView(self._url.ttl_ms)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {','.join(self._url.addresses)}{self._url.namespace} {self.session!r}>"
+
+    # --- resources ---------------------------------------------------------------------------------------------------------------
+
+    def lock(self, path: str, *, label: str | None = None) -> AsyncDistributedLock:
+        """Return a new handle of the lock at `path`.  `label`: for its holder, such as a task id.  Raises `InvalidRequest`."""
+        forks.check(self._born)
+        owner = self._owner if label is None else Owner(self._owner.host, self._owner.pid, paths.label(label))
+        return AsyncDistributedLock(self, path, owner)
+
+    def value(self, path: str) -> AsyncDistributedValue:
+        """Return a new handle of the value at `path`.  Raises `InvalidRequest`."""
+        forks.check(self._born)
+        return AsyncDistributedValue(self, path)
+
+    # --- the session and the cluster ---------------------------------------------------------------------------------------------
+
+    async def wait_connected(self, timeout: float | None = None) -> None:
+        """Connect and open the session now; return once it stands.
+
+        Raises `Unavailable` (not within `timeout` seconds; the client goes on trying), what the nodes refuse with
+        (`AuthenticationFailed`, `WrongCluster`, ...), and the loss of an attached client's session.
+        """
+        driver = self.driver()
+        driver.open()
+        session = driver.session
+        try:
+            async with asyncio.timeout(timeout):
+                while session.state is not SessionState.CONNECTED:
+                    if session.refusal is not None:
+                        raise session.refusal
+                    driver.session.check_usable()
+                    await asyncio.shield(driver.progress)
+        except TimeoutError:
+            why = f": {session.trouble}" if session.trouble else ""
+            raise Unavailable(f"not connected within {timeout:g} s{why}") from None
+
+    async def status(self, timeout: float = _STATUS_TIMEOUT_S) -> ClusterReport:
+        """Ask every known node what it knows; needs neither a leader nor a session.  Nodes that do not answer are named as such."""
+        forks.check(self._born)
+        known = [] if self._driver is None else [member.client_address for member in self._driver.session.members]
+        return await ask_cluster([*self._url.addresses, *known], self._url.token, _tls(self._url), timeout)
+
+    async def members(self) -> tuple[Member, ...]:
+        """Return the nodes of the cluster.  Raises `Unavailable` where none answers."""
+        report = await self.status()
+        if not report.members:
+            raise next((node.error for node in report.nodes if node.error is not None), Unavailable("no node answered"))
+        return report.members
+
+    async def close_attachment(self, attachment_id: int) -> None:
+        """Close another process's part of this session: what it acquired is free, its late commands are refused.
+
+        Fine where it is closed already.  Raises `Unavailable` (not done), `OutcomeUnknown` (do it again), `SessionExpired` (all of
+        the session is gone).
+        """
+        driver = self.driver()
+        session = driver.session.session_id
+        if session is None:
+            raise SessionClosed("there is no session, so it has no attachments")
+        await driver.command(CloseAttachment(session, AttachmentId(attachment_id)))
+
+    async def close(self, timeout: float = CLOSE_TIMEOUT_S) -> None:
+        """Give back everything held and end the session; waits at most `timeout` seconds for the cluster's word.
+
+        Without it the session expires after its TTL.  Does nothing the second time, or in a forked child.
+        """
+        if self._closed or self._born != forks.generation():
+            return
+        self._closed = True
+        driver, self._driver = self._driver, None
+        if driver is not None:
+            await driver.close(timeout)
+        self._callbacks.stop()
+
+    async def __aenter__(self: _Self) -> _Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.close()
+
+    # --- for the resources -------------------------------------------------------------------------------------------------------
+
+    def driver(self) -> Driver:
+        """Return the driver, made with the first use.  Raises `UsedAfterFork`, `SessionClosed`."""
+        forks.check(self._born)
+        if self._driver is None:
+            self._driver = self._start()
+        return self._driver
+
+    def full_path(self, path: str) -> str:
+        return paths.full_path(self._url.namespace, path)
+
+    def believes_held(self, token: FencingToken) -> bool:
+        forks.check(self._born)
+        driver = self._driver
+        if driver is None:
+            return False
+        driver.refresh_lease()
+        return driver.session.believes_held(token, clock_ms())
+
+    async def lock_state(self, path: str, waiters_max: int) -> LockState:
+        state: LockState = await self.driver().ask(LockInfo(self.full_path(path), waiters_max))
+        return state
+
+    def _start(self) -> Driver:
+        if self._closed:
+            raise SessionClosed("this client was closed")
+        url = self._url
+        config = SessionConfig(
+            seeds=url.addresses,
+            owner=self._owner,
+            token=url.token,
+            ttl_ms=url.ttl_ms,
+            session_id=self._session_id,
+            request_timeout_ms=url.timeout_ms,
+        )
+        driver = Driver(config, _tls(url), self._lease)
+        driver.on_state = self._announce
+        self.session.bind(driver.session)
+        return driver
+
+    def _announce(self, change: StateChange) -> None:
+        for listener in self.session.listeners():
+            self._callbacks.submit(partial(listener, change.state))
+
+
+async def connect_async(url: str, *, label: str = "") -> AsyncClient:
+    """Return a client; nothing is sent before its first use or `wait_connected`.  Raises `InvalidUrl`."""
+    return AsyncClient(url, label=label)
+
+
+def _tls(url: ClientUrl) -> ssl.SSLContext | None:
+    if not url.tls:
+        return None
+    try:
+        context = ssl.create_default_context(cafile=url.ca or None)
+        if url.cert:
+            context.load_cert_chain(url.cert, url.key)
+    except OSError as error:  # ssl.SSLError is one
+        raise InvalidConfig(f"the TLS files of the URL cannot be used: {error.strerror or error}", faults=[str(error)]) from error
+    return context
+
+
+def _program() -> str:
+    return os.path.basename(sys.argv[0]) if sys.argv else ""

@@ -1,0 +1,269 @@
+"""Carries out on asyncio what `session` decides: connections, bytes, timers, futures.
+
+The rule: nothing is decided here.  A call costs a future and, shared by all calls of a turn of the loop, one `take` and one write.
+"""
+
+import asyncio
+import logging
+import random
+import ssl
+from collections.abc import Callable, Hashable
+from typing import Any, cast
+
+from coord_core.client.clocks import clock_ms
+from coord_core.client.session import CallId, ClientEffects, ClientSession, Outcome, SessionConfig, SessionState, StateChange
+from coord_core.client.url import split_address
+from coord_core.errors import CoordError, ProtocolError
+from coord_core.protocol.commands import Command
+from coord_core.protocol.messages import CLIENT_FRAME_BYTES_MAX, MAGIC
+from coord_core.protocol.operations import LockRelease, Operation
+from coord_core.protocol.queries import Query
+from coord_core.protocol.results import Granted
+from coord_core.wire.codec import decode_server, encode_messages
+from coord_core.wire.frames import FrameParser
+
+_log = logging.getLogger("coord.client")
+
+#: Tells until when (on `clock`, seconds) the session of an attached client is leased; None: not known at the moment.
+Lease = Callable[[], float | None]
+
+
+class _Connection(asyncio.Protocol):
+    """One connection: frames to messages."""
+
+    def __init__(self, driver: "Driver", address: str) -> None:
+        self._driver = driver
+        self.address = address
+        self._frames = FrameParser(CLIENT_FRAME_BYTES_MAX)
+        self.transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self._driver.connection_made(self)
+
+    def data_received(self, data: bytes) -> None:
+        driver = self._driver
+        if driver.connection is not self:
+            return
+        try:
+            received, now_ms = driver.session.received, clock_ms()
+            for payload in self._frames.feed(data):
+                received(decode_server(payload), now_ms)
+        except ProtocolError as error:
+            driver.connection_lost(self, str(error))
+        driver.flush()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._driver.connection_lost(self, _reason(exc) if exc else "the node closed the connection")
+
+
+class Driver:
+    """Drives one `ClientSession` on the running loop.  Everything here happens on that loop's thread."""
+
+    def __init__(self, config: SessionConfig, tls: ssl.SSLContext | None, lease: Lease | None) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._tls = tls
+        self._lease = lease
+        # Seeded by the system: two clients must not draw the same delays.
+        self.session = ClientSession(config, random.Random(), clock_ms())
+        self.on_state: Callable[[StateChange], object] = _nothing
+        #: The present connection; None while there is none or it is being made.
+        self.connection: _Connection | None = None
+        #: Done when the session has nothing more to do after `close`.
+        self.finished: asyncio.Future[None] = self._loop.create_future()
+        #: Done, and made anew, after every flush that changed the state or failed to reach a node.
+        self.progress: asyncio.Future[None] = self._loop.create_future()
+        # The connection being made, and the task that makes it.
+        self._pending: _Connection | None = None
+        self._dialing: asyncio.Task[None] | None = None
+        self._futures: dict[CallId, asyncio.Future[Any]] = {}
+        self._flush_is_due = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_ms = 0
+        # Said once an outage.
+        self._complained = False
+        self.refresh_lease()
+
+    # --- calls -------------------------------------------------------------------------------------------------------------------
+
+    def call(self, operation: Operation, order: Hashable | None = None) -> "tuple[CallId, asyncio.Future[Any]]":
+        """Submit an operation; the future gets its result or error."""
+        call = self.session.call(operation, clock_ms(), order=order)
+        return call, self._future(call)
+
+    def ask(self, query: Query, order: Hashable | None = None) -> "asyncio.Future[Any]":
+        return self._future(self.session.ask(query, clock_ms(), order=order))
+
+    def command(self, command: Command) -> "asyncio.Future[Any]":
+        return self._future(self.session.command(command, clock_ms()))
+
+    def open(self) -> None:
+        self.session.open(clock_ms())
+        self._flush_soon()
+
+    def withdraw(self, call: CallId, future: "asyncio.Future[Any]", path: str) -> None:
+        """The caller of an acquire has gone: leave the queue, or give back what was granted already."""
+        if self._futures.pop(call, None) is not None:
+            self.session.cancel(call, clock_ms())
+        elif future.done() and not future.cancelled() and future.exception() is None:
+            result = future.result()
+            if isinstance(result, Granted):
+                self.session.call(LockRelease(path, result.token), clock_ms())
+        self._flush_soon()
+
+    def _future(self, call: CallId) -> "asyncio.Future[Any]":
+        future = self._futures[call] = self._loop.create_future()
+        if not self._flush_is_due:
+            self._flush_is_due = True
+            self._loop.call_soon(self.flush)
+        return future
+
+    def _flush_soon(self) -> None:
+        if not self._flush_is_due:
+            self._flush_is_due = True
+            self._loop.call_soon(self.flush)
+
+    # --- effects -----------------------------------------------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Carry out what the session wants done."""
+        self._flush_is_due = False
+        effects = self.session.take()
+        if effects.disconnect:
+            self._drop()
+        if effects.connect_to is not None:
+            self._pending = _Connection(self, effects.connect_to)
+            self._dialing = self._loop.create_task(self._dial(self._pending))
+        if effects.send and self.connection is not None and self.connection.transport is not None:
+            self.connection.transport.write(encode_messages(effects.send))
+        for call, outcome in effects.resolved:
+            self._resolve(call, outcome)
+        if effects.states or effects.finished:
+            self._announce(effects)
+        elif self.session.refusal is not None:
+            self._stir()
+        self._arm()
+
+    def _resolve(self, call: CallId, outcome: Outcome) -> None:
+        future = self._futures.pop(call, None)
+        if future is None or future.done():
+            return
+        if isinstance(outcome, CoordError):
+            future.set_exception(outcome)
+        else:
+            future.set_result(outcome)
+
+    def _announce(self, effects: ClientEffects) -> None:
+        for change in effects.states:
+            _log.info("session %s is %s", change.session_id, change.state.value)
+            if change.state is SessionState.CONNECTED:
+                self._complained = False
+            self.on_state(change)
+        if effects.finished and not self.finished.done():
+            self.finished.set_result(None)
+        self._stir()
+
+    def _stir(self) -> None:
+        """Wake those who watch for a change."""
+        self.progress.set_result(None)
+        self.progress = self._loop.create_future()
+
+    # --- time --------------------------------------------------------------------------------------------------------------------
+
+    def refresh_lease(self) -> None:
+        """Attached: hear from the session's keeper until when the lease runs."""
+        deadline = None if self._lease is None else self._lease()
+        if deadline is not None:
+            self.session.lease_renewed(int(deadline * 1000), clock_ms())
+
+    def _arm(self) -> None:
+        wakeup_ms = self.session.next_wakeup_ms()
+        if wakeup_ms is None or (self._timer is not None and self._timer_ms <= wakeup_ms):
+            return  # A timer that fires early costs one look; moving it costs more.
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_ms = wakeup_ms
+        self._timer = self._loop.call_later(max(0.001, (wakeup_ms - clock_ms()) / 1000), self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self.refresh_lease()
+        self.session.tick(clock_ms())
+        self.flush()
+
+    # --- connections -------------------------------------------------------------------------------------------------------------
+
+    async def _dial(self, connection: _Connection) -> None:
+        try:
+            host, port = split_address(connection.address)
+            tls: dict[str, Any] = {"ssl": self._tls, "server_hostname": host} if self._tls else {}
+            await self._loop.create_connection(lambda: connection, host, port, **tls)
+        except (
+            OSError,
+            ValueError,
+            CoordError,
+        ) as error:  # ValueError: a name that cannot be looked up; OSError: also ssl.SSLError
+            if self._pending is connection:
+                self._pending = None
+                self._complain(connection.address, _reason(error))
+                self.session.connection_failed(connection.address, clock_ms(), _reason(error))
+                self._stir()
+                self.flush()
+
+    def connection_made(self, connection: _Connection) -> None:
+        if connection.transport is None:
+            return
+        if self._pending is not connection:  # Given up meanwhile.
+            connection.transport.abort()
+            return
+        self._pending = None
+        self.connection = connection
+        connection.transport.write(MAGIC)
+        self.session.connected(connection.address, clock_ms())
+        self.flush()
+
+    def connection_lost(self, connection: _Connection, reason: str) -> None:
+        if self.connection is not connection:
+            return
+        self._drop()
+        self._complain(connection.address, reason)
+        self.session.disconnected(clock_ms(), reason)
+        self._stir()
+        self.flush()
+
+    def _drop(self) -> None:
+        """Let go of the connection, and of the attempt to make one."""
+        if self._pending is not None and self._dialing is not None:
+            self._pending = None
+            self._dialing.cancel()
+        connection, self.connection = self.connection, None
+        if connection is not None and connection.transport is not None:
+            connection.transport.close()
+
+    def _complain(self, address: str, reason: str) -> None:
+        level = logging.DEBUG if self._complained else logging.WARNING
+        self._complained = True
+        _log.log(level, "lost or cannot reach %s: %s; trying on", address, reason)
+
+    # --- the end -----------------------------------------------------------------------------------------------------------------
+
+    async def close(self, timeout_s: float) -> None:
+        """Close the session, waiting at most this long for the cluster to confirm it."""
+        self.session.close(clock_ms())
+        self.flush()
+        await asyncio.wait([self.finished], timeout=timeout_s)
+        self._drop()
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+def _nothing(change: StateChange) -> None:
+    pass
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, ssl.SSLError):
+        return f"TLS: {error.reason or error}"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__

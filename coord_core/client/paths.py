@@ -1,0 +1,51 @@
+"""Checks of what callers pass, before anything is sent: clearer and earlier than the cluster's refusal."""
+
+import math
+
+from coord_core.errors import InvalidRequest, LimitExceeded
+from coord_core.protocol.operations import LABEL_BYTES_MAX, PATH_BYTES_MAX, VALUE_BYTES_MAX
+
+_WAIT_MS_MAX = 2**52
+
+
+def full_path(namespace: str, path: str) -> str:
+    """Return the path as the cluster knows it.  Raises `InvalidRequest`."""
+    if not path.startswith("/") or path == "/":
+        raise InvalidRequest(f"a path begins with '/' and names something, such as /jobs/nightly: {path!r} does not", field="path")
+    full = namespace + path
+    if len(full.encode(errors="surrogatepass")) > PATH_BYTES_MAX:
+        raise InvalidRequest(f"the path is longer than {PATH_BYTES_MAX} bytes: {full[:60]!r}...", field="path")
+    return full
+
+
+def label(text: str) -> str:
+    """Return the label, cut to what an owner may carry: it is for people only."""
+    data = text.encode(errors="replace")
+    return text if len(data) <= LABEL_BYTES_MAX else data[:LABEL_BYTES_MAX].decode(errors="ignore")
+
+
+def acquire_wait_ms(timeout: float | None) -> int | None:
+    """Return the milliseconds of a waiting time in seconds; None stays: without end.  Raises `InvalidRequest`."""
+    if timeout is None or timeout == math.inf:
+        return None
+    if not 0 <= timeout * 1000 <= _WAIT_MS_MAX:
+        raise InvalidRequest(f"a timeout is a number of seconds from 0, or None to wait without end: {timeout!r}", field="timeout")
+    return math.ceil(timeout * 1000)
+
+
+def ttl_ms(ttl: float | None) -> int | None:
+    """Return the milliseconds of a lifetime in seconds.  Raises `InvalidRequest`."""
+    if ttl is None:
+        return None
+    if not 0 < ttl * 1000 <= _WAIT_MS_MAX:
+        raise InvalidRequest(f"a ttl is a number of seconds above 0, or None: {ttl!r}", field="ttl")
+    return math.ceil(ttl * 1000)
+
+
+def value(data: bytes) -> bytes:
+    """Return the value.  Raises `InvalidRequest`, `LimitExceeded`."""
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise InvalidRequest(f"a value is bytes, not {type(data).__name__}", field="value")
+    if len(data) > VALUE_BYTES_MAX:
+        raise LimitExceeded(f"a value has at most {VALUE_BYTES_MAX} bytes", limit=VALUE_BYTES_MAX, value=len(data))
+    return bytes(data)

@@ -1,0 +1,339 @@
+"""`Client`: the blocking client, a facade over `AsyncClient` on a private loop thread, with the same names.
+
+The rule: no logic here.  Every method runs the method of the same name on the loop and waits for it; any number of threads may.
+The thread starts with the first use.  In a forked child every inherited client is dead and says so, before it touches anything.
+"""
+
+import atexit
+import threading
+import weakref
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, TypeVar
+
+from coord_core.client import forks
+from coord_core.client.aio import CLOSE_TIMEOUT_S, AsyncClient
+from coord_core.client.lock import AsyncDistributedLock, AsyncGrant
+from coord_core.client.status import ClusterReport
+from coord_core.client.threads import LoopThread, Undo
+from coord_core.client.value import AsyncDistributedValue, Versioned
+from coord_core.client.view import SessionView
+from coord_core.errors import InvalidRequest, SessionClosed
+from coord_core.protocol.members import Member
+from coord_core.protocol.queries import LockParty
+from coord_core.types import AttachmentId, FencingToken, SessionId
+
+#: At interpreter exit, for all clients together: sessions that could not be closed expire by themselves.
+_EXIT_TIMEOUT_S = 1.0
+
+_T = TypeVar("_T")
+
+
+class Client:
+    """A blocking client of one cluster and namespace; see `AsyncClient` for the arguments.  Use it from any thread.
+
+    Made by `coord_core.connect`.  A context manager: leaving it closes the session.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        label: str = "",
+        session_id: int | None = None,
+        lease: Callable[[], float | None] | None = None,
+    ) -> None:
+        self._inner = AsyncClient(url, label=label, session_id=session_id, lease=lease)
+        self._born = forks.generation()
+        self._engine = _Engine(self._inner)
+        _engines.add(self._engine)
+        # A client that nobody has any more closes its session, without anyone waiting for it.
+        weakref.finalize(self, _Engine.abandon, self._engine).atexit = False
+
+    def __repr__(self) -> str:
+        return repr(self._inner).replace("Async", "", 1)
+
+    @property
+    def session(self) -> SessionView:
+        """The present session: its number, state, lease; `on_state_change`.  Raises `UsedAfterFork`."""
+        forks.check(self._born)
+        return self._inner.session
+
+    def lock(self, path: str, *, label: str | None = None) -> "DistributedLock":
+        """Return a new handle of the lock at `path`.  `label`: for its holder, such as a task id.  Raises `InvalidRequest`."""
+        return DistributedLock(self, self._inner.lock(path, label=label))
+
+    def value(self, path: str) -> "DistributedValue":
+        """Return a new handle of the value at `path`.  Raises `InvalidRequest`."""
+        return DistributedValue(self, self._inner.value(path))
+
+    def wait_connected(self, timeout: float | None = None) -> None:
+        """Connect and open the session now; return once it stands.  Raises as `AsyncClient.wait_connected` does."""
+        self.run(lambda: self._inner.wait_connected(timeout))
+
+    def status(self, timeout: float = 2.0) -> ClusterReport:
+        """Ask every known node what it knows; needs neither a leader nor a session."""
+        return self.run(lambda: self._inner.status(timeout))
+
+    def members(self) -> tuple[Member, ...]:
+        """Return the nodes of the cluster.  Raises `Unavailable` where none answers."""
+        return self.run(self._inner.members)
+
+    def close_attachment(self, attachment_id: int) -> None:
+        """Close another process's part of this session: what it acquired is free, its late commands are refused.
+
+        Fine where it is closed already.  Raises `Unavailable` (not done), `OutcomeUnknown` (do it again), `SessionExpired` (all of
+        the session is gone).
+        """
+        self.run(lambda: self._inner.close_attachment(attachment_id))
+
+    def close(self, timeout: float = CLOSE_TIMEOUT_S) -> None:
+        """Give back everything held and end the session; waits at most `timeout` seconds for the cluster's word.
+
+        Without it the session expires after its TTL.  Does nothing the second time, or in a forked child.
+        """
+        if self._born == forks.generation():
+            self._engine.close(timeout)
+
+    def __enter__(self) -> "Client":
+        forks.check(self._born)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def run(self, call: Callable[[], Coroutine[Any, Any, _T]], undo: Undo | None = None, *, finish: bool = False) -> _T:
+        """Run what `call` returns on the client's loop and wait for it (for the resources); see `LoopThread.call`."""
+        forks.check(self._born)
+        return self._engine.thread().call(call(), undo, finish=finish)
+
+
+class _Engine:
+    """The async client and the thread that runs it: what lives on when nobody refers to the `Client` any more."""
+
+    def __init__(self, client: AsyncClient) -> None:
+        self._client = client
+        self.born = forks.generation()
+        self._thread: LoopThread | None = None
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def thread(self) -> LoopThread:
+        thread = self._thread
+        if thread is None:
+            with self._lock:
+                if self._closed:
+                    raise SessionClosed("this client was closed")
+                thread = self._thread = self._thread or LoopThread()
+        return thread
+
+    def close(self, timeout_s: float) -> None:
+        thread = self._take_thread()
+        if thread is not None:
+            try:
+                thread.call(self._client.close(timeout_s))
+            finally:
+                thread.stop()
+            thread.join(1.0)
+
+    def abandon(self) -> None:
+        """Close in the background; called by the garbage collector, on any thread."""
+        if self.born == forks.generation():
+            thread = self._take_thread()
+            if thread is not None:
+                thread.begin(self._close_and_stop(thread))
+
+    async def _close_and_stop(self, thread: LoopThread) -> None:
+        await self._client.close()
+        thread.stop()
+
+    def _take_thread(self) -> LoopThread | None:
+        self._closed = True
+        thread, self._thread = self._thread, None
+        return thread
+
+
+_engines: "weakref.WeakSet[_Engine]" = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """At interpreter exit: free what this process holds now, not after its TTL."""
+    engines = [engine for engine in _engines if engine.born == forks.generation()]
+    for engine in engines:
+        engine.close(_EXIT_TIMEOUT_S / len(engines))
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """The lock was granted: proof to show to others (`token`), and what to ask whether it still stands."""
+
+    _inner: AsyncGrant = field(repr=False)
+    _client: Client = field(repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        return f"Grant(path={self.path!r}, token={self.token}, session_id={self.session_id}, attachment_id={self.attachment_id})"
+
+    @property
+    def path(self) -> str:
+        return self._inner.path
+
+    @property
+    def token(self) -> FencingToken:
+        """Strictly rising over the lock's whole life: a store that refuses smaller tokens cannot be written by a former holder."""
+        return self._inner.token
+
+    @property
+    def session_id(self) -> SessionId:
+        return self._inner.session_id
+
+    @property
+    def attachment_id(self) -> AttachmentId:
+        return self._inner.attachment_id
+
+    def is_held_locally(self) -> bool:
+        """Tell whether this process may believe that it holds the lock; costs no message.  See `AsyncGrant`."""
+        return self._inner.is_held_locally()
+
+    def check(self) -> None:
+        """Ask the cluster whether the lock is held under this grant.  Raises `LockLost`, `Unavailable`."""
+        self._client.run(self._inner.check)
+
+
+class DistributedLock:
+    """A handle of the lock at `path`: one prospective holder.  Made by `Client.lock`; making one sends nothing."""
+
+    def __init__(self, client: Client, inner: AsyncDistributedLock) -> None:
+        self._client = client
+        self._inner = inner
+
+    def __repr__(self) -> str:
+        return repr(self._inner).replace("Async", "", 1)
+
+    @property
+    def path(self) -> str:
+        return self._inner.path
+
+    @property
+    def token(self) -> FencingToken | None:
+        """The fencing token of the present grant; None where this handle has none."""
+        return self._inner.token
+
+    @property
+    def grant(self) -> Grant | None:
+        return self._wrap(self._inner.grant)
+
+    def acquire(self, timeout: float | None = None) -> Grant | None:
+        """Take the lock, waiting in order of arrival; None where `timeout` seconds passed first (0: do not wait).
+
+        None means that the lock is not held and that this handle is out of its queue; the same where the wait is interrupted.
+        Raises as `AsyncDistributedLock.acquire` does.
+        """
+        return self._wrap(self._client.run(lambda: self._inner.acquire(timeout), self._give_back))
+
+    def try_lock(self, timeout: float = 0) -> Grant | None:
+        """`acquire` that does not wait unless told to."""
+        return self.acquire(timeout)
+
+    lock = acquire
+
+    def release(self) -> None:
+        """Give the lock back; the first waiter has it at once.  Raises `NotHolder`, `LockLost`, `OutcomeUnknown`."""
+        self._client.run(self._inner.release, finish=True)
+
+    unlock = release
+
+    def check(self) -> None:
+        """Raise `LockLost` unless the cluster says that this handle holds the lock.  Raises `Unavailable`."""
+        self._client.run(self._inner.check)
+
+    def is_held_locally(self) -> bool:
+        """Tell whether this process may believe that this handle holds the lock."""
+        return self._inner.is_held_locally()
+
+    def is_held(self, token: int) -> bool:
+        """Tell, linearizably, whether the lock is held under `token`, by whomever.  Raises `Unavailable`."""
+        return self._client.run(lambda: self._inner.is_held(token))
+
+    def holder(self) -> LockParty | None:
+        """Return who holds the lock, linearizably.  Raises `Unavailable`."""
+        return self._client.run(self._inner.holder)
+
+    def waiters(self, limit: int = 100) -> Sequence[LockParty]:
+        """Return who waits, first come first, at most `limit`.  Raises `Unavailable`."""
+        return self._client.run(lambda: self._inner.waiters(limit))
+
+    def __enter__(self) -> Grant:
+        grant = self.acquire()
+        assert grant is not None
+        return grant
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Release.  Raises `LockLost` where the body did not have the lock all the time, unless it raised something itself."""
+        self._client.run(lambda: self._inner.__aexit__(kind, error, trace), finish=True)
+
+    def _wrap(self, grant: AsyncGrant | None) -> Grant | None:
+        return None if grant is None else Grant(grant, self._client)
+
+    async def _give_back(self, grant: AsyncGrant) -> None:
+        await self._inner.release()
+
+
+class DistributedValue:
+    """A handle of the value at `path`.  Calls through one handle take effect in the order in which they are made.
+
+    Every write raises as `AsyncDistributedValue` says.
+    """
+
+    def __init__(self, client: Client, inner: AsyncDistributedValue) -> None:
+        self._client = client
+        self._inner = inner
+
+    def __repr__(self) -> str:
+        return repr(self._inner).replace("Async", "", 1)
+
+    @property
+    def path(self) -> str:
+        return self._inner.path
+
+    def get(self) -> Versioned | None:
+        """Return the value, linearizably; None where there is none.  Raises `Unavailable`."""
+        return self._client.run(self._inner.get)
+
+    def set(self, value: bytes, ttl: float | None = None) -> int:
+        """Write, whatever was there; gone after `ttl` seconds without another write.  Return the new version."""
+        return self._client.run(lambda: self._inner.set(value, ttl))
+
+    def compare_and_set(self, expected_version: int, value: bytes, ttl: float | None = None) -> int | None:
+        """Write where the present version is `expected_version` (0: where there is none).
+
+        Return the new version, or None where another was there.
+        """
+        return self._client.run(lambda: self._inner.compare_and_set(expected_version, value, ttl))
+
+    def delete(self, expected: int | None = None) -> bool:
+        """Delete; with `expected`, only that version.  Return False where another version was there."""
+        return self._client.run(lambda: self._inner.delete(expected))
+
+
+def connect(url: str, *, label: str = "") -> Client:
+    """Return a client; nothing is sent before its first use or `wait_connected`.  Raises `InvalidUrl`.
+
+    `url`: `coord://[token@]h1:7400,h2:7400/namespace?ttl=15s`, `coords://` with TLS (options `ca`, `cert`, `key`).
+    `label`: who this is, for those who look at holders; the program's name if empty.
+    """
+    return Client(url, label=label)
+
+
+def attach(url: str, session_id: int, lease: Callable[[], float | None], *, label: str = "") -> Client:
+    """Return a client under a session that another process keeps alive; it has a connection and an attachment of its own.
+
+    `lease` tells until when the session is leased, in seconds of `coord_core.client.clock`: the keeper's `session.lease_deadline`,
+    handed over as you like, such as through shared memory; None: not known at the moment.  It must be quick: it is called from the
+    client's loop, and by `is_held_locally` from any thread.  When that moment passes without a later one, the client is LOST for
+    good.  Raises `InvalidUrl`, `InvalidRequest`.
+    """
+    if session_id < 1:
+        raise InvalidRequest(f"{session_id!r} is not the number of a session", field="session_id")
+    return Client(url, label=label, session_id=session_id, lease=lease)

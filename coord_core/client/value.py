@@ -1,0 +1,68 @@
+"""A small replicated value with a version: `AsyncDistributedValue`; `sync` has the blocking form."""
+
+import asyncio
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from coord_core.client import paths
+from coord_core.protocol.operations import ValueDelete, ValueSet
+from coord_core.protocol.queries import ValueGet, ValueState
+from coord_core.protocol.results import Done, ValueConflict, ValueWritten
+
+if TYPE_CHECKING:
+    from coord_core.client.aio import AsyncClient
+
+
+class Versioned(NamedTuple):
+    """A value and the log index of its last write."""
+
+    version: int
+    value: bytes
+
+
+class AsyncDistributedValue:
+    """A handle of the value at `path`.  Calls through one handle take effect in the order in which they are made.
+
+    Every write raises `Unavailable` or `Busy` (not applied), `OutcomeUnknown` (sent and not answered in time, or the session was
+    lost meanwhile: read before trying again), `SessionExpired` (not applied), `WrongType`, `LimitExceeded`.
+    """
+
+    def __init__(self, client: "AsyncClient", path: str) -> None:
+        self.path = path
+        self._client = client
+        self._full_path = client.full_path(path)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.path}>"
+
+    async def get(self) -> Versioned | None:
+        """Return the value, linearizably; None where there is none.  Raises `Unavailable`."""
+        state: ValueState = await self._client.driver().ask(ValueGet(self._full_path), self)
+        return Versioned(state.version, state.value) if state.version else None
+
+    async def set(self, value: bytes, ttl: float | None = None) -> int:
+        """Write, whatever was there; gone after `ttl` seconds without another write.  Return the new version."""
+        result: ValueWritten = await self._write(ValueSet(self._full_path, paths.value(value), paths.ttl_ms(ttl)))
+        return result.version
+
+    async def compare_and_set(self, expected_version: int, value: bytes, ttl: float | None = None) -> int | None:
+        """Write where the present version is `expected_version` (0: where there is no value).
+
+        Return the new version, or None where another was there.
+        """
+        write = ValueSet(self._full_path, paths.value(value), paths.ttl_ms(ttl), expected_version)
+        result: ValueWritten | ValueConflict = await self._write(write)
+        return result.version if isinstance(result, ValueWritten) else None
+
+    async def delete(self, expected: int | None = None) -> bool:
+        """Delete; with `expected`, only that version.  Return False where another version was there."""
+        result: Done | ValueConflict = await self._write(ValueDelete(self._full_path, expected))
+        return isinstance(result, Done)
+
+    async def _write(self, operation: ValueSet | ValueDelete) -> Any:
+        driver = self._client.driver()
+        call, future = driver.call(operation, self)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            driver.withdraw(call, future, self._full_path)
+            raise
