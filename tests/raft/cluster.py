@@ -20,7 +20,6 @@ from coord_core.raft.reads import ReadState
 from coord_core.raft.state import Role
 from coord_core.types import LogIndex, NodeId, Term
 
-
 STEPS = {"v": StepKind.ADD_VOTER, "l": StepKind.ADD_LEARNER, "r": StepKind.REMOVE, "u": StepKind.UPDATE}
 
 
@@ -31,6 +30,8 @@ class Disk:
     snapshot: SnapshotMetadata
     hard_state: HardState = field(default_factory=HardState)
     entries: list[Entry] = field(default_factory=list)
+    #: How often a suffix was replaced.
+    replaced: int = 0
 
     def write(self, persist: Persist) -> None:
         if persist.snapshot is not None:
@@ -39,6 +40,7 @@ class Disk:
         if persist.entries:
             keep = persist.entries[0].index - self.snapshot.index - 1
             assert 0 <= keep <= len(self.entries), "a Persist left a gap"
+            self.replaced += keep < len(self.entries)
             self.entries[keep:] = persist.entries
         if persist.hard_state is not None:
             self.hard_state = persist.hard_state

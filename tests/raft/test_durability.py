@@ -7,7 +7,6 @@ from coord_core.raft.messages import Append, AppendReply, Heartbeat, HeartbeatRe
 from coord_core.raft.outbox import PersistAck
 from coord_core.raft.state import Role
 from coord_core.types import LogIndex, NodeId, Term
-
 from tests.raft.cluster import Cluster, disk
 from tests.raft.test_replication import append
 

@@ -9,7 +9,6 @@ from coord_core.raft.messages import Append, Heartbeat
 from coord_core.raft.progress import Sending
 from coord_core.raft.refusals import NotLeaderError, ProposalBusy
 from coord_core.types import NodeId
-
 from tests.raft.cluster import Cluster
 
 

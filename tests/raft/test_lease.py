@@ -6,7 +6,6 @@ import pytest
 from coord_core.raft.messages import AppendReply, HardState, Heartbeat, VoteReply, VoteRequest
 from coord_core.raft.state import Role
 from coord_core.types import LogIndex, NodeId, Term
-
 from tests.raft.cluster import Cluster, disk
 from tests.raft.test_elections import request
 from tests.raft.test_replication import append
@@ -152,7 +151,7 @@ def test_pre_vote_that_comes_late_counts_for_nothing():
 
 
 def test_even_a_lasting_bridge_leaves_one_leader_that_makes_progress():
-    """A node that both sides hear must not carry the leadership to and fro: the lease at the bridge refuses the far side's pre-votes."""
+    """A node that both sides hear does not carry the leadership to and fro: its lease ignores the far side's pre-votes."""
     cluster = Cluster(5)
     leader = cluster.elect(1)
     cluster.cut([1, 2, 3], [3, 4, 5])

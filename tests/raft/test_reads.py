@@ -6,7 +6,6 @@ from coord_core.raft.messages import Heartbeat, HeartbeatReply
 from coord_core.raft.refusals import NotLeaderError, ReadsBusy
 from coord_core.raft.state import Role
 from coord_core.types import LogIndex, NodeId, Term
-
 from tests.raft.cluster import Cluster
 
 

@@ -5,7 +5,6 @@ import pytest
 from coord_core.raft.messages import Append, AppendReply, Entry, Heartbeat
 from coord_core.raft.state import Role
 from coord_core.types import LogIndex, NodeId, Term
-
 from tests.raft.cluster import Cluster, disk
 
 PLAIN = {"pre_vote": False, "check_quorum": False}
@@ -77,7 +76,7 @@ def test_commit_covers_all_earlier_entries():
 
 
 def test_followers_learn_the_commit_index_and_apply_in_log_order():
-    """5.3: "Once a follower learns that a log entry is committed, it applies the entry to its local state machine (in log order).\""""
+    """5.3: a follower that learns that an entry is committed "applies the entry to its local state machine (in log order).\""""
     cluster = Cluster(3)
     cluster.elect(1)
     cluster.propose(1, b"a", b"b")
@@ -192,7 +191,7 @@ def test_leader_never_changes_its_own_log():
 
 
 def test_leader_commits_only_entries_of_its_own_term_by_counting():
-    """5.4.2: "Only log entries from the leader's current term are committed by counting replicas\": earlier ones follow indirectly."""
+    """5.4.2: "Only log entries from the leader's current term are committed by counting replicas\"; earlier ones follow."""
     cluster = Cluster(3, **PLAIN)
     for node in (1, 2, 3):
         cluster.add(node, disk(cluster.start, 2, 3, term=4))
