@@ -175,7 +175,7 @@ class ClientSession:
         self._refused_in_a_row = 0
         self._now_ms = now_ms
 
-    # --- what the application asks ---------------------------------------------------------------------------------------------
+    # --- what the application asks -----------------------------------------------------------------------------------------------
 
     def open(self, now_ms: int) -> None:
         """Open the session (or attachment) now, not with the first call."""
@@ -258,7 +258,7 @@ class ClientSession:
         """Where the connection to a leader stands; None without one."""
         return self._address if self._link is _Link.READY else None
 
-    # --- what happens ----------------------------------------------------------------------------------------------------------
+    # --- what happens ------------------------------------------------------------------------------------------------------------
 
     def connected(self, address: str, now_ms: int) -> None:
         """The connection that was asked for stands."""
@@ -323,7 +323,7 @@ class ClientSession:
             self._listen()
         self._burials = [(request, until) for request, until in self._burials if now_ms < until]
 
-    # --- what to do ------------------------------------------------------------------------------------------------------------
+    # --- what to do --------------------------------------------------------------------------------------------------------------
 
     def take(self) -> ClientEffects:
         """Return what has to be carried out since the last time."""
@@ -369,7 +369,7 @@ class ClientSession:
             times.append(self._paused_until_ms)
         return times
 
-    # --- the link --------------------------------------------------------------------------------------------------------------
+    # --- the link ----------------------------------------------------------------------------------------------------------------
 
     def _wants_link(self) -> bool:
         if self.state is SessionState.CLOSED:
@@ -474,7 +474,7 @@ class ClientSession:
             if due or unheard_ms >= config.probe_wait_ms:
                 self._send_probe()
 
-    # --- sending ---------------------------------------------------------------------------------------------------------------
+    # --- sending -----------------------------------------------------------------------------------------------------------------
 
     def _pump(self) -> None:
         """Send whatever may be sent now."""
@@ -543,7 +543,7 @@ class ClientSession:
         self._opening = Request(self._calls.new_id(), Kind.OPEN, command)
         self._submit(self._opening, command)
 
-    # --- answers ---------------------------------------------------------------------------------------------------------------
+    # --- answers -----------------------------------------------------------------------------------------------------------------
 
     def _replied(self, request: Request, result: Result) -> None:
         kind = request.kind
@@ -654,7 +654,7 @@ class ClientSession:
         self._route.arrived()
         self._change(SessionState.CONNECTED)
 
-    # --- the end of a session --------------------------------------------------------------------------------------------------
+    # --- the end of a session ----------------------------------------------------------------------------------------------------
 
     def _lease_over(self) -> None:
         reason = "the session's lease ran out before the cluster answered a keep-alive"
@@ -694,7 +694,7 @@ class ClientSession:
     def _buried(self, request: Request) -> None:
         self._burials = [burial for burial in self._burials if burial[0] is not request]
 
-    # --- small things ----------------------------------------------------------------------------------------------------------
+    # --- small things ------------------------------------------------------------------------------------------------------------
 
     def _plain(self, kind: Kind, body: Query | Command, now_ms: int, timeout_ms: int | None, order: Hashable | None) -> CallId:
         if self.state is SessionState.CLOSED:

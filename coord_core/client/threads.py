@@ -103,8 +103,8 @@ class LoopThread:
     def call(self, coroutine: Coroutine[Any, Any, _T], undo: Undo | None = None, *, finish: bool = False) -> _T:
         """Run the coroutine on the loop and return its result.
 
-        Where the caller is interrupted, the coroutine is cancelled, or with `finish` goes on alone; `undo` gets what it returned too
-        late for its caller.
+        Where the caller is interrupted, the coroutine is cancelled, or with `finish` goes on alone; `undo` gets what it returned
+        too late for its caller.
         """
         if threading.current_thread() is self._thread:
             coroutine.close()
