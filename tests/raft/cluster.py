@@ -86,6 +86,8 @@ class Cluster:
         self.cut_links: set[tuple[int, int]] = set()
         #: Further loss: a message for which one of these is true is lost when sent.
         self.losses: list[Callable[[Message], bool]] = []
+        #: See everything that is sent.
+        self.watchers: list[Callable[[Message], None]] = []
         self.slow_disks: set[int] = set()
         self.down: set[int] = set()
         #: Take a snapshot after each applied entry, so that one is there for whoever needs it.
@@ -113,6 +115,9 @@ class Cluster:
 
     def __getitem__(self, node_id: int) -> RaftNode:
         return self.servers[node_id].node
+
+    def role(self, node_id: int) -> Role:
+        return self[node_id].role
 
     def crash(self, node_id: int) -> None:
         """Stop a node; what was not synced is gone."""
@@ -144,6 +149,8 @@ class Cluster:
         self._check_leader(server.node)
         for message in ready.messages:
             self._check_said(server, message)
+            for watch in self.watchers:
+                watch(message)
             if (node_id, message.to) not in self.cut_links and not any(loss(message) for loss in self.losses):
                 self.network.append(message)
         if ready.persist is not None:

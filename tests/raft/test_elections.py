@@ -1,5 +1,7 @@
 """Leader election as the paper tells it (Raft, 5.1, 5.2 and 5.4.1), about one test a sentence."""
 
+from typing import Any
+
 import pytest
 
 from coord_core.raft.messages import Append, AppendReply, Heartbeat, VoteReply, VoteRequest
@@ -7,7 +9,7 @@ from coord_core.raft.state import Role
 from coord_core.types import LogIndex, NodeId, Term
 from tests.raft.cluster import Cluster, disk
 
-PLAIN = {"pre_vote": False, "check_quorum": False}
+PLAIN: dict[str, Any] = {"pre_vote": False, "check_quorum": False}
 
 
 def request(sender: int, to: int, term: int, last_index: int = 1, last_term: int = 1, **flags: bool) -> VoteRequest:

@@ -7,7 +7,6 @@ import msgspec
 import pytest
 
 from coord_core.raft.messages import (
-    Append,
     AppendReply,
     Configuration,
     Entry,
@@ -20,7 +19,6 @@ from coord_core.raft.messages import (
     VoteRequest,
 )
 from coord_core.types import LogIndex, NodeId, Term
-
 from tests.raft.cluster import Cluster
 from tests.raft.test_replication import append
 
@@ -112,7 +110,7 @@ def test_message_that_may_be_true_is_not_dropped(message: Message):
 
 
 def test_heartbeat_beyond_the_log_commits_nothing_and_is_answered():
-    """The leader saw this node acknowledge what its disk has lost: to commit what stands there now could commit another's entries."""
+    """The leader saw this node acknowledge what its disk has lost: what stands there now may be another's."""
     cluster = Cluster(3)
     cluster.elect(1)
     cluster[2].step(Heartbeat(sender=NodeId(1), to=NodeId(2), term=Term(1), commit=LogIndex(50)))

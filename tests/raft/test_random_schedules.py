@@ -215,8 +215,8 @@ def test_schedules_reach_the_interesting_places():
             installed += server.disk.snapshot.index > chaos.cluster.start.index
             replaced += server.disk.replaced
             reads += len(server.reads)
-    assert elections > 50
-    assert replaced > 10
+    assert elections > 30
+    assert replaced > 5
     assert installed > 5
-    assert reads > 50
-    assert changes > 10
+    assert reads > 20
+    assert changes > 5

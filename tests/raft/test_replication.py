@@ -1,5 +1,7 @@
 """Log replication as the paper tells it (Raft, 5.3, 5.4.2 and figure 2), about one test a sentence."""
 
+from typing import Any
+
 import pytest
 
 from coord_core.raft.messages import Append, AppendReply, Entry, Heartbeat
@@ -7,7 +9,7 @@ from coord_core.raft.state import Role
 from coord_core.types import LogIndex, NodeId, Term
 from tests.raft.cluster import Cluster, disk
 
-PLAIN = {"pre_vote": False, "check_quorum": False}
+PLAIN: dict[str, Any] = {"pre_vote": False, "check_quorum": False}
 
 
 def append(to: int, term: int, prev: tuple[int, int], terms: tuple[int, ...] = (), commit: int = 1, sender: int = 1) -> Append:
@@ -173,7 +175,7 @@ def test_divergent_tail_costs_one_probe_a_term():
     cluster.add(2, disk(cluster.start, *[1] * 3, *[2] * 100, *[3] * 100, *[4] * 50, term=5))
     cluster.add(3, disk(cluster.start, *[1] * 3, *[5] * 200, term=5))
     probes: list[Append] = []
-    cluster.losses.append(lambda m: isinstance(m, Append) and m.to == 2 and bool(probes.append(m)))
+    cluster.watchers.append(lambda m: probes.append(m) if isinstance(m, Append) and m.to == 2 else None)
     cluster[1].campaign()
     cluster.settle()
     assert cluster.logs()[2] == cluster.logs()[1]
