@@ -4,7 +4,7 @@ report = run(7)     # raises `Failure`: what was broken, the last events, and th
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from coord_core.client.session import Outcome
 from coord_core.errors import CoordError
@@ -12,7 +12,7 @@ from coord_core.protocol.operations import LockAcquire, LockRelease, Owner, Valu
 from coord_core.protocol.results import Done, Granted, ValueWritten
 from coord_core.testing.client import ClientProcess
 from coord_core.testing.cluster import Cluster
-from coord_core.testing.faults import Mix, Nemesis, draw_mix
+from coord_core.testing.faults import CALM, Mix, Nemesis, draw_mix
 from coord_core.testing.history import Observed
 from coord_core.testing.linearizability import Judgement, Verdict, judge
 from coord_core.testing.models import LockModel, RegisterModel
@@ -115,7 +115,7 @@ class _Run:
         cluster = self._cluster
         cluster.books.winding_up = True
         self._nemesis.end()
-        cluster.network.weather = replace(cluster.network.weather, drop_chance=0.0, repeat_chance=0.0, overtake_chance=0.0)
+        cluster.network.weather = CALM
         # What a stalled disk had begun takes its time.
         self._simulator.run_until(self._in(11 * SECOND), lambda: not any(node.disk.busy for node in cluster.nodes.values()))
         timeout_us = 2 * 6 * cluster.tick_ms * MILLISECOND * 3 // 2

@@ -54,15 +54,17 @@ class Habits:
     """How the workers of one seed behave."""
 
     #: Between two things to do.
-    think_us_max: int
+    think_us_max: int = 300 * MILLISECOND
     #: How long a lock is held.
-    hold_us_max: int
+    hold_us_max: int = 500 * MILLISECOND
     #: Of all things to do, how many are about locks.
-    locks: float
+    locks: float = 0.5
     #: Of the acquires, how many are withdrawn while they wait.
-    cancels: float
+    cancels: float = 0.1
     #: How many paths of each kind are used.
-    paths: int
+    paths: int = 2
+    #: How long the cluster keeps a session that it does not hear of.
+    ttl_ms: int = 2_000
 
 
 def draw_habits(rng: random.Random) -> Habits:
@@ -72,6 +74,7 @@ def draw_habits(rng: random.Random) -> Habits:
         locks=rng.choice((0.2, 0.5, 0.8)),
         cancels=rng.choice((0.0, 0.2)),
         paths=rng.choice((1, 2, 3)),
+        ttl_ms=rng.choice((1_000, 2_000, 4_000)),
     )
 
 

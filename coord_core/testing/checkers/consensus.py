@@ -83,10 +83,11 @@ class ConsensusChecks:
 
     def turned(self, node: Node, effects: Effects) -> None:
         view = self.views[node.node_id]
-        if effects.persist is not None and effects.persist.entries:
-            self._learn(view, effects.persist.entries)
         for message in effects.send:
             self._sent(node, view, message)
+        # After what was sent: a deposed leader's last Appends may hold what it has given up by now.
+        if effects.persist is not None and effects.persist.entries:
+            self._learn(view, effects.persist.entries)
         for fact in effects.facts:
             if type(fact) is RoleChanged:
                 self._role(node, view, fact)
