@@ -131,13 +131,10 @@ class NodeLoop:
             raise StorageFailed(f"a snapshot at index {persist.snapshot.index} cannot be stored: this release keeps the whole log")
 
         def done(error: BaseException | None) -> None:
-            if self._stopped:
-                return
             if error is not None:
                 self.fail(error)
-                return
-            self._replica.persisted(persist.ack)
-            self._wake()
+            else:
+                self._event(self._replica.persisted, persist.ack)
 
         self._storage.write(Batch(persist.entries, persist.hard_state), done)
 
@@ -154,13 +151,19 @@ class NodeLoop:
         self._due = now + self._tick_s if late else self._due + self._tick_s
         self._timer = self._loop.call_at(self._due, self._on_timer)
         if late:
-            self._loop.call_later(0, self._tick)
+            self._loop.call_later(0, self._event, self._replica.tick)
         else:
-            self._tick()
+            self._event(self._replica.tick)
 
-    def _tick(self) -> None:
-        if not self._stopped:
-            self._replica.tick()
+    def _event(self, function: Callable[..., None], *arguments: object) -> None:
+        """Hand in what the event loop called for; it would note an error and go on, and the node must not."""
+        if self._stopped:
+            return
+        try:
+            function(*arguments)
+        except Exception as error:  # noqa: BLE001 - the node stops with it
+            self.fail(error)
+        else:
             self._wake()
 
     # --- what people are told -----------------------------------------------------------------------------------------------------
