@@ -149,8 +149,8 @@ class ClientSession:
         self._route = Route(config, rng)
         self._calls = Calls(config)
         self._effects = ClientEffects()
-        # Tokens granted in the present session and not given back, and their paths.
-        self._held: dict[FencingToken, str] = {}
+        # What was granted in the present session and not given back.  With the path: one entry may grant several locks.
+        self._held: set[tuple[str, FencingToken]] = set()
         # Why an attached client, or a closed one, takes no more calls.
         self._over: LostError | None = None
 
@@ -198,7 +198,7 @@ class ClientSession:
         if self.state is SessionState.LOST:
             self._begin(now_ms)
         if type(operation) is LockRelease:
-            self._held.pop(operation.token, None)
+            self._held.discard((operation.path, operation.token))
         calls = self._calls
         call = calls.new_id()
         calls.add(Request(call, Kind.CALL, operation), now_ms, timeout_ms, order)
@@ -240,13 +240,13 @@ class ClientSession:
         if deadline_ms is not None and self.state is not SessionState.LOST:
             self.lease_deadline_ms = deadline_ms
 
-    def believes_held(self, token: FencingToken, now_ms: int) -> bool:
+    def believes_held(self, path: str, token: FencingToken, now_ms: int) -> bool:
         """Tell whether the grant may still be believed in: not given back, and the lease not over."""
-        return token in self._held and self.lease_deadline_ms is not None and now_ms < self.lease_deadline_ms
+        return (path, token) in self._held and self.lease_deadline_ms is not None and now_ms < self.lease_deadline_ms
 
-    def held(self) -> dict[FencingToken, str]:
-        """Return what was granted and not given back: paths by token."""
-        return dict(self._held)
+    def held(self) -> frozenset[tuple[str, FencingToken]]:
+        """Return what was granted and not given back: paths with their tokens."""
+        return frozenset(self._held)
 
     @property
     def trouble(self) -> str:
@@ -591,7 +591,7 @@ class ClientSession:
 
     def _granted(self, request: Request, result: Result) -> None:
         if type(result) is Granted and not request.withdrawn and type(request.body) is LockAcquire:
-            self._held[result.token] = request.body.path
+            self._held.add((request.body.path, result.token))
 
     def _failed(self, request: Request, failed: Failed) -> None:
         code = failed.code

@@ -236,7 +236,7 @@ class Worker:
         process.note(f"holds {path} as {label}, token {token}")
         life = process.life
         self.doing = f"hold {path} as {label}"
-        belief = Belief(label, token, lambda: _believes(process, life, session, token))
+        belief = Belief(label, token, lambda: _believes(process, life, session, path, token))
         self._books.beliefs.begins(path, belief)
         session_id = session.session_id
         self._release_now = lambda: self._release(path, token, session_id)
@@ -254,7 +254,7 @@ class Worker:
     def _release(self, path: str, token: FencingToken, session_id: SessionId | None) -> None:
         self._release_now = None
         process, session = self._process, self._process.session
-        believed = session.believes_held(token, process.now_ms())
+        believed = session.believes_held(path, token, process.now_ms())
         self._books.beliefs.ends(path, token)
         if session.session_id != session_id:
             self._rest()
@@ -280,6 +280,6 @@ class Worker:
         self._rest()
 
 
-def _believes(process: ClientProcess, life: int, session: ClientSession, token: FencingToken) -> bool:
+def _believes(process: ClientProcess, life: int, session: ClientSession, path: str, token: FencingToken) -> bool:
     alive = process.up and process.life == life
-    return alive and session.believes_held(token, process.now_ms())
+    return alive and session.believes_held(path, token, process.now_ms())

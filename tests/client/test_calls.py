@@ -235,7 +235,7 @@ def test_grant_that_crosses_the_cancel_is_not_believed(script: Script) -> None:
     script.session.cancel(call, script.now_ms)
     (cancel,) = script.take()
     script.answer(acquire, Granted(TOKEN))
-    assert not script.session.believes_held(TOKEN, script.now_ms)
+    assert not script.session.believes_held("/lock", TOKEN, script.now_ms)
     script.answer(cancel, Done())
     assert script.outcomes[call] == NotGranted("cancelled")
 

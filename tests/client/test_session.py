@@ -155,15 +155,28 @@ def test_holding_is_believed_up_to_the_deadline_and_not_at_it() -> None:
     script = holding(Script())
     deadline_ms = script.session.lease_deadline_ms
     assert deadline_ms is not None
-    assert script.session.believes_held(TOKEN, deadline_ms - 1)
-    assert not script.session.believes_held(TOKEN, deadline_ms)
+    assert script.session.believes_held("/lock", TOKEN, deadline_ms - 1)
+    assert not script.session.believes_held("/lock", TOKEN, deadline_ms)
 
 
 def test_released_token_is_not_believed_from_the_moment_of_the_call() -> None:
     """Another may have it before the answer comes."""
     script = holding(Script())
     script.release(TOKEN)
-    assert not script.session.believes_held(TOKEN, script.now_ms)
+    assert not script.session.believes_held("/lock", TOKEN, script.now_ms)
+
+
+def test_two_locks_granted_by_one_entry_are_held_apart() -> None:
+    """A session that ends frees all it held in one entry; whoever waited for two of them has both under that entry's index."""
+    script = Script()
+    script.opened()
+    script.acquire("/a")
+    script.acquire("/b")
+    sent = script.take()
+    script.say(*(Reply(seq_of(each), Granted(TOKEN)) for each in sent))
+    script.release(TOKEN, "/a")
+    assert not script.session.believes_held("/a", TOKEN, script.now_ms)
+    assert script.session.believes_held("/b", TOKEN, script.now_ms)
 
 
 def test_keep_alive_without_answer_makes_the_client_try_another_node() -> None:
@@ -206,7 +219,7 @@ def test_lost_connection_suspends_and_an_answered_keep_alive_reconnects() -> Non
     script = holding(Script())
     script.cut()
     assert script.states[-1:] == [SessionState.SUSPENDED]
-    assert script.session.believes_held(TOKEN, script.now_ms)
+    assert script.session.believes_held("/lock", TOKEN, script.now_ms)
     (keep_alive,) = script.connect()
     assert keep_alive == KeepAlive(1, SessionId(100), 1)
     assert script.states[-1:] == [SessionState.SUSPENDED], "the node's word is not yet the quorum's"
@@ -310,14 +323,14 @@ def test_session_is_lost_at_its_deadline_without_asking_anyone() -> None:
     assert script.states[-1:] == [SessionState.SUSPENDED]
     script.sleep(1)
     assert script.states[-1:] == [SessionState.LOST]
-    assert not script.session.believes_held(TOKEN, script.now_ms)
+    assert not script.session.believes_held("/lock", TOKEN, script.now_ms)
     assert script.session.session_id is None
 
 
 def test_late_tick_does_not_prolong_what_is_believed() -> None:
     """A stalled loop costs liveness, never safety: belief looks at the clock itself."""
     script = holding(Script())
-    assert not script.session.believes_held(TOKEN, script.now_ms + TTL_MS)
+    assert not script.session.believes_held("/lock", TOKEN, script.now_ms + TTL_MS)
 
 
 def test_grant_that_arrives_after_the_deadline_is_dropped() -> None:
@@ -329,7 +342,7 @@ def test_grant_that_arrives_after_the_deadline_is_dropped() -> None:
     script.now_ms += TTL_MS
     script.say(Reply(seq_of(sent), Granted(TOKEN)))
     assert isinstance(script.outcomes[call], OutcomeUnknown)
-    assert script.session.held() == {}
+    assert script.session.held() == frozenset()
     assert script.session.state is SessionState.LOST
 
 
@@ -373,7 +386,7 @@ def test_cluster_that_says_expired_ends_the_session_at_once() -> None:
     (keep_alive,) = script.sleep(TTL_MS // 3)
     script.say(Reply(seq_of(keep_alive), Failed("SessionExpired", "gone", {})))
     assert script.states[-1:] == [SessionState.LOST]
-    assert not script.session.believes_held(TOKEN, script.now_ms)
+    assert not script.session.believes_held("/lock", TOKEN, script.now_ms)
     assert script.take() == [], "there is nothing left to close"
 
 
@@ -428,7 +441,7 @@ def test_close_sends_close_session_and_finishes_with_its_answer() -> None:
     script.session.close(script.now_ms)
     (close,) = script.take()
     assert command_of(close) == CloseSession(SessionId(100))
-    assert not script.session.believes_held(TOKEN, script.now_ms)
+    assert not script.session.believes_held("/lock", TOKEN, script.now_ms)
     assert not script.finished
     script.answer(close, Done())
     assert script.finished
@@ -531,8 +544,8 @@ def test_attached_client_sends_no_keep_alives_and_believes_its_keeper() -> None:
     deadline_ms = script.now_ms + 10_000
     script.session.lease_renewed(deadline_ms, script.now_ms)
     assert script.sleep(9_000) == []
-    assert script.session.believes_held(TOKEN, deadline_ms - 1)
-    assert not script.session.believes_held(TOKEN, deadline_ms)
+    assert script.session.believes_held("/lock", TOKEN, deadline_ms - 1)
+    assert not script.session.believes_held("/lock", TOKEN, deadline_ms)
 
 
 def test_attached_client_ends_with_its_session() -> None:
