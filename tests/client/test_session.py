@@ -172,8 +172,8 @@ def test_two_locks_granted_by_one_entry_are_held_apart() -> None:
     script.opened()
     script.acquire("/a")
     script.acquire("/b")
-    sent = script.take()
-    script.say(*(Reply(seq_of(each), Granted(TOKEN)) for each in sent))
+    for sent in script.take():
+        script.say(Reply(seq_of(sent), Granted(TOKEN)))
     script.release(TOKEN, "/a")
     assert not script.session.believes_held("/a", TOKEN, script.now_ms)
     assert script.session.believes_held("/b", TOKEN, script.now_ms)
