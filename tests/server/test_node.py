@@ -160,6 +160,21 @@ async def test_a_bug_that_shows_in_a_connection_stops_the_node_too(
         await node.wait_stopped()
 
 
+@pytest.mark.parametrize("event", ["tick", "persisted"])
+async def test_a_bug_that_shows_in_a_timer_or_after_a_write_stops_the_node_too(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch, event: str
+) -> None:
+    """The event loop calls these itself; it would note the error and go on."""
+
+    def broken(*arguments: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(f"coord_core.replica.Replica.{event}", broken)
+    node = await nodes.start("n1", init=True)
+    with pytest.raises(ZeroDivisionError):
+        await node.wait_stopped()
+
+
 async def test_a_stalled_disk_holds_up_no_heartbeat(nodes: Nodes) -> None:
     """A write that takes longer than an election timeout deposes nobody: the loop does not wait for it."""
     gate = threading.Event()
