@@ -199,7 +199,7 @@ def on_lower_term(state: State, message: Message) -> None:
 
 def check_quorum(state: State) -> None:
     """Once an election timeout: step down where no quorum answered since the last time (dissertation, 6.2)."""
-    heard = [peer for peer, progress in state.progress.items() if progress.recent_active and not progress.is_learner]
+    heard = [peer for peer, progress in state.progress.items() if progress.recent_active]
     if state.node_id in state.progress:
         heard.append(state.node_id)
     if not active(state.configuration.voters, state.configuration.outgoing, heard):

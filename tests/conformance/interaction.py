@@ -192,9 +192,11 @@ class Interaction:
     def _do_compact(self, directive: Directive) -> None:
         index = LogIndex(int(directive.words[1]))
         server = self._first(directive)
+        term = server.node._state.log.term(index)
         server.node.compact(index)
         del server.disk.entries[: index - server.disk.snapshot.index]
-        server.disk.snapshot = server.node._state.log.snapshot
+        # Where the stored log begins; the snapshot that a follower would get is of the newest state.
+        server.disk.snapshot = SnapshotMetadata(index, term or Term(0), server.node.configuration)
 
     # -- commands: what a node is told
 

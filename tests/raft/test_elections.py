@@ -120,6 +120,16 @@ def test_same_vote_counts_once():
     assert cluster[1].role is Role.CANDIDATE
 
 
+def test_voter_that_contradicts_itself_is_taken_at_its_first_word():
+    """5.2: one vote a term; a grant behind a refusal is a forgery or a bug."""
+    cluster = Cluster(3, **PLAIN)
+    cluster[1].campaign()
+    cluster.pump(1)
+    cluster[1].step(vote(2, 1, 1, granted=False))
+    cluster[1].step(vote(2, 1, 1))
+    assert cluster[1].role is Role.CANDIDATE
+
+
 def test_vote_of_a_node_outside_the_configuration_does_not_count():
     """5.2: the majority is one of the cluster's servers."""
     cluster = Cluster(3, learners=[4], **PLAIN)

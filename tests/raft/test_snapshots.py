@@ -148,6 +148,18 @@ def test_old_snapshot_is_ignored_and_answered_with_the_commit_index():
     assert cluster.logs()[3] == before
 
 
+def test_snapshot_of_what_is_compacted_here_is_ignored():
+    """The place where it ends is not in this log any more; that does not make it news."""
+    cluster = Cluster(3)
+    cluster.elect(1)
+    cluster.propose(1, b"a", b"b", b"c")
+    cluster.settle()
+    cluster[3].compact(LogIndex(4))
+    cluster[3].step(install(3, 1, 2, 1))
+    assert [m.index for m in replies(cluster, 3)] == [5]
+    assert cluster[3].first_index == 5
+
+
 def test_snapshot_that_the_log_matches_only_commits():
     """Figure 13: an entry of the snapshot's index and term is here, so "retain log entries following it\""""
     cluster = Cluster(3)
