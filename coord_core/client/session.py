@@ -390,7 +390,7 @@ class ClientSession:
 
     def _dial(self, address: str) -> None:
         self._link, self._address = _Link.DIALING, address
-        self._link_until_ms = self._now_ms + self.config.connect_timeout_ms
+        self._link_until_ms = self._now_ms + self.config.dial_ms_max
         self._effects.connect_to = address
 
     def _welcomed(self, welcome: Welcome) -> None:
@@ -689,7 +689,8 @@ class ClientSession:
 
     def _bury(self, command: Command) -> None:
         request = Request(self._calls.new_id(), Kind.BURY, command)
-        self._burials.append((request, self._now_ms + self.config.ttl_ms))
+        # By then it has expired, even if a new leader gave every session a full TTL in between.
+        self._burials.append((request, self._now_ms + 2 * self.ttl_ms + 10_000))
 
     def _buried(self, request: Request) -> None:
         self._burials = [burial for burial in self._burials if burial[0] is not request]
