@@ -54,8 +54,8 @@ async def _serve(config: ServerConfig) -> None:
 def _share_interpreter_readily() -> None:
     """Let the storage thread have the interpreter soon when it comes back from the disk.
 
-    It needs it for microseconds.  By default the loop may keep it for 5 ms, forty times as long as the write took.  In three pairs of
-    runs on a busy machine that cost a leader with 64 sessions 13, 32 and 49 % of its lock pairs.
+    It needs it for microseconds.  By default the loop may keep it for 5 ms, forty times as long as the write took.  In three pairs
+    of runs on a busy machine that cost a leader with 64 sessions 13, 32 and 49 % of its lock pairs.
     """
     sys.setswitchinterval(0.0005)
 
