@@ -101,6 +101,13 @@ class Replica:
         self._known_role: tuple[Role, Term, NodeId] = self._role()
         self._ticks = 0
         self._more_to_apply = False
+        if self._need_not_wait():
+            self._raft.campaign()
+
+    def _need_not_wait(self) -> bool:
+        """Whether nobody else can lead now: a lone voter, or the first founder of a cluster that has no entry yet."""
+        voters = self._raft.configuration.voters
+        return voters[:1] == (self._raft.node_id,) and (len(voters) == 1 or self._raft.last_index == self._applied)
 
     # --- events -------------------------------------------------------------------------------------------------------------------
 
