@@ -17,7 +17,7 @@ from coord_core.errors import StorageFailed
 from coord_core.protocol.messages import Ask, KeepAlive, ServerMessage, Submit
 from coord_core.raft import Persist
 from coord_core.raft.messages import Message
-from coord_core.replica import Fact, LeaderReady, Replica, ReplicaStatus, RoleChanged, SessionsEnded, Stalled
+from coord_core.replica import Effects, Fact, LeaderReady, Replica, ReplicaStatus, RoleChanged, SessionsEnded, Stalled
 from coord_core.server.writer import StorageThread
 from coord_core.storage.api import Batch
 from coord_core.types import NodeId
@@ -110,21 +110,27 @@ class NodeLoop:
         if self._stopped:
             return
         try:
-            effects = self._replica.turn(now_ms())
-            if effects.send:
-                self._outlets.send(effects.send)
-            if effects.replies:
-                self._outlets.deliver(effects.replies)
-            if effects.persist is not None:
-                self._write(effects.persist)
-            for fact in effects.facts:
-                self._note(fact)
+            self._carry_out(self._replica.turn(now_ms()))
+            if self._replica.must_apply:
+                # The disk and the other nodes are at work: apply before anything else is looked at.
+                self._carry_out(self._replica.turn(now_ms()))
             if self._replica.has_work():
                 self._wake()
         except BaseException as error:
             self.fail(error)
             if not isinstance(error, Exception):
                 raise
+
+    def _carry_out(self, effects: Effects) -> None:
+        """What others wait for goes first: the disk, the nodes, then the clients."""
+        if effects.persist is not None:
+            self._write(effects.persist)
+        if effects.send:
+            self._outlets.send(effects.send)
+        if effects.replies:
+            self._outlets.deliver(effects.replies)
+        for fact in effects.facts:
+            self._note(fact)
 
     def _write(self, persist: Persist) -> None:
         if persist.snapshot is not None:
