@@ -295,6 +295,26 @@ def test_busy_acquire_that_is_cancelled_is_not_sent_again(script: Script) -> Non
     assert kinds_of(script.sleep(400)) == ["Cancel"]
 
 
+def test_cancel_goes_at_once_although_the_cluster_is_busy_and_the_window_full(script: Script) -> None:
+    """It makes room."""
+    calls = [script.acquire() for _ in range(WINDOW_REQUESTS_MAX)]
+    sent = script.take()
+    script.answer(sent[-1], BUSY)
+    script.session.cancel(calls[0], script.now_ms)
+    assert kinds_of(script.take()) == ["Cancel"]
+
+
+def test_own_answer_of_a_withdrawn_call_does_not_let_the_next_of_its_order_go(script: Script) -> None:
+    """Only the cancel's answer is final."""
+    call = script.set(b"1", order="handle")
+    script.set(b"2", order="handle")
+    (first,) = script.take()
+    script.session.cancel(call, script.now_ms)
+    (cancel,) = script.take()
+    assert script.answer(first, ValueWritten(1)) == []
+    assert kinds_of(script.answer(cancel, Done())) == ["ValueSet"]
+
+
 # --- timeouts --------------------------------------------------------------------------------------------------------------------
 
 

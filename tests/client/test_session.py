@@ -121,6 +121,8 @@ def test_refused_opening_fails_the_calls_that_wait_for_it() -> None:
     script.answer(open_, Failed("InvalidRequest", "ttl_ms is too small", {}))
     assert script.outcomes[call].code == "InvalidRequest"
     assert script.session.refusal is not None
+    script.acquire()
+    assert kinds_of(script.take()) == ["OpenSession"], "the next call tries again"
 
 
 # --- the lease -------------------------------------------------------------------------------------------------------------------
@@ -370,6 +372,17 @@ def test_numbers_start_again_in_a_new_session() -> None:
     sent = script.connect()
     (call,) = calls_of(script.answer(sent[-1], session_opened(300)))
     assert (call.session, call.request, call.low_water) == (300, 1, 0)
+
+
+def test_grant_of_a_lost_session_is_not_believed_in_the_next_one() -> None:
+    """The new lease covers only what was granted under it."""
+    script = holding(Script())
+    script.sleep(TTL_MS)
+    script.acquire("/other")
+    sent = script.connect()
+    script.answer(sent[-1], session_opened(300))
+    assert script.session.lease_deadline_ms is not None
+    assert not script.session.believes_held("/lock", TOKEN, script.now_ms)
 
 
 def test_old_session_is_closed_even_if_nobody_asks_for_a_new_one() -> None:
