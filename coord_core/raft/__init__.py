@@ -71,10 +71,11 @@ turned into an empty entry; messages that cannot be true are dropped where etcd/
 from coord_core.raft.config import RaftConfig
 from coord_core.raft.invariants import InvariantViolation
 from coord_core.raft.membership import MembershipChange, MembershipStep, StepKind, Transition
-from coord_core.raft.node import PeerProgress, RaftNode, Ready
+from coord_core.raft.node import RaftNode
 from coord_core.raft.outbox import Persist, PersistAck
 from coord_core.raft.progress import Sending
 from coord_core.raft.reads import ReadState
+from coord_core.raft.ready import PeerProgress, Ready
 from coord_core.raft.refusals import (
     MembershipRefused,
     NotLeaderError,

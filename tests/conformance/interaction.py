@@ -28,7 +28,8 @@ from coord_core.raft.messages import (
     SnapshotMetadata,
     VoteReply,
 )
-from coord_core.raft.node import RaftNode, Ready
+from coord_core.raft.node import RaftNode
+from coord_core.raft.ready import Ready
 from coord_core.raft.refusals import MembershipRefused, Refused, TransferRefused
 from coord_core.raft.state import Role
 from coord_core.types import LogIndex, NodeId, Term

@@ -14,9 +14,10 @@ from typing import Any
 from coord_core.raft.config import RaftConfig
 from coord_core.raft.membership import MembershipChange, MembershipStep, StepKind, Transition
 from coord_core.raft.messages import Configuration, Entry, EntryKind, HardState, Message, SnapshotMetadata
-from coord_core.raft.node import RaftNode, Ready
+from coord_core.raft.node import RaftNode
 from coord_core.raft.outbox import Persist
 from coord_core.raft.reads import ReadState
+from coord_core.raft.ready import Ready
 from coord_core.raft.state import Role
 from coord_core.types import LogIndex, NodeId, Term
 
