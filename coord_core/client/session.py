@@ -337,6 +337,7 @@ class ClientSession:
         if self.state is SessionState.CLOSED and not self._wants_link():
             effects.disconnect = effects.disconnect or self._link in (_Link.DIALING, _Link.GREETING, _Link.READY)
             effects.connect_to = None
+            effects.send.clear()
             self._link = _Link.IDLE
             effects.finished = True
         return effects

@@ -469,6 +469,23 @@ def test_close_before_the_first_use_finishes_at_once() -> None:
     assert script.at == ""
 
 
+def test_closed_client_that_gives_up_on_its_last_words_sends_nothing_after_hanging_up() -> None:
+    """The connection stood just when closing was not worth trying any longer: found by the simulator, with a stopped process."""
+    script = Script()
+    script.opened()
+    script.cut()
+    script.session.close(script.now_ms)
+    given_up_ms = max(until_ms for _, until_ms in script.session._burials)
+    script.sleep(given_up_ms - script.now_ms - 1_500)
+    while not script.at:
+        script.sleep(1)
+    script.now_ms = given_up_ms
+    script.session.connected(script.at, script.now_ms)
+    script.session.tick(script.now_ms)
+    effects = script.session.take()
+    assert (effects.disconnect, effects.send, effects.finished) == (True, [], True)
+
+
 def test_close_while_the_session_is_being_opened_closes_what_comes_of_it() -> None:
     """Else it would live, and hold nothing, until its TTL."""
     script = Script()
