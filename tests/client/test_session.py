@@ -242,6 +242,31 @@ def test_redirect_is_followed_to_the_leader_that_it_names() -> None:
     assert call not in script.outcomes
 
 
+def test_refusal_of_a_node_that_does_not_lead_is_a_redirect_too() -> None:
+    """Whichever way it says so."""
+    script = Script()
+    script.opened()
+    script.set()
+    (sent,) = script.take()
+    script.answer(sent, Failed("NotLeader", "another leads", {"leader": B}))
+    assert script.at == B
+
+
+def test_lost_leader_is_left_with_a_little_jitter() -> None:
+    """All its clients lose it in the same moment."""
+    delays = set()
+    for seed in range(20):
+        script = Script(seeds=(A, B, C), seed=seed)
+        script.opened()
+        script.kept_alive(script.sleep(TTL_MS // 3)[0])
+        cut_ms = script.now_ms
+        script.cut()
+        script.dial()
+        delays.add(script.now_ms - cut_ms)
+    assert len(delays) > 5
+    assert max(delays) <= 25
+
+
 def test_welcome_of_a_follower_is_followed_before_anything_is_sent() -> None:
     """It names the leader already; a request would only be redirected."""
     script = Script()
