@@ -199,7 +199,9 @@ def _tls(url: ClientUrl) -> ssl.SSLContext | None:
         if url.cert:
             context.load_cert_chain(url.cert, url.key)
     except OSError as error:  # ssl.SSLError is one
-        raise InvalidConfig(f"the TLS files of the URL cannot be used: {error.strerror or error}", faults=[str(error)]) from error
+        files = ", ".join(file for file in (url.ca, url.cert, url.key) if file) or "the system's"
+        fault = f"the TLS files ({files}) cannot be used: {error.strerror or error}"
+        raise InvalidConfig(fault, faults=[fault]) from error
     return context
 
 
