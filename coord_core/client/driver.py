@@ -96,8 +96,8 @@ class Driver:
         call = self.session.call(operation, clock_ms(), order=order)
         return call, self._future(call)
 
-    def ask(self, query: Query, order: Hashable | None = None) -> "asyncio.Future[Any]":
-        return self._future(self.session.ask(query, clock_ms(), order=order))
+    def ask(self, query: Query, order: Hashable | None = None, *, timeout_ms: int | None = None) -> "asyncio.Future[Any]":
+        return self._future(self.session.ask(query, clock_ms(), order=order, timeout_ms=timeout_ms))
 
     def command(self, command: Command) -> "asyncio.Future[Any]":
         return self._future(self.session.command(command, clock_ms()))
