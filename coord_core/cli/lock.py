@@ -95,9 +95,11 @@ class Job:
 
 
 async def _run(job: Job, child: Child, guard: Guard) -> int:
+    from coord_core.cli.logs import log_as_command
     from coord_core.cli.target import target_of
     from coord_core.client.aio import AsyncClient
 
+    log_as_command(job.settings)
     target = target_of(job.settings, ttl=job.ttl)
     async with AsyncClient(target.url) as client:
         handle = client.lock(job.path, label=os.path.basename(child.words[0]))

@@ -91,10 +91,10 @@ def server(settings: Settings, /, config_file: Path | None, **flags: object) -> 
     from coord_core.config import load_config
 
     config = load_config(config_file, environ=os.environ, flags=_with_global_token(settings, flags_by_key(flags)))
-    from coord_core.cli.logs import log_to_stderr
+    from coord_core.cli.logs import log_as_node
     from coord_core.server.node import serve
 
-    log_to_stderr(settings)
+    log_as_node(settings)
     serve(config)
 
 

@@ -152,13 +152,13 @@ class AsyncClient:
     def full_path(self, path: str) -> str:
         return paths.full_path(self._url.namespace, path)
 
-    def believes_held(self, token: FencingToken) -> bool:
+    def believes_held(self, path: str, token: FencingToken) -> bool:
         forks.check(self._born)
         driver = self._driver
         if driver is None:
             return False
         driver.refresh_lease()
-        return driver.session.believes_held(token, clock_ms())
+        return driver.session.believes_held(self.full_path(path), token, clock_ms())
 
     async def lock_state(self, path: str, waiters_max: int) -> LockState:
         state: LockState = await self.driver().ask(LockInfo(self.full_path(path), waiters_max))

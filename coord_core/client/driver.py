@@ -5,6 +5,7 @@ The rule: nothing is decided here.  A call costs a future and, shared by all cal
 
 import asyncio
 import logging
+import os
 import random
 import ssl
 from collections.abc import Callable, Hashable
@@ -77,6 +78,8 @@ class Driver:
         self._pending: _Connection | None = None
         self._dialing: asyncio.Task[None] | None = None
         self._futures: dict[CallId, asyncio.Future[Any]] = {}
+        # Grants whose caller was cancelled in the same turn of the loop.
+        self._unclaimed: dict[CallId, Granted] = {}
         self._flush_is_due = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ms = 0
@@ -103,12 +106,13 @@ class Driver:
 
     def withdraw(self, call: CallId, future: "asyncio.Future[Any]", path: str) -> None:
         """The caller of an acquire has gone: leave the queue, or give back what was granted already."""
+        grant = self._unclaimed.pop(call, None)
         if self._futures.pop(call, None) is not None:
             self.session.cancel(call, clock_ms())
-        elif future.done() and not future.cancelled() and future.exception() is None:
-            result = future.result()
-            if isinstance(result, Granted):
-                self.session.call(LockRelease(path, result.token), clock_ms())
+        elif grant is None and not future.cancelled() and future.exception() is None:
+            grant = future.result()
+        if isinstance(grant, Granted):
+            self.session.call(LockRelease(path, grant.token), clock_ms())
         self._flush_soon()
 
     def _future(self, call: CallId) -> "asyncio.Future[Any]":
@@ -146,9 +150,13 @@ class Driver:
 
     def _resolve(self, call: CallId, outcome: Outcome) -> None:
         future = self._futures.pop(call, None)
-        if future is None or future.done():
+        if future is None:
             return
-        if isinstance(outcome, CoordError):
+        if future.done():
+            # Its task was cancelled and has not run since; when it does, `withdraw` gives the grant back.
+            if isinstance(outcome, Granted):
+                self._unclaimed[call] = outcome
+        elif isinstance(outcome, CoordError):
             future.set_exception(outcome)
         else:
             future.set_result(outcome)
@@ -265,5 +273,6 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, ssl.SSLError):
         return f"TLS: {error.reason or error}"
     if isinstance(error, OSError) and error.strerror:
-        return error.strerror
+        # Of asyncio's own text only the number is for people; name lookups have numbers of their own, below zero.
+        return os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
     return str(error) or type(error).__name__

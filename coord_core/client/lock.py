@@ -41,7 +41,7 @@ class AsyncGrant:
 
         Costs no message.  A holder that was stopped between this call and its next step may be wrong by then: use the token.
         """
-        return self._client.believes_held(self.token)
+        return self._client.believes_held(self.path, self.token)
 
     async def check(self) -> None:
         """Ask the cluster whether the lock is held under this grant, linearizably.

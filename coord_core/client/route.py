@@ -1,7 +1,8 @@
 """Which node to try next, and how long to wait before.
 
 The rule: a node that names the leader is followed at once; without a name, every known address is tried once and then the delays
-grow, each drawn from zero to a bound (full jitter), so that ten thousand clients of a fallen leader do not arrive together.
+grow.  Each delay is drawn from zero to its bound (full jitter), so that ten thousand clients of a fallen leader do not arrive
+together.
 Pure: the random source and the time are handed in.
 """
 
@@ -18,7 +19,7 @@ _GROWTH = 1.6
 class Route:
     """The known addresses and the attempts since a leader last answered."""
 
-    __slots__ = ("_attempts", "_config", "_failed_ms", "_next", "_rng", "addresses", "refusals")
+    __slots__ = ("_attempts", "_config", "_failed_ms", "_had_leader", "_next", "_rng", "addresses", "refusals")
 
     def __init__(self, config: SessionConfig, rng: random.Random) -> None:
         self._config = config
@@ -27,6 +28,8 @@ class Route:
         self.addresses: list[str] = list(dict.fromkeys(config.seeds))
         # Clients start at different seeds, so that a fresh cluster's first node is not everybody's.
         self._next = rng.randrange(len(self.addresses)) if self.addresses else 0
+        # Whoever loses a leader shares that fate with others: a new client is alone.
+        self._had_leader = False
         self._attempts = 0
         self._failed_ms: dict[str, int] = {}
         #: Addresses that refused us for good since a leader last answered.
@@ -42,6 +45,7 @@ class Route:
 
     def arrived(self) -> None:
         """A leader answered: attempts count from nothing again."""
+        self._had_leader = True
         self._attempts = 0
         self._failed_ms.clear()
         self.refusals.clear()
@@ -57,20 +61,21 @@ class Route:
 
     def follow(self, leader: str) -> tuple[str, int]:
         """Return the hinted address and the delay before it: none, unless hints have led in circles."""
-        return leader, self._delay_ms()
+        return leader, self._delay_ms(0)
 
     def advance(self) -> tuple[str, int]:
         """Return the next address in turn and the delay before it."""
         address = self.addresses[self._next % len(self.addresses)]
         self._next = (self._next + 1) % len(self.addresses)
-        return address, self._delay_ms()
+        return address, self._delay_ms(self._config.backoff_ms_min if self._had_leader else 0)
 
     def backoff_ms(self, attempts: int) -> int:
         """Draw a delay whose bound grows with the attempts."""
         bound = min(self._config.backoff_ms_max, self._config.backoff_ms_min * _GROWTH ** min(attempts, 30))
         return int(self._rng.uniform(0, bound))
 
-    def _delay_ms(self) -> int:
+    def _delay_ms(self, bound_ms: int) -> int:
+        """Draw the delay before an attempt; `bound_ms`: of those in the first round."""
         round_over = self._attempts - len(self.addresses)
         self._attempts += 1
-        return self.backoff_ms(round_over) if round_over >= 0 else 0
+        return self.backoff_ms(round_over) if round_over >= 0 else int(self._rng.uniform(0, bound_ms))

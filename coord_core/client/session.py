@@ -29,19 +29,18 @@ Duties of the driver (`aio` is one, the simulator's client another):
    `tick` at the old one.
 9. After `close`, go on until `ClientEffects.finished`, or for as long as is worth waiting; then drop the connection.
 
-What waits to be sent or answered is kept in `calls`, addresses and delays in `route`.  Pure: no clock, no randomness of its own.
+What waits to be sent or answered is kept in `calls`, the way to a leader in `link`.  Pure: no clock, no randomness of its own.
 """
 
 import random
 from collections.abc import Hashable
-from dataclasses import dataclass, field
-from enum import Enum
 
 import msgspec
 
 from coord_core.client.calls import Calls, Outcome
+from coord_core.client.effects import ClientEffects, SessionState, StateChange
+from coord_core.client.link import Link, Phase
 from coord_core.client.requests import CallId, Kind, Request
-from coord_core.client.route import Route
 from coord_core.client.settings import SessionConfig
 from coord_core.errors import AttachmentClosed, CoordError, LostError, SessionClosed, SessionExpired, error_from_wire
 from coord_core.protocol.commands import Call, CloseAttachment, CloseSession, Command, OpenAttachment, OpenSession
@@ -51,7 +50,6 @@ from coord_core.protocol.messages import (
     PROTOCOL_VERSION_MIN,
     Ask,
     ClientMessage,
-    Hello,
     KeepAlive,
     KeptAlive,
     Redirect,
@@ -71,57 +69,6 @@ from coord_core.wire.codec import encode_command
 
 __all__ = ["CallId", "ClientEffects", "ClientSession", "Outcome", "SessionConfig", "SessionState", "StateChange"]
 
-
-class SessionState(Enum):
-    #: No session yet: none was needed, or it is being opened.
-    CONNECTING = "connecting"
-    CONNECTED = "connected"
-    #: No leader answers at the moment; the lease still runs.
-    SUSPENDED = "suspended"
-    #: The lease is over: nothing is held.
-    LOST = "lost"
-    CLOSED = "closed"
-
-
-@dataclass(frozen=True, slots=True)
-class StateChange:
-    state: SessionState
-    #: The session it is about; None before the first was opened.
-    session_id: SessionId | None
-
-
-@dataclass(slots=True)
-class ClientEffects:
-    """What the driver carries out, in this order."""
-
-    #: Close the present connection, or give up the present attempt.
-    disconnect: bool = False
-    #: Open a connection to this host:port.
-    connect_to: str | None = None
-    #: Send on the present connection.
-    send: list[ClientMessage] = field(default_factory=list)
-    #: Tell the callers.
-    resolved: list[tuple[CallId, Outcome]] = field(default_factory=list)
-    #: Tell the listeners.
-    states: list[StateChange] = field(default_factory=list)
-    #: After `close`: there is nothing more to do.
-    finished: bool = False
-
-
-class _Link(Enum):
-    IDLE = 1
-    #: Waiting for `_link_until_ms` before connecting.
-    RESTING = 2
-    #: Connecting, until `_link_until_ms` at most.
-    DIALING = 3
-    #: Hello was sent; until `_link_until_ms` at most.
-    GREETING = 4
-    #: The node at the other end says that it leads.
-    READY = 5
-
-
-#: Refusals of a whole connection that another try at the same node will not change.
-_REFUSED_FOR_GOOD = frozenset({"AuthenticationFailed", "WrongCluster", "UnsupportedVersion", "ProtocolError"})
 _BUSY = frozenset({"Busy", "Unavailable"})
 _LOST = frozenset({"SessionExpired", "SessionClosed", "AttachmentClosed"})
 
@@ -137,20 +84,16 @@ class ClientSession:
         #: None until opened, and again after it was lost.
         self.session_id: SessionId | None = None
         self.attachment_id: AttachmentId | None = None
-        #: As the last Welcome told; empty before.
-        self.members: tuple[Member, ...] = ()
-        self.cluster_id = config.cluster_id
         #: Every node refused us for good, or the cluster would not open the session: why.  None while there is hope.
         self.refusal: CoordError | None = None
         #: Nothing may be believed held from this moment on.  None: no lease.
         self.lease_deadline_ms: int | None = None
 
-        self._rng = rng
-        self._route = Route(config, rng)
+        self._link = Link(config, rng)
         self._calls = Calls(config)
         self._effects = ClientEffects()
-        # Tokens granted in the present session and not given back, and their paths.
-        self._held: dict[FencingToken, str] = {}
+        # What was granted in the present session and not given back.  With the path: one entry may grant several locks.
+        self._held: set[tuple[str, FencingToken]] = set()
         # Why an attached client, or a closed one, takes no more calls.
         self._over: LostError | None = None
 
@@ -163,9 +106,7 @@ class ClientSession:
         # Sessions and attachments to close, and until when that is worth trying.
         self._burials: list[tuple[Request, int]] = []
 
-        self._link = _Link.IDLE
-        self._link_until_ms = 0
-        self._address = ""
+        # Of the present connection.
         self._seq = 0
         self._in_flight: dict[int, Request] = {}
         # When the first message was sent to which nothing has come back since; None: heard since.
@@ -175,7 +116,7 @@ class ClientSession:
         self._refused_in_a_row = 0
         self._now_ms = now_ms
 
-    # --- what the application asks ---------------------------------------------------------------------------------------------
+    # --- what the application asks -----------------------------------------------------------------------------------------------
 
     def open(self, now_ms: int) -> None:
         """Open the session (or attachment) now, not with the first call."""
@@ -198,7 +139,7 @@ class ClientSession:
         if self.state is SessionState.LOST:
             self._begin(now_ms)
         if type(operation) is LockRelease:
-            self._held.pop(operation.token, None)
+            self._held.discard((operation.path, operation.token))
         calls = self._calls
         call = calls.new_id()
         calls.add(Request(call, Kind.CALL, operation), now_ms, timeout_ms, order)
@@ -240,50 +181,51 @@ class ClientSession:
         if deadline_ms is not None and self.state is not SessionState.LOST:
             self.lease_deadline_ms = deadline_ms
 
-    def believes_held(self, token: FencingToken, now_ms: int) -> bool:
+    def believes_held(self, path: str, token: FencingToken, now_ms: int) -> bool:
         """Tell whether the grant may still be believed in: not given back, and the lease not over."""
-        return token in self._held and self.lease_deadline_ms is not None and now_ms < self.lease_deadline_ms
+        return (path, token) in self._held and self.lease_deadline_ms is not None and now_ms < self.lease_deadline_ms
 
-    def held(self) -> dict[FencingToken, str]:
-        """Return what was granted and not given back: paths by token."""
-        return dict(self._held)
+    def held(self) -> frozenset[tuple[str, FencingToken]]:
+        """Return what was granted and not given back: paths with their tokens."""
+        return frozenset(self._held)
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """The nodes of the cluster, as the last node greeted told; empty before."""
+        return self._link.members
 
     @property
     def trouble(self) -> str:
         """Why the last attempt to reach a leader failed, for people; empty before the first."""
-        return self._calls.trouble
+        return self._link.trouble
 
     @property
     def leader_address(self) -> str | None:
         """Where the connection to a leader stands; None without one."""
-        return self._address if self._link is _Link.READY else None
+        return self._link.address if self._link.phase is Phase.READY else None
 
-    # --- what happens ----------------------------------------------------------------------------------------------------------
+    # --- what happens ------------------------------------------------------------------------------------------------------------
 
     def connected(self, address: str, now_ms: int) -> None:
         """The connection that was asked for stands."""
         self._now_ms = now_ms
-        if self._link is not _Link.DIALING:
-            return
-        self._link = _Link.GREETING
-        self._seq = 0
-        self._effects.send.append(
-            Hello(PROTOCOL_VERSION_MIN, PROTOCOL_VERSION_MAX, "client", self.cluster_id, self.config.token),
-        )
+        if self._link.phase is Phase.DIALING:
+            self._seq = 0
+            self._effects.send.append(self._link.hello())
 
     def connection_failed(self, address: str, now_ms: int, reason: str = "") -> None:
         """The connection that was asked for could not be made."""
         self._now_ms = now_ms
-        if self._link is _Link.DIALING:
-            self._trouble(address, reason or "cannot connect")
+        if self._link.phase is Phase.DIALING:
+            self._link.lost(reason or "cannot connect", now_ms)
             self._try_next()
 
     def disconnected(self, now_ms: int, reason: str = "") -> None:
         """The connection ended by itself."""
         self._now_ms = now_ms
-        if self._link in (_Link.GREETING, _Link.READY):
-            self._trouble(self._address, reason or "the connection was closed")
-            self._lose_link(by_us=False)
+        if self._link.is_open:
+            self._link.lost(reason or "the connection was closed", now_ms)
+            self._link_lost()
             self._try_next()
 
     def received(self, message: ServerMessage, now_ms: int) -> None:
@@ -301,7 +243,7 @@ class ClientSession:
         elif isinstance(message, KeptAlive):
             self._kept_alive(message)
         elif isinstance(message, Redirect):
-            self._follow(message.leader, "the node does not lead")
+            self._follow(message.leader)
         elif isinstance(message, Welcome):
             self._welcomed(message)
         elif isinstance(message, Refused):
@@ -313,32 +255,29 @@ class ClientSession:
         if self.lease_deadline_ms is not None and now_ms >= self.lease_deadline_ms:
             self._lease_over()
         self._calls.expire(now_ms)
-        if self._link in (_Link.DIALING, _Link.GREETING) and now_ms >= self._link_until_ms:
-            self._trouble(self._address, "no answer in time")
-            self._lose_link(by_us=True)
-            self._try_next()
-        elif self._link is _Link.RESTING and now_ms >= self._link_until_ms:
-            self._dial(self._address)
-        elif self._link is _Link.READY:
+        if self._link.phase is Phase.READY:
             self._listen()
+        elif self._link.is_limited and now_ms >= self._link.until_ms:
+            self._link_overdue()
         self._burials = [(request, until) for request, until in self._burials if now_ms < until]
 
-    # --- what to do ------------------------------------------------------------------------------------------------------------
+    # --- what to do --------------------------------------------------------------------------------------------------------------
 
     def take(self) -> ClientEffects:
         """Return what has to be carried out since the last time."""
-        if self._link is _Link.READY:
+        link, effects = self._link, self._effects
+        if link.phase is Phase.READY:
             self._pump()
-        elif self._link is _Link.IDLE and self._wants_link():
+        elif link.phase is Phase.IDLE and self._wants_link():
             self._try_next()
-        effects = self._effects
         self._effects = ClientEffects()
-        effects.resolved, self._calls.resolved = self._calls.resolved, effects.resolved
         if self.state is SessionState.CLOSED and not self._wants_link():
-            effects.disconnect = effects.disconnect or self._link in (_Link.DIALING, _Link.GREETING, _Link.READY)
-            effects.connect_to = None
-            self._link = _Link.IDLE
+            link.leave()
+            effects.send.clear()
             effects.finished = True
+        effects.resolved, self._calls.resolved = self._calls.resolved, effects.resolved
+        effects.disconnect, link.disconnect = link.disconnect, False
+        effects.connect_to, link.connect_to = link.connect_to, None
         return effects
 
     def next_wakeup_ms(self) -> int | None:
@@ -346,10 +285,10 @@ class ClientSession:
         times = [until for _, until in self._burials]
         if self.lease_deadline_ms is not None:
             times.append(self.lease_deadline_ms)
-        if self._link in (_Link.RESTING, _Link.DIALING, _Link.GREETING):
-            times.append(self._link_until_ms)
-        elif self._link is _Link.READY:
+        if self._link.phase is Phase.READY:
             times.extend(self._ready_times())
+        elif self._link.is_limited:
+            times.append(self._link.until_ms)
         deadline_ms = self._calls.next_deadline_ms()
         if deadline_ms is not None:
             times.append(deadline_ms)
@@ -369,7 +308,7 @@ class ClientSession:
             times.append(self._paused_until_ms)
         return times
 
-    # --- the link --------------------------------------------------------------------------------------------------------------
+    # --- the link ----------------------------------------------------------------------------------------------------------------
 
     def _wants_link(self) -> bool:
         if self.state is SessionState.CLOSED:
@@ -377,74 +316,53 @@ class ClientSession:
         return self.session_id is not None or self._wanted or bool(self._burials) or self._calls.wants_link()
 
     def _try_next(self) -> None:
+        self._calls.trouble = self._link.trouble
         if self._wants_link():
-            self._rest(*self._route.advance())
-        else:
-            self._link = _Link.IDLE
+            self._link.try_next(self._now_ms)
 
-    def _rest(self, address: str, delay_ms: int) -> None:
-        if delay_ms <= 0:
-            self._dial(address)
+    def _link_overdue(self) -> None:
+        if self._link.phase is Phase.RESTING:
+            self._link.dial(self._now_ms)
         else:
-            self._link, self._address, self._link_until_ms = _Link.RESTING, address, self._now_ms + delay_ms
+            self._leave("no answer in time")
 
-    def _dial(self, address: str) -> None:
-        self._link, self._address = _Link.DIALING, address
-        self._link_until_ms = self._now_ms + self.config.connect_timeout_ms
-        self._effects.connect_to = address
+    def _leave(self, reason: str) -> None:
+        """Give up this node for another."""
+        self._link.blame(reason, self._now_ms)
+        self._link.leave()
+        self._link_lost()
+        self._try_next()
 
     def _welcomed(self, welcome: Welcome) -> None:
-        if self._link is not _Link.GREETING:
+        if self._link.phase is not Phase.GREETING:
             return
         if not PROTOCOL_VERSION_MIN <= welcome.version <= PROTOCOL_VERSION_MAX:
             self._refused(Refused("UnsupportedVersion", f"the node speaks version {welcome.version}"))
-            return
-        self.cluster_id = welcome.cluster_id
-        self.members = welcome.members
-        self._route.learn(member.client_address for member in welcome.members)
-        own = {member.client_address for member in welcome.members if member.name == welcome.node}
-        if welcome.leader and (welcome.leader == self._address or welcome.leader in own):
-            self._ready()
+        elif not self._link.welcomed(welcome):
+            self._follow(welcome.leader)
         else:
-            self._follow(welcome.leader, "the node knows no leader")
+            self._paused_until_ms = 0
+            if self.session_id is not None:
+                self._send_probe()  # Before anything else: says whether the session still stands.
 
-    def _ready(self) -> None:
-        self._link = _Link.READY
-        self._unheard_since_ms = None
-        self._paused_until_ms = 0
-        if self.session_id is not None:
-            self._send_probe()  # Before anything else: says whether the session still stands.
-
-    def _follow(self, leader: str, otherwise: str) -> None:
+    def _follow(self, leader: str) -> None:
         """This node does not lead: go to the one that it names, or to the next."""
-        if self._link not in (_Link.GREETING, _Link.READY):
-            return
-        left = self._address
-        self._lose_link(by_us=True)
-        if leader != left and self._route.trusts(leader, self._now_ms):
-            self._rest(*self._route.follow(leader))
-        else:
-            self._trouble(left, otherwise, failed=False)
-            self._try_next()
+        if self._link.is_open:
+            self._link_lost()
+            self._link.follow(leader, self._now_ms)
+            self._calls.trouble = self._link.trouble
 
     def _refused(self, refused: Refused) -> None:
-        if self._link not in (_Link.GREETING, _Link.READY):
-            return
-        self._trouble(self._address, f"{refused.code}: {refused.message}")
-        if refused.code in _REFUSED_FOR_GOOD:
-            self._route.refusals.add(self._address)
-            if self._route.exhausted() or len(self._route.refusals) == len(self._route.addresses):
-                self._give_up_opening(error_from_wire(refused.code, refused.message, {"address": self._address}))
-        self._lose_link(by_us=True)
-        self._try_next()
+        if self._link.is_open:
+            if self._link.refused(refused, self._now_ms):
+                self._give_up_opening(error_from_wire(refused.code, refused.message, {"address": self._link.address}))
+            self._link.leave()
+            self._link_lost()
+            self._try_next()
 
-    def _lose_link(self, *, by_us: bool) -> None:
+    def _link_lost(self) -> None:
         """Forget the connection: everything unanswered is to be sent again on the next."""
-        if by_us:
-            self._effects.disconnect = True
-            self._effects.connect_to = None
         self._effects.send.clear()
-        self._link = _Link.IDLE
         self._in_flight.clear()
         self._probe = None
         self._opening = None
@@ -455,26 +373,19 @@ class ClientSession:
         if self.state is SessionState.CONNECTED:
             self._change(SessionState.SUSPENDED)
 
-    def _trouble(self, address: str, reason: str, *, failed: bool = True) -> None:
-        self._calls.trouble = f"{address}: {reason}"
-        if failed:
-            self._route.failed(address, self._now_ms)
-
     def _listen(self) -> None:
         """Ask a silent node for a sign of life, and leave one that gives none."""
         now_ms, config = self._now_ms, self.config
         unheard_ms = 0 if self._unheard_since_ms is None else now_ms - self._unheard_since_ms
         probe_overdue = self._probe is not None and now_ms - self._probe.sent_ms >= self._keep_alive_interval_ms
         if probe_overdue or unheard_ms >= config.silence_ms_max:
-            self._trouble(self._address, "no answer in time")
-            self._lose_link(by_us=True)
-            self._try_next()
+            self._leave("no answer in time")
         elif self._probe is None and self.session_id is not None:
             due = self._keeps_alive() and now_ms >= self._keep_alive_at_ms
             if due or unheard_ms >= config.probe_wait_ms:
                 self._send_probe()
 
-    # --- sending ---------------------------------------------------------------------------------------------------------------
+    # --- sending -----------------------------------------------------------------------------------------------------------------
 
     def _pump(self) -> None:
         """Send whatever may be sent now."""
@@ -543,7 +454,7 @@ class ClientSession:
         self._opening = Request(self._calls.new_id(), Kind.OPEN, command)
         self._submit(self._opening, command)
 
-    # --- answers ---------------------------------------------------------------------------------------------------------------
+    # --- answers -----------------------------------------------------------------------------------------------------------------
 
     def _replied(self, request: Request, result: Result) -> None:
         kind = request.kind
@@ -585,18 +496,18 @@ class ClientSession:
         self._proved_alive()
 
     def _proved_alive(self) -> None:
-        self._route.arrived()
+        self._link.route.arrived()
         if self.state is SessionState.SUSPENDED:
             self._change(SessionState.CONNECTED)
 
     def _granted(self, request: Request, result: Result) -> None:
         if type(result) is Granted and not request.withdrawn and type(request.body) is LockAcquire:
-            self._held[result.token] = request.body.path
+            self._held.add((request.body.path, result.token))
 
     def _failed(self, request: Request, failed: Failed) -> None:
         code = failed.code
         if code == "NotLeader":
-            self._follow(str(failed.details.get("leader", "")), failed.message)
+            self._follow(str(failed.details.get("leader", "")))
         elif code in _BUSY:
             self._pause(request)
         elif request.kind is Kind.BURY:
@@ -613,7 +524,7 @@ class ClientSession:
 
     def _pause(self, request: Request) -> None:
         """The cluster is busy: let it breathe, then send again."""
-        self._paused_until_ms = self._now_ms + 1 + self._route.backoff_ms(self._refused_in_a_row)
+        self._paused_until_ms = self._now_ms + 1 + self._link.route.backoff_ms(self._refused_in_a_row)
         self._refused_in_a_row += 1
         if request.kind is Kind.OPEN:
             self._opening = None
@@ -650,11 +561,11 @@ class ClientSession:
         else:
             return
         self.session_id, self.attachment_id = session, attachment
-        self._wanted = False
-        self._route.arrived()
+        self._wanted, self.refusal = False, None
+        self._link.route.arrived()
         self._change(SessionState.CONNECTED)
 
-    # --- the end of a session --------------------------------------------------------------------------------------------------
+    # --- the end of a session ----------------------------------------------------------------------------------------------------
 
     def _lease_over(self) -> None:
         reason = "the session's lease ran out before the cluster answered a keep-alive"
@@ -689,12 +600,13 @@ class ClientSession:
 
     def _bury(self, command: Command) -> None:
         request = Request(self._calls.new_id(), Kind.BURY, command)
-        self._burials.append((request, self._now_ms + self.config.ttl_ms))
+        # By then it has expired, even if a new leader gave every session a full TTL in between.
+        self._burials.append((request, self._now_ms + 2 * self.ttl_ms + 10_000))
 
     def _buried(self, request: Request) -> None:
         self._burials = [burial for burial in self._burials if burial[0] is not request]
 
-    # --- small things ----------------------------------------------------------------------------------------------------------
+    # --- small things ------------------------------------------------------------------------------------------------------------
 
     def _plain(self, kind: Kind, body: Query | Command, now_ms: int, timeout_ms: int | None, order: Hashable | None) -> CallId:
         if self.state is SessionState.CLOSED:

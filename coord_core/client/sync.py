@@ -116,6 +116,8 @@ class _Engine:
         self._client = client
         self.born = forks.generation()
         self._thread: LoopThread | None = None
+        # Closing the session of a client that nobody refers to any more.
+        self._leaving: LoopThread | None = None
         self._lock = threading.Lock()
         self._closed = False
 
@@ -136,11 +138,13 @@ class _Engine:
             finally:
                 thread.stop()
             thread.join(1.0)
+        elif self._leaving is not None:
+            self._leaving.join(timeout_s)
 
     def abandon(self) -> None:
         """Close in the background; called by the garbage collector, on any thread."""
         if self.born == forks.generation():
-            thread = self._take_thread()
+            thread = self._leaving = self._take_thread()
             if thread is not None:
                 thread.begin(self._close_and_stop(thread))
 

@@ -5,6 +5,7 @@ coroutine is cancelled, and what it had got by then is handed to `undo`.
 """
 
 import asyncio
+import contextlib
 import logging
 import threading
 from collections.abc import Callable, Coroutine
@@ -19,12 +20,13 @@ _T = TypeVar("_T")
 Undo = Callable[[Any], Coroutine[Any, Any, object]]
 
 
-def _new_loop() -> asyncio.AbstractEventLoop:
-    try:
-        import uvloop
-    except ImportError:  # pragma: no cover - not installed on this platform
-        return asyncio.new_event_loop()
-    return uvloop.new_event_loop()
+_new_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
+# Imported here, not by the thread that needs it first: a process forked while another thread imports a module inherits the import's
+# lock, and waits for ever when it imports the same.
+with contextlib.suppress(ImportError):  # not installed on this platform
+    import uvloop
+
+    _new_loop = uvloop.new_event_loop
 
 
 class _Waiter:
@@ -103,8 +105,8 @@ class LoopThread:
     def call(self, coroutine: Coroutine[Any, Any, _T], undo: Undo | None = None, *, finish: bool = False) -> _T:
         """Run the coroutine on the loop and return its result.
 
-        Where the caller is interrupted, the coroutine is cancelled, or with `finish` goes on alone; `undo` gets what it returned too
-        late for its caller.
+        Where the caller is interrupted, the coroutine is cancelled, or with `finish` goes on alone; `undo` gets what it returned
+        too late for its caller.
         """
         if threading.current_thread() is self._thread:
             coroutine.close()

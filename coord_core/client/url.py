@@ -107,11 +107,11 @@ def _address(part: str) -> str:
         if not closed or (after and not after.startswith(":")):
             raise InvalidUrl("an IPv6 address is written [address]:port", part="host")
         return f"[{_ipv6(host)}]:{_port(after[1:]) if after else DEFAULT_PORT}"
+    if part.count(":") > 1:
+        raise InvalidUrl(f"the host {part!r} has several colons: an IPv6 address is written [address]:port", part="host")
     host, colon, port = part.partition(":")
     if not host:
         raise InvalidUrl("a host is empty: hosts are written host:port, with commas between them", part="host")
-    if ":" in port:
-        raise InvalidUrl(f"the host {part!r} has several colons: an IPv6 address is written [address]:port", part="host")
     if not _HOST.fullmatch(host):
         raise InvalidUrl(f"{host!r} is not the name of a host", part="host")
     return f"{host}:{_port(port) if colon else DEFAULT_PORT}"

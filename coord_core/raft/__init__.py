@@ -52,6 +52,10 @@ here every message of an older leader or pre-candidate is answered with the newe
 *The lease answers nothing* (with etcd/raft): within it a vote request is dropped, not rejected, so that a rejection by many
 cannot end a campaign that the rest would carry.
 
+*A refused vote tells what is committed* (with TiKV's raft-rs).  A leader that removed itself can be the only one to know that,
+and have the longer log; it refuses whoever should follow, who counts by the old configuration.  Told of the commit index, that
+one applies the change and needs the vote no more.  A node that was removed should run until a new leader has shown itself.
+
 *`leader_lost`* has no counterpart there: a closed connection is better news than silence, and costs a tenth of the time.  It
 gives up the node's own lease only, so the leader stays as long as a quorum hears it.
 
@@ -67,18 +71,19 @@ turned into an empty entry; messages that cannot be true are dropped where etcd/
 from coord_core.raft.config import RaftConfig
 from coord_core.raft.invariants import InvariantViolation
 from coord_core.raft.membership import MembershipChange, MembershipStep, StepKind, Transition
-from coord_core.raft.node import PeerProgress, RaftNode, Ready
+from coord_core.raft.node import RaftNode
 from coord_core.raft.outbox import Persist, PersistAck
 from coord_core.raft.progress import Sending
 from coord_core.raft.reads import ReadState
+from coord_core.raft.ready import PeerProgress, Ready
 from coord_core.raft.refusals import (
     MembershipRefused,
     NotLeaderError,
     ProposalBusy,
     ReadsBusy,
     Refused,
-    Transferring,
     TransferRefused,
+    Transferring,
 )
 from coord_core.raft.state import Role
 

@@ -38,9 +38,8 @@ class RaftConfig:
     step_down_on_removal: bool = True
     #: Refuse a membership change that does not fit the current configuration, or while another is pending.
     validate_membership: bool = True
-    #: Refuse membership changes until an entry of the own term is committed.  The 2015 bug that this rule is for cannot happen
-    #: where a change takes effect only when applied; the rule stays, because it costs a round trip after an election and argues
-    #: itself.
+    #: Refuse membership changes until an entry of the own term is committed.  The bug of 2015 behind this rule cannot happen
+    #: where a change takes effect only when applied; the rule stays, for it costs one round trip after an election.
     membership_waits_for_own_term: bool = True
 
     def validate(self) -> None:

@@ -16,7 +16,7 @@ from coord_core.raft.messages import Append, AppendReply, Heartbeat, Message, Ti
 from coord_core.raft.quorum import Outcome, active, joint_outcome
 from coord_core.raft.refusals import TransferRefused
 from coord_core.raft.state import Role, State
-from coord_core.raft.zero import NOBODY, START
+from coord_core.raft.zero import NO_TERM, NOBODY, START
 from coord_core.types import NodeId, Term
 
 # -- campaigns
@@ -126,17 +126,40 @@ def on_vote_request(state: State, message: VoteRequest) -> None:
     if granted and not message.pre_vote:
         state.election_elapsed = 0
         state.voted_for = message.sender
-    # A granted pre-vote answers in the term asked for, which is not this node's; everything else in its own.
-    term = message.term if granted else state.term
-    reply = VoteReply(sender=state.node_id, to=message.sender, term=term, pre_vote=message.pre_vote, granted=granted)
-    outbox.send_after_persist(state, reply)
+    if granted:
+        # A granted pre-vote answers in the term asked for, which is not this node's.
+        reply = VoteReply(sender=state.node_id, to=message.sender, term=message.term, pre_vote=message.pre_vote, granted=True)
+        outbox.send_after_persist(state, reply)
+    else:
+        _refuse(state, message)
     if not granted and message.pre_vote and state.campaign_countdown:
         # The first in line has the shorter log: no use in waiting longer.
         state.campaign_countdown = 1
 
 
+def _refuse(state: State, message: VoteRequest) -> None:
+    log = state.log
+    refusal = VoteReply(
+        sender=state.node_id,
+        to=message.sender,
+        term=state.term,
+        pre_vote=message.pre_vote,
+        granted=False,
+        commit=log.commit,
+        commit_term=log.term(log.commit) or NO_TERM,
+    )
+    outbox.send_after_persist(state, refusal)
+
+
 def on_vote_reply(state: State, message: VoteReply) -> None:
-    """Count an answer to this node's own (pre-)campaign."""
+    """Count an answer to this node's own (pre-)campaign; learn from a refusal what is committed.
+
+    The latter opens a lock: a leader that was removed may be the only one to know, and have the longer log, but it does not
+    campaign; the one that should follow it counts by the old configuration and needs that vote.  An entry with the same index
+    and term is the same entry (Raft, 5.3), so what the other knows to be committed there is committed here.
+    """
+    if message.commit > state.log.commit and state.log.term(message.commit) == message.commit_term:
+        state.log.commit_to(message.commit)
     expected = Role.PRE_CANDIDATE if message.pre_vote else Role.CANDIDATE
     if state.role is not expected:
         return
@@ -168,8 +191,7 @@ def on_lower_term(state: State, message: Message) -> None:
             reply = AppendReply(sender=state.node_id, to=message.sender, term=state.term, index=START)
             outbox.send_after_persist(state, reply)
     elif isinstance(message, VoteRequest) and message.pre_vote:
-        refusal = VoteReply(sender=state.node_id, to=message.sender, term=state.term, pre_vote=True, granted=False)
-        outbox.send_after_persist(state, refusal)
+        _refuse(state, message)
 
 
 # -- keeping the leader in place
@@ -177,7 +199,7 @@ def on_lower_term(state: State, message: Message) -> None:
 
 def check_quorum(state: State) -> None:
     """Once an election timeout: step down where no quorum answered since the last time (dissertation, 6.2)."""
-    heard = [peer for peer, progress in state.progress.items() if progress.recent_active and not progress.is_learner]
+    heard = [peer for peer, progress in state.progress.items() if progress.recent_active]
     if state.node_id in state.progress:
         heard.append(state.node_id)
     if not active(state.configuration.voters, state.configuration.outgoing, heard):

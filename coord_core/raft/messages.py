@@ -81,6 +81,9 @@ class VoteRequest(_Message, frozen=True, tag=1):
 class VoteReply(_Message, frozen=True, tag=2):
     pre_vote: bool
     granted: bool
+    #: Refused: what the voter knows to be committed, for a candidate that has it without knowing (`election.on_vote_reply`).
+    commit: LogIndex = LogIndex(0)
+    commit_term: Term = Term(0)
 
 
 class Append(_Message, frozen=True, tag=3):

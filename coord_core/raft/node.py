@@ -3,75 +3,35 @@
 Everything comes in as a call and goes out through `ready()`.  Nothing here reads a clock, draws from a global generator, blocks
 or logs, so the same calls always have the same outcome.  The driver's duties are numbered in the package's text.
 
-The face only takes apart and hands on.  What happens is in `election`, `replication`, `reads` and `membership`; what may leave
-when, in `outbox`; what must never be, in `invariants`.
+The face only takes apart and hands on.  Messages go through `dispatch`; what happens is in `election`, `replication`, `reads`
+and `membership`; what may leave when, in `outbox`; what must never be, in `invariants`.
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from coord_core.raft import election, membership, outbox, reads, replication, roles, validation
+from coord_core.raft import dispatch, election, membership, outbox, reads, replication, roles
 from coord_core.raft.config import RaftConfig
 from coord_core.raft.invariants import InvariantViolation
 from coord_core.raft.log import ENTRY_OVERHEAD_BYTES, RaftLog
 from coord_core.raft.membership import MembershipChange
 from coord_core.raft.messages import (
-    Append,
-    AppendReply,
     Configuration,
     Entry,
     EntryKind,
     HardState,
-    Heartbeat,
-    HeartbeatReply,
-    InstallSnapshot,
     Message,
     SnapshotMetadata,
-    TimeoutNow,
     VoteReply,
-    VoteRequest,
 )
-from coord_core.raft.outbox import Outbox, Persist, PersistAck
+from coord_core.raft.outbox import Outbox, PersistAck
 from coord_core.raft.progress import Sending
-from coord_core.raft.reads import ReadState
+from coord_core.raft.ready import PeerProgress, Ready
 from coord_core.raft.refusals import NotLeaderError, ProposalBusy, Transferring
 from coord_core.raft.state import Role, State
 from coord_core.raft.zero import NO_TERM, NOBODY, START
 from coord_core.types import LogIndex, NodeId, Term
-
-
-@dataclass(slots=True)
-class Ready:
-    """What there is to do.  The driver owns the lists."""
-
-    #: To be made durable, then acknowledged with `persisted(persist.ack)`.  No other comes before that.
-    persist: Persist | None
-    #: May be sent at once, in this order to each peer; whatever must wait for the disk is not in here yet.
-    messages: list[Message]
-    #: To be applied in order, then reported with `applied`.  May not be on this node's disk yet: a quorum has them.
-    committed: list[Entry]
-    #: Reads that may be answered once their index is applied.
-    read_states: list[ReadState]
-    #: Role, leader or term are others than at the last Ready.
-    changed: bool
-
-
-@dataclass(frozen=True, slots=True)
-class PeerProgress:
-    """What a leader knows of one node, for a status."""
-
-    node_id: NodeId
-    match: LogIndex
-    next: LogIndex
-    state: Sending
-    is_learner: bool
-    is_paused: bool
-    recent_active: bool
-    pending_snapshot: LogIndex
-    inflight: int
-    inflight_is_full: bool
 
 
 @dataclass(slots=True)
@@ -138,32 +98,7 @@ class RaftNode:
 
     def step(self, message: Message) -> None:
         """Take a message from a peer.  One that cannot be true is dropped and counted in `dropped_messages`."""
-        state = self._state
-        reason = validation.fault(state, message)
-        if reason is not None:
-            state.drop(f"{type(message).__name__} of {message.sender} at term {message.term}: {reason}")
-            return
-        if message.term != state.term and not self._settle_term(message):
-            return
-        _HANDLERS[type(message)](state, message)
-
-    def _settle_term(self, message: Message) -> bool:
-        """Take over a later term, answer an earlier one (Raft, 5.1); tell whether the message is to be handled."""
-        state = self._state
-        if message.term < state.term:
-            election.on_lower_term(state, message)
-            return False
-        if isinstance(message, VoteRequest):
-            if not message.transfer and election.in_lease(state):
-                return False
-            if message.pre_vote:
-                # Nobody has entered that term yet.
-                return True
-        elif isinstance(message, VoteReply) and message.pre_vote and message.granted:
-            return True
-        is_leaders = isinstance(message, Append | Heartbeat | InstallSnapshot)
-        roles.become_follower(state, message.term, message.sender if is_leaders else NOBODY)
-        return True
+        dispatch.step(self._state, message)
 
     def propose(self, commands: Sequence[bytes]) -> tuple[LogIndex, Term]:
         """Append commands, all or none; return the index of the first and the term of all.
@@ -399,63 +334,4 @@ class RaftNode:
         """What this leader knows of each node, itself too, by rising id; empty on others."""
         if not self._state.is_leader:
             return []
-        return [
-            PeerProgress(
-                node_id=node,
-                match=each.match,
-                next=each.next,
-                state=each.state,
-                is_learner=each.is_learner,
-                is_paused=each.is_paused,
-                recent_active=each.recent_active,
-                pending_snapshot=each.pending_snapshot,
-                inflight=len(each.inflight),
-                inflight_is_full=each.inflight.is_full,
-            )
-            for node, each in self._state.progress.items()
-        ]
-
-
-# -- what each kind of message does, once its term is this node's (or it is a pre-vote of a later)
-
-
-def _from_leader(handle: Callable[[State, Any], None]) -> Callable[[State, Any], None]:
-    """What only a leader says makes its sender the leader, and ends a candidacy (Raft, 5.2)."""
-
-    def follow(state: State, message: Append | Heartbeat | InstallSnapshot) -> None:
-        if state.role is Role.FOLLOWER:
-            state.leader_id = message.sender
-            state.election_elapsed = state.campaign_countdown = 0
-        else:
-            roles.become_follower(state, message.term, message.sender)
-        handle(state, message)
-
-    return follow
-
-
-def _to_leader(handle: Callable[..., None]) -> Callable[[State, Any], None]:
-    """What only a leader is told; `validation` has made sure that its sender is known."""
-
-    def lead(state: State, message: AppendReply | HeartbeatReply) -> None:
-        if state.role is Role.LEADER:
-            handle(state, message, state.progress[message.sender])
-
-    return lead
-
-
-def _on_timeout_now(state: State, message: TimeoutNow) -> None:
-    # Only the leader of this term can say so, and only a follower of it may believe it.
-    if state.role is Role.FOLLOWER:
-        election.hup(state, transfer=True)
-
-
-_HANDLERS: dict[type, Callable[[State, Any], None]] = {
-    Append: _from_leader(replication.on_append),
-    Heartbeat: _from_leader(replication.on_heartbeat),
-    InstallSnapshot: _from_leader(membership.on_install_snapshot),
-    AppendReply: _to_leader(replication.on_append_reply),
-    HeartbeatReply: _to_leader(replication.on_heartbeat_reply),
-    VoteRequest: election.on_vote_request,
-    VoteReply: election.on_vote_reply,
-    TimeoutNow: _on_timeout_now,
-}
+        return [PeerProgress.of(node, progress) for node, progress in self._state.progress.items()]

@@ -55,7 +55,8 @@ def become_leader(state: State) -> None:
     own.recent_active = True
     # Whether the tail of the log has a membership change is not worth a scan: none is accepted until all of it is applied.
     state.pending_membership = state.log.last_index
-    state.log.append([Entry(LogIndex(state.log.last_index + 1), state.term, EntryKind.COMMAND, b"")])
+    state.leading_from = LogIndex(state.log.last_index + 1)
+    state.log.append([Entry(state.leading_from, state.term, EntryKind.COMMAND, b"")])
 
 
 def _reset(state: State, term: Term) -> None:
@@ -71,7 +72,7 @@ def _reset(state: State, term: Term) -> None:
     state.timeout_drawn = state.rng.randrange(timeout, 2 * timeout)
     state.transferee = NOBODY
     state.votes = {}
-    state.pending_membership = START
+    state.pending_membership = state.leading_from = START
     state.reads = ReadRounds()
     _forget_progress(state)
 

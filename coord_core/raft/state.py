@@ -59,6 +59,8 @@ class State:
     campaign_countdown: int = 0
     #: Who is to take over; 0 for nobody.  Nothing is proposed meanwhile.
     transferee: NodeId = NOBODY
+    #: On a leader: the index of its no-op, the first entry of its term.
+    leading_from: LogIndex = START
     #: On a leader: no membership change at or below this index may be pending when another is proposed.
     pending_membership: LogIndex = START
     #: Index of the last membership change in force.
@@ -76,7 +78,7 @@ class State:
     @property
     def own_term_committed(self) -> bool:
         """A leader knows what is committed only after an entry of its own term is (dissertation, 6.4)."""
-        return self.log.term(self.log.commit) == self.term
+        return self.is_leader and self.log.commit >= self.leading_from
 
     @property
     def is_promotable(self) -> bool:

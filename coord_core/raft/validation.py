@@ -51,7 +51,7 @@ def _reply_fault(state: State, message: AppendReply | HeartbeatReply | VoteReply
         return _append_reply_fault(state, message)
     if isinstance(message, HeartbeatReply):
         return _heartbeat_reply_fault(state, message)
-    return None
+    return None if _is_position(message.commit, message.commit_term) else "its commit cannot be"
 
 
 def _leaders_fault(state: State, message: Append | Heartbeat | InstallSnapshot | TimeoutNow) -> str | None:

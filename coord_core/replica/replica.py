@@ -10,6 +10,10 @@ A driver's duties:
 
 A turn drains the control lane, then the command lane, proposes, takes what consensus gives, applies it, serves confirmed reads.
 What only a leader does is in `leading`.
+
+*Nobody waits for this node to apply.*  Where a turn has something to send or to write, it leaves what was committed to the next
+turn (`must_apply`), so that the others and the disk are at work meanwhile.  A follower waits with applying until its write is
+durable and acknowledged: its own answer is on the way of every command, its state machine is not.
 """
 
 import random
@@ -100,7 +104,17 @@ class Replica:
         self._last_turn_ms = now_ms
         self._known_role: tuple[Role, Term, NodeId] = self._role()
         self._ticks = 0
-        self._more_to_apply = False
+        #: Committed, in order, and not applied yet.
+        self._waiting: list[Entry] = []
+        #: A follower's write is on the disk's way: what waits to be applied waits for its acknowledgement.
+        self._held = False
+        if self._need_not_wait():
+            self._raft.campaign()
+
+    def _need_not_wait(self) -> bool:
+        """Whether nobody else can lead now: a lone voter, or the first founder of a cluster that has no entry yet."""
+        voters = self._raft.configuration.voters
+        return voters[:1] == (self._raft.node_id,) and (len(voters) == 1 or self._raft.last_index == self._applied)
 
     # --- events -------------------------------------------------------------------------------------------------------------------
 
@@ -133,6 +147,7 @@ class Replica:
 
     def persisted(self, ack: PersistAck) -> None:
         """The write of `Effects.persist` is durable."""
+        self._held = False
         self._raft.persisted(ack)
 
     def tick(self) -> None:
@@ -144,6 +159,7 @@ class Replica:
     def turn(self, now_ms: int) -> Effects:
         """Do all the work there is and return what must be carried out.  `now_ms`: monotonic milliseconds, never falling."""
         effects = Effects()
+        overdue = self.must_apply
         lease_ms = self._begin(now_ms, effects)
         self._step_messages()
         self._follow_role(effects)
@@ -154,7 +170,12 @@ class Replica:
                 self._begin_round()
         else:
             self._redirect_waiting(effects)
-        self._take_ready(now_ms, lease_ms, effects)
+        self._take_ready(effects)
+        if overdue or (effects.persist is None and not effects.send):
+            self._apply_waiting(now_ms, lease_ms, effects)
+        elif effects.persist is not None and self._raft.role is not Role.LEADER:
+            self._held = True
+        self._serve_reads(lease_ms, effects)
         return effects
 
     def _begin(self, now_ms: int, effects: Effects) -> int:
@@ -222,23 +243,27 @@ class Replica:
 
     # --- what consensus gives -----------------------------------------------------------------------------------------------------
 
-    def _take_ready(self, now_ms: int, lease_ms: int, effects: Effects) -> None:
-        until = self._applied + TURN_ENTRIES_MAX
-        self._more_to_apply = False
-        while (ready := self._raft.ready()) is not None:
+    @property
+    def must_apply(self) -> bool:
+        """Whether committed entries wait for nothing but a turn: take it as soon as the last one's effects are carried out."""
+        return bool(self._waiting) and (not self._held or len(self._waiting) >= TURN_ENTRIES_MAX)
+
+    def _take_ready(self, effects: Effects) -> None:
+        while len(self._waiting) < TURN_ENTRIES_MAX and (ready := self._raft.ready()) is not None:
             if ready.persist is not None:
                 assert effects.persist is None, "two writes in one turn"
                 effects.persist = ready.persist
             effects.send.extend(ready.messages)
             for state in ready.read_states:
                 self._reads.confirm(state.context, state.index)
-            if ready.committed:
-                self._apply(ready.committed, now_ms, lease_ms, effects)
+            self._waiting.extend(ready.committed)
             self._follow_role(effects)
-            self._serve_reads(lease_ms, effects)
-            if self._applied >= until:
-                self._more_to_apply = True
-                break
+
+    def _apply_waiting(self, now_ms: int, lease_ms: int, effects: Effects) -> None:
+        if self._waiting:
+            entries, self._waiting = self._waiting, []
+            self._apply(entries, now_ms, lease_ms, effects)
+            self._take_ready(effects)  # what applying has let loose
 
     def _apply(self, entries: list[Entry], now_ms: int, lease_ms: int, effects: Effects) -> None:
         for entry in entries:
@@ -384,7 +409,7 @@ class Replica:
         What waits for something else does not count, or a driver would turn in circles: reads for their round, commands for a
         leader that is not ready.
         """
-        if self._messages or self._ticks or self._refusals or self._more_to_apply:
+        if self._messages or self._ticks or self._refusals or self.must_apply:
             return True
         return self._leading is not None and bool(len(self._control) or len(self._commands) or self._reads.wants_round())
 

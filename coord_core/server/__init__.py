@@ -13,5 +13,6 @@ Nothing is decided here: `replica` decides, this room moves bytes and carries ou
 - `peers`: the links between nodes, and their codec.
 - `forming`: how nodes that know nothing become a cluster.
 - `dial`: connections to other nodes until they have said Welcome.
+- `silence`: connections whose other side has vanished.
 - `tls`: certificates.
 """

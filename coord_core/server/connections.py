@@ -17,11 +17,14 @@ from coord_core.config import LimitsConfig
 from coord_core.errors import Busy, CoordError, ProtocolError, Unavailable
 from coord_core.protocol.messages import MAGIC, Hello, Refused, ServerMessage
 from coord_core.server.handshake import Doorway
+from coord_core.server.silence import notice_silence
 from coord_core.wire import codec
 from coord_core.wire.frames import FrameParser
 
 log = logging.getLogger("coord.server")
 
+#: A client whose machine has answered nothing for this long is gone.  Its session, not its connection, says what it still holds.
+SILENCE_S_MAX = 60
 #: Connections that have not said yet who they are.  One more is refused.
 STRANGERS_MAX = 1_000
 
@@ -96,6 +99,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         self.who = _address(self.transport)
+        notice_silence(self.transport, SILENCE_S_MAX)
         self._registry.connections.add(self)
         self._registry.strangers += 1
         limit_ms = self._host.limits.handshake_timeout_ms

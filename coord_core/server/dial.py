@@ -5,7 +5,6 @@ were welcomed.
 """
 
 import asyncio
-import socket
 import ssl
 from collections.abc import Callable
 from typing import cast
@@ -13,12 +12,13 @@ from typing import cast
 from coord_core.config import parse_address
 from coord_core.errors import CoordError, ProtocolError, Unavailable, error_from_wire
 from coord_core.protocol.messages import MAGIC, Hello, Refused, Welcome
+from coord_core.server.silence import notice_silence
 from coord_core.wire import codec
 from coord_core.wire.frames import FrameParser, encode_frame
 
-#: Data that the other side's kernel has not taken for this long means that the network or the machine is gone.  Without it a link
-#: that lost packets for a minute would, by TCP's own reckoning, stay silent for another minute after the network has healed.
-UNACKNOWLEDGED_MS_MAX = 3_000
+#: A node whose kernel has taken nothing for this long is gone, or the network is.  Without it a link that lost packets for a minute
+#: would, by TCP's own reckoning, stay silent for another minute after the network has healed.
+NODE_SILENCE_S_MAX = 3
 
 
 class Dialled(asyncio.Protocol):
@@ -35,7 +35,7 @@ class Dialled(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
-        notice_silence(transport)
+        notice_silence(self.transport, NODE_SILENCE_S_MAX)
         self.transport.write(MAGIC + encode_frame(codec.encode(self._hello)))
 
     def data_received(self, data: bytes) -> None:
@@ -118,19 +118,3 @@ async def dial(
 def _drop(protocol: Dialled | None) -> None:
     if protocol is not None:
         protocol.close()
-
-
-def notice_silence(transport: asyncio.BaseTransport) -> None:
-    """Have the kernel end a connection between nodes whose other side has vanished without a word."""
-    connection = transport.get_extra_info("socket")
-    if connection is None or connection.family not in (socket.AF_INET, socket.AF_INET6):
-        return
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in (
-        ("TCP_USER_TIMEOUT", UNACKNOWLEDGED_MS_MAX),
-        ("TCP_KEEPIDLE", 1),
-        ("TCP_KEEPINTVL", 1),
-        ("TCP_KEEPCNT", 3),
-    ):
-        if hasattr(socket, option):
-            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)

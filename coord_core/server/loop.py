@@ -17,7 +17,7 @@ from coord_core.errors import StorageFailed
 from coord_core.protocol.messages import Ask, KeepAlive, ServerMessage, Submit
 from coord_core.raft import Persist
 from coord_core.raft.messages import Message
-from coord_core.replica import Fact, LeaderReady, Replica, ReplicaStatus, RoleChanged, SessionsEnded, Stalled
+from coord_core.replica import Effects, Fact, LeaderReady, Replica, ReplicaStatus, RoleChanged, SessionsEnded, Stalled
 from coord_core.server.writer import StorageThread
 from coord_core.storage.api import Batch
 from coord_core.types import NodeId
@@ -110,15 +110,10 @@ class NodeLoop:
         if self._stopped:
             return
         try:
-            effects = self._replica.turn(now_ms())
-            if effects.send:
-                self._outlets.send(effects.send)
-            if effects.replies:
-                self._outlets.deliver(effects.replies)
-            if effects.persist is not None:
-                self._write(effects.persist)
-            for fact in effects.facts:
-                self._note(fact)
+            self._carry_out(self._replica.turn(now_ms()))
+            if self._replica.must_apply:
+                # The disk and the other nodes are at work: apply before anything else is looked at.
+                self._carry_out(self._replica.turn(now_ms()))
             if self._replica.has_work():
                 self._wake()
         except BaseException as error:
@@ -126,18 +121,26 @@ class NodeLoop:
             if not isinstance(error, Exception):
                 raise
 
+    def _carry_out(self, effects: Effects) -> None:
+        """What others wait for goes first: the disk, the nodes, then the clients."""
+        if effects.persist is not None:
+            self._write(effects.persist)
+        if effects.send:
+            self._outlets.send(effects.send)
+        if effects.replies:
+            self._outlets.deliver(effects.replies)
+        for fact in effects.facts:
+            self._note(fact)
+
     def _write(self, persist: Persist) -> None:
         if persist.snapshot is not None:
             raise StorageFailed(f"a snapshot at index {persist.snapshot.index} cannot be stored: this release keeps the whole log")
 
         def done(error: BaseException | None) -> None:
-            if self._stopped:
-                return
             if error is not None:
                 self.fail(error)
-                return
-            self._replica.persisted(persist.ack)
-            self._wake()
+            else:
+                self._event(self._replica.persisted, persist.ack)
 
         self._storage.write(Batch(persist.entries, persist.hard_state), done)
 
@@ -154,13 +157,19 @@ class NodeLoop:
         self._due = now + self._tick_s if late else self._due + self._tick_s
         self._timer = self._loop.call_at(self._due, self._on_timer)
         if late:
-            self._loop.call_later(0, self._tick)
+            self._loop.call_later(0, self._event, self._replica.tick)
         else:
-            self._tick()
+            self._event(self._replica.tick)
 
-    def _tick(self) -> None:
-        if not self._stopped:
-            self._replica.tick()
+    def _event(self, function: Callable[..., None], *arguments: object) -> None:
+        """Hand in what the event loop called for; it would note an error and go on, and the node must not."""
+        if self._stopped:
+            return
+        try:
+            function(*arguments)
+        except Exception as error:  # noqa: BLE001 - the node stops with it
+            self.fail(error)
+        else:
             self._wake()
 
     # --- what people are told -----------------------------------------------------------------------------------------------------

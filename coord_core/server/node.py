@@ -6,6 +6,7 @@ import gc
 import logging
 import resource
 import signal
+import sys
 import time
 
 import uvloop
@@ -21,9 +22,11 @@ log = logging.getLogger("coord.server")
 def serve(config: ServerConfig) -> None:
     """Run one node until SIGTERM or SIGINT; raises the error because of which it stopped otherwise.
 
-    To be called once in a process, in its main thread: it sets signal handlers, the limit of open files, and the garbage collector.
+    To be called once in a process, in its main thread: it sets signal handlers, the limit of open files, the interpreter's
+    switch interval and the garbage collector.
     """
     _allow_many_files()
+    _share_interpreter_readily()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(config))
 
@@ -46,6 +49,15 @@ async def _serve(config: ServerConfig) -> None:
         asked.cancel()
         await server.stop()
     await ended
+
+
+def _share_interpreter_readily() -> None:
+    """Let the storage thread have the interpreter soon when it comes back from the disk.
+
+    It needs it for microseconds.  By default the loop may keep it for 5 ms, forty times as long as the write took.  In three pairs
+    of runs on a busy machine that cost a leader with 64 sessions 13, 32 and 49 % of its lock pairs.
+    """
+    sys.setswitchinterval(0.0005)
 
 
 def _tame_garbage_collector() -> None:

@@ -23,8 +23,9 @@ from coord_core.protocol.members import Member
 from coord_core.protocol.messages import PeerIdentity, Refused
 from coord_core.raft.messages import Message
 from coord_core.server.connections import Connection
-from coord_core.server.dial import Dialled, dial, notice_silence
+from coord_core.server.dial import NODE_SILENCE_S_MAX, Dialled, dial
 from coord_core.server.handshake import PEER, check_welcome, make_hello
+from coord_core.server.silence import notice_silence
 from coord_core.types import NodeId
 from coord_core.wire import codec
 from coord_core.wire.frames import encode_frames
@@ -132,7 +133,7 @@ class IncomingPeer:
         self._own = own
         self._events = events
         self._forget = forget
-        notice_silence(connection.transport)
+        notice_silence(connection.transport, NODE_SILENCE_S_MAX)
 
     def payloads(self, payloads: list[bytes]) -> None:
         for payload in payloads:

@@ -13,6 +13,9 @@ from coord_core.storage.api import Batch, Storage
 
 T = TypeVar("T")
 
+#: So long without a write is a quiet moment.
+IDLE_AFTER_S = 0.02
+
 
 @runtime_checkable
 class Housekeeping(Protocol):
@@ -99,11 +102,14 @@ class StorageThread:
             job()
 
     def _next(self) -> Callable[[], None] | None:
-        """Wait for work; while there is none, let the storage do its own."""
-        pause_s: float | None = 0.0
+        """Wait for work; when there was none for a while, let the storage do its own.
+
+        Not at once: between two writes of a busy node the queue is empty too, and a checkpoint there would hold up the second.
+        """
+        pause_s: float | None = IDLE_AFTER_S
         while True:
             try:
-                return self._queue.get(timeout=pause_s) if pause_s != 0.0 else self._queue.get_nowait()
+                return self._queue.get(timeout=pause_s)
             except Empty:
                 pause_s = self._idle()
 

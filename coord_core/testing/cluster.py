@@ -27,7 +27,7 @@ from coord_core.testing.faults import Mix
 from coord_core.testing.network import Network
 from coord_core.testing.node import Node, Pace
 from coord_core.testing.simulator import Simulator
-from coord_core.testing.workload import LOCKS, Books, draw_habits
+from coord_core.testing.workload import LOCKS, Books
 from coord_core.types import LogIndex, NodeId, SessionId, Term
 
 #: 32 hexadecimal digits, as a real one.
@@ -57,7 +57,7 @@ class Watchers:
         self.leases.keep_alive(connection.number, message)
 
     def answered(self, node: Node, connection: Connection, message: ServerMessage) -> None:
-        self.leases.answered(node, connection.number, message)
+        self.leases.answered(node, connection, message)
 
     def _first_applied(self, node: Node, index: int, command: Command, applied: Applied) -> None:
         self.leases.applied(node, self.consensus.term_of(node, index), index, command, applied)
@@ -77,8 +77,7 @@ class Cluster:
         self.watchers = Watchers(self.nodes, self._founding)
         self.books = Books(self.watchers.applied.acknowledged, self.watchers.beliefs)
         self.tick_ms = 50
-        self.ttl_ms = self._rng.choice((1_000, 2_000, 4_000))
-        self._habits = draw_habits(simulator.stream("habits"))
+        self.ttl_ms = mix.habits.ttl_ms
         for member in self._members:
             self.nodes[member.node_id] = self._node(member)
         for node in self.nodes.values():
@@ -127,7 +126,7 @@ class Cluster:
             ttl_ms=self.ttl_ms,
         )
         keeper = ClientProcess(self.simulator, self.network, name, self.servers, config, drift=self._drift())
-        return Family(keeper, self.books, self._habits, self.simulator.stream(f"work of {name}"), self._spawn)
+        return Family(keeper, self.books, self.mix.habits, self.simulator.stream(f"work of {name}"), self._spawn)
 
     def _spawn(self, keeper: ClientProcess, name: str, session_id: SessionId) -> ClientProcess:
         config = replace(keeper.config, session_id=session_id)

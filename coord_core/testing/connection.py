@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from coord_core.protocol.messages import ClientMessage, ServerMessage
+from coord_core.protocol.messages import ClientMessage, KeepAlive, ServerMessage
 from coord_core.testing.network import Host, Network
 
 
@@ -40,6 +40,8 @@ class Connection:
         self._server = server
         self._to_server, self._to_client = network.pair(client, server)
         self._closed = False
+        #: When the client sent its keep-alives, by seq: its lease counts from then.
+        self.sent_us: dict[int, int] = {}
 
     def dial(self) -> None:
         """Ask for the connection.  `connected` or `connection_failed` follows, or nothing where the node cannot be reached."""
@@ -47,6 +49,8 @@ class Connection:
 
     def send(self, message: ClientMessage) -> None:
         if not self._closed:
+            if isinstance(message, KeepAlive):
+                self.sent_us[message.seq] = self._network.simulator.now_us
             self._to_server.send(self._server.asked, self, message)
 
     def answer(self, message: ServerMessage) -> None:

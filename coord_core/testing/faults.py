@@ -14,6 +14,7 @@ from coord_core.testing.network import Network, Weather
 from coord_core.testing.node import Boundary, Node
 from coord_core.testing.process import Process
 from coord_core.testing.simulator import MILLISECOND, SECOND, Simulator
+from coord_core.testing.workload import Habits, draw_habits
 
 CALM = Weather()
 
@@ -32,6 +33,7 @@ class Mix:
     drift_max: float
     #: How far a node's ticks may be from what they should be, in parts.
     tick_skew_max: float
+    habits: Habits
     #: Largest Append: small ones split what is sent into many.
     append_bytes_max: int = 1024 * 1024
 
@@ -64,7 +66,7 @@ def draw_mix(rng: random.Random) -> Mix:
     nodes = rng.choice((3, 3, 5))
     temper = rng.random()
     if temper < 0.1:
-        return Mix(nodes, CALM, (), SECOND, drift_max=0.004, tick_skew_max=0.0)
+        return Mix(nodes, CALM, (), SECOND, drift_max=0.004, tick_skew_max=0.0, habits=draw_habits(rng))
     kinds = KINDS if temper < 0.5 else tuple(rng.choices(KINDS, k=rng.randint(1, 4)))
     return Mix(
         nodes,
@@ -73,6 +75,7 @@ def draw_mix(rng: random.Random) -> Mix:
         every_us=rng.choice((400, 1_000, 2_500)) * MILLISECOND,
         drift_max=rng.choice((0.0, 0.004)),
         tick_skew_max=rng.choice((0.0, 0.05, 0.5)),
+        habits=draw_habits(rng),
         append_bytes_max=rng.choice((100, 1024 * 1024)),
     )
 
@@ -82,7 +85,9 @@ def _draw_weather(rng: random.Random) -> Weather:
     if choice < 0.5:
         return CALM
     if choice < 0.7:
-        return Weather(latency_us_min=MILLISECOND, latency_us_max=40 * MILLISECOND)
+        return Weather(
+            latency_us_min=MILLISECOND, latency_us_max=40 * MILLISECOND, client_us_max=rng.choice((0, 400)) * MILLISECOND
+        )
     return Weather(
         latency_us_max=rng.choice((2, 30)) * MILLISECOND,
         straggler_chance=0.02,

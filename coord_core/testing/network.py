@@ -27,6 +27,8 @@ class Weather:
     #: Now and then a message is this late.
     straggler_us_max: int = 60 * MILLISECOND
     straggler_chance: float = 0.002
+    #: What clients' messages take longer than peers': clients may be far away.
+    client_us_max: int = 0
     drop_chance: float = 0.0
     repeat_chance: float = 0.0
     overtake_chance: float = 0.0
@@ -204,6 +206,8 @@ class Pipe:
     def _schedule(self, action: Callable[..., None], arguments: tuple[Any, ...], *, overtake: bool = False) -> None:
         simulator = self._network.simulator
         arrival_us = simulator.now_us + self._network.latency_us()
+        if self._reliable and self._network.weather.client_us_max:
+            arrival_us += self._network.rng.randint(0, self._network.weather.client_us_max)
         if overtake:
             arrival_us += self._network.rng.randint(0, 100 * MILLISECOND)
         else:

@@ -204,8 +204,10 @@ class Node(Process):
             return
         if self._send(effects) or self._answer(effects):
             return
-        if not write_first:
-            self._begin_write(effects)
+        if not write_first and self._begin_write(effects):
+            return
+        if self.replica.has_work():
+            self.stirred()
 
     # Each of these says whether the node crashed meanwhile.
 

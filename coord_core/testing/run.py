@@ -4,19 +4,21 @@ report = run(7)     # raises `Failure`: what was broken, the last events, and th
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from coord_core.client.session import Outcome
 from coord_core.errors import CoordError
 from coord_core.protocol.operations import LockAcquire, LockRelease, Owner, ValueSet
+from coord_core.protocol.queries import LockInfo, LockState
 from coord_core.protocol.results import Done, Granted, ValueWritten
 from coord_core.testing.client import ClientProcess
 from coord_core.testing.cluster import Cluster
-from coord_core.testing.faults import Mix, Nemesis, draw_mix
+from coord_core.testing.faults import CALM, Mix, Nemesis, draw_mix
 from coord_core.testing.history import Observed
 from coord_core.testing.linearizability import Judgement, Verdict, judge
 from coord_core.testing.models import LockModel, RegisterModel
 from coord_core.testing.simulator import MILLISECOND, SECOND, Simulator, Violation
+from coord_core.testing.workload import LOCKS
 
 #: How long faults happen, in virtual time.
 TROUBLE_US = 20 * SECOND
@@ -86,6 +88,7 @@ class _Run:
         self._heal()
         self._wind_up()
         self._everyone_works()
+        self._nothing_is_held()
         self._judge_histories()
         watchers, books = self._cluster.watchers, self._cluster.books
         return Report(
@@ -115,7 +118,7 @@ class _Run:
         cluster = self._cluster
         cluster.books.winding_up = True
         self._nemesis.end()
-        cluster.network.weather = replace(cluster.network.weather, drop_chance=0.0, repeat_chance=0.0, overtake_chance=0.0)
+        cluster.network.weather = CALM
         # What a stalled disk had begun takes its time.
         self._simulator.run_until(self._in(11 * SECOND), lambda: not any(node.disk.busy for node in cluster.nodes.values()))
         timeout_us = 2 * 6 * cluster.tick_ms * MILLISECOND * 3 // 2
@@ -139,6 +142,20 @@ class _Run:
             lambda: all(proof.done for proof in proofs),
             lambda: "; ".join(f"{proof.process.name}: {proof.stage}" for proof in proofs if not proof.done),
         )
+
+    def _nothing_is_held(self) -> None:
+        """Who lives has given everything back; who died has expired."""
+        limit_us = (2 * self._cluster.ttl_ms + 1_000) * MILLISECOND
+        self._demand(limit_us, lambda: not self._held(), lambda: "; ".join(self._held()))
+
+    def _held(self) -> list[str]:
+        leader = self._cluster.leader()
+        if leader is None:
+            return ["no leader is ready"]
+        states = [(path, leader.replica.machine.query(LockInfo(path))) for path in LOCKS]
+        return [
+            f"{path} is held: {state}" for path, state in states if not isinstance(state, LockState) or state.holder is not None
+        ]
 
     def _in(self, delay_us: int) -> int:
         return self._simulator.now_us + delay_us

@@ -54,15 +54,17 @@ class Habits:
     """How the workers of one seed behave."""
 
     #: Between two things to do.
-    think_us_max: int
+    think_us_max: int = 300 * MILLISECOND
     #: How long a lock is held.
-    hold_us_max: int
+    hold_us_max: int = 500 * MILLISECOND
     #: Of all things to do, how many are about locks.
-    locks: float
+    locks: float = 0.5
     #: Of the acquires, how many are withdrawn while they wait.
-    cancels: float
+    cancels: float = 0.1
     #: How many paths of each kind are used.
-    paths: int
+    paths: int = 2
+    #: How long the cluster keeps a session that it does not hear of.
+    ttl_ms: int = 2_000
 
 
 def draw_habits(rng: random.Random) -> Habits:
@@ -72,6 +74,7 @@ def draw_habits(rng: random.Random) -> Habits:
         locks=rng.choice((0.2, 0.5, 0.8)),
         cancels=rng.choice((0.0, 0.2)),
         paths=rng.choice((1, 2, 3)),
+        ttl_ms=rng.choice((1_000, 2_000, 4_000)),
     )
 
 
@@ -233,7 +236,7 @@ class Worker:
         process.note(f"holds {path} as {label}, token {token}")
         life = process.life
         self.doing = f"hold {path} as {label}"
-        belief = Belief(label, token, lambda: _believes(process, life, session, token))
+        belief = Belief(label, token, lambda: _believes(process, life, session, path, token))
         self._books.beliefs.begins(path, belief)
         session_id = session.session_id
         self._release_now = lambda: self._release(path, token, session_id)
@@ -251,7 +254,7 @@ class Worker:
     def _release(self, path: str, token: FencingToken, session_id: SessionId | None) -> None:
         self._release_now = None
         process, session = self._process, self._process.session
-        believed = session.believes_held(token, process.now_ms())
+        believed = session.believes_held(path, token, process.now_ms())
         self._books.beliefs.ends(path, token)
         if session.session_id != session_id:
             self._rest()
@@ -277,6 +280,6 @@ class Worker:
         self._rest()
 
 
-def _believes(process: ClientProcess, life: int, session: ClientSession, token: FencingToken) -> bool:
+def _believes(process: ClientProcess, life: int, session: ClientSession, path: str, token: FencingToken) -> bool:
     alive = process.up and process.life == life
-    return alive and session.believes_held(token, process.now_ms())
+    return alive and session.believes_held(path, token, process.now_ms())

@@ -49,6 +49,7 @@ class FakeCluster:
         # Who waits for the answer to a request.
         self._waiting: dict[tuple[AttachmentId, RequestNumber], tuple[Peer, int]] = {}
         self._started_s = 0.0
+        self._alarm: asyncio.TimerHandle | None = None
 
     async def start(self) -> "FakeCluster":
         self._started_s = asyncio.get_running_loop().time()
@@ -57,6 +58,8 @@ class FakeCluster:
         return self
 
     async def stop(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
         for node in self.nodes:
             await node.kill()
 
@@ -81,9 +84,6 @@ class FakeCluster:
         assert view is not None
         self.apply(ExpireSession(view.session, view.generation))
 
-    def tick(self) -> None:
-        self.apply(Tick())
-
     def apply(self, command: Command) -> Result | None:
         self.log.append(command)
         index = LogIndex(len(self.log))
@@ -92,7 +92,18 @@ class FakeCluster:
             peer, seq = self._waiting.pop((attachment, request), (None, 0))
             if peer is not None:
                 peer.say(Reply(seq, result))
+        self._set_alarm()
         return applied.result
+
+    def _set_alarm(self) -> None:
+        """Propose a Tick when the machine's next deadline passes."""
+        deadline_ms = self.machine.next_deadline_ms()
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        if deadline_ms is not None:
+            wait_s = max(0, deadline_ms - self.now_ms()) / 1000
+            self._alarm = asyncio.get_running_loop().call_later(wait_s + 0.001, self.apply, Tick())
 
     def submit(self, peer: "Peer", seq: int, command: Command) -> None:
         if isinstance(command, Call) and self.busy > 0:

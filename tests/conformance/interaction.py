@@ -28,7 +28,8 @@ from coord_core.raft.messages import (
     SnapshotMetadata,
     VoteReply,
 )
-from coord_core.raft.node import RaftNode, Ready
+from coord_core.raft.node import RaftNode
+from coord_core.raft.ready import Ready
 from coord_core.raft.refusals import MembershipRefused, Refused, TransferRefused
 from coord_core.raft.state import Role
 from coord_core.types import LogIndex, NodeId, Term
@@ -192,9 +193,11 @@ class Interaction:
     def _do_compact(self, directive: Directive) -> None:
         index = LogIndex(int(directive.words[1]))
         server = self._first(directive)
+        term = server.node._state.log.term(index)
         server.node.compact(index)
         del server.disk.entries[: index - server.disk.snapshot.index]
-        server.disk.snapshot = server.node._state.log.snapshot
+        # Where the stored log begins; the snapshot that a follower would get is of the newest state.
+        server.disk.snapshot = SnapshotMetadata(index, term or Term(0), server.node.configuration)
 
     # -- commands: what a node is told
 

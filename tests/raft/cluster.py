@@ -14,12 +14,12 @@ from typing import Any
 from coord_core.raft.config import RaftConfig
 from coord_core.raft.membership import MembershipChange, MembershipStep, StepKind, Transition
 from coord_core.raft.messages import Configuration, Entry, EntryKind, HardState, Message, SnapshotMetadata
-from coord_core.raft.node import RaftNode, Ready
+from coord_core.raft.node import RaftNode
 from coord_core.raft.outbox import Persist
 from coord_core.raft.reads import ReadState
+from coord_core.raft.ready import Ready
 from coord_core.raft.state import Role
 from coord_core.types import LogIndex, NodeId, Term
-
 
 STEPS = {"v": StepKind.ADD_VOTER, "l": StepKind.ADD_LEARNER, "r": StepKind.REMOVE, "u": StepKind.UPDATE}
 
@@ -31,6 +31,8 @@ class Disk:
     snapshot: SnapshotMetadata
     hard_state: HardState = field(default_factory=HardState)
     entries: list[Entry] = field(default_factory=list)
+    #: How often a suffix was replaced.
+    replaced: int = 0
 
     def write(self, persist: Persist) -> None:
         if persist.snapshot is not None:
@@ -39,6 +41,7 @@ class Disk:
         if persist.entries:
             keep = persist.entries[0].index - self.snapshot.index - 1
             assert 0 <= keep <= len(self.entries), "a Persist left a gap"
+            self.replaced += keep < len(self.entries)
             self.entries[keep:] = persist.entries
         if persist.hard_state is not None:
             self.hard_state = persist.hard_state
@@ -84,6 +87,8 @@ class Cluster:
         self.cut_links: set[tuple[int, int]] = set()
         #: Further loss: a message for which one of these is true is lost when sent.
         self.losses: list[Callable[[Message], bool]] = []
+        #: See everything that is sent.
+        self.watchers: list[Callable[[Message], None]] = []
         self.slow_disks: set[int] = set()
         self.down: set[int] = set()
         #: Take a snapshot after each applied entry, so that one is there for whoever needs it.
@@ -111,6 +116,9 @@ class Cluster:
 
     def __getitem__(self, node_id: int) -> RaftNode:
         return self.servers[node_id].node
+
+    def role(self, node_id: int) -> Role:
+        return self[node_id].role
 
     def crash(self, node_id: int) -> None:
         """Stop a node; what was not synced is gone."""
@@ -142,6 +150,8 @@ class Cluster:
         self._check_leader(server.node)
         for message in ready.messages:
             self._check_said(server, message)
+            for watch in self.watchers:
+                watch(message)
             if (node_id, message.to) not in self.cut_links and not any(loss(message) for loss in self.losses):
                 self.network.append(message)
         if ready.persist is not None:

@@ -1,20 +1,21 @@
 """What leaves when: the contract between consensus, the disk and the network (Raft, figure 2: persistent state)."""
 
+from typing import Any
+
 import pytest
 
 from coord_core.raft.invariants import InvariantViolation
-from coord_core.raft.messages import Append, AppendReply, Heartbeat, HeartbeatReply, VoteReply, VoteRequest
+from coord_core.raft.messages import Append, AppendReply, HardState, Heartbeat, HeartbeatReply, VoteReply, VoteRequest
 from coord_core.raft.outbox import PersistAck
 from coord_core.raft.state import Role
 from coord_core.types import LogIndex, NodeId, Term
-
 from tests.raft.cluster import Cluster, disk
 from tests.raft.test_replication import append
 
-PLAIN = {"pre_vote": False, "check_quorum": False}
+PLAIN: dict[str, Any] = {"pre_vote": False, "check_quorum": False}
 
 
-def slow(node: int, size: int = 3, **config: bool) -> Cluster:
+def slow(node: int, size: int = 3, **config: Any) -> Cluster:
     cluster = Cluster(size, **config)
     cluster.slow_disks = {node}
     return cluster
@@ -29,6 +30,25 @@ def test_vote_leaves_only_when_it_is_durable():
     cluster.sync(2)
     cluster.pump(2)
     assert [(m.term, m.granted) for m in cluster.network if isinstance(m, VoteReply)] == [(1, True)]
+
+
+def test_vote_in_a_term_that_is_durable_already_waits_for_the_vote():
+    """The term alone on the disk does not keep a node from voting twice in it."""
+    cluster = Cluster(3, **PLAIN)
+    cluster[2].step(Heartbeat(sender=NodeId(1), to=NodeId(2), term=Term(5), commit=LogIndex(1)))
+    cluster.pump(2)
+    cluster.lose()
+    cluster.slow_disks = {2}
+    cluster[2].forget_leader()
+    request = VoteRequest(sender=NodeId(3), to=NodeId(2), term=Term(5), last_index=LogIndex(1), last_term=Term(1), pre_vote=False)
+    cluster[2].step(request)
+    (ready,) = cluster.pump(2)
+    assert ready.persist is not None
+    assert ready.persist.hard_state == HardState(Term(5), NodeId(3), LogIndex(1))
+    assert cluster.network == []
+    cluster.sync(2)
+    cluster.pump(2)
+    assert [m.granted for m in cluster.network if isinstance(m, VoteReply)] == [True]
 
 
 def test_vote_request_of_a_new_term_waits_for_the_candidates_own_disk():
@@ -168,9 +188,9 @@ def test_candidate_counts_its_own_vote_when_it_is_durable():
     cluster = slow(1, size=1, **PLAIN)
     cluster[1].campaign()
     cluster.pump(1)
-    assert cluster[1].role is Role.CANDIDATE
+    assert cluster.role(1) is Role.CANDIDATE
     cluster.sync(1)
-    assert cluster[1].role is Role.LEADER
+    assert cluster.role(1) is Role.LEADER
 
 
 @pytest.mark.parametrize("fact", [{"term": Term(9)}, {"last_index": LogIndex(9)}, {"last_term": Term(9)}, {"number": 9}])

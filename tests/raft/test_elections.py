@@ -1,14 +1,15 @@
 """Leader election as the paper tells it (Raft, 5.1, 5.2 and 5.4.1), about one test a sentence."""
 
+from typing import Any
+
 import pytest
 
 from coord_core.raft.messages import Append, AppendReply, Heartbeat, VoteReply, VoteRequest
 from coord_core.raft.state import Role
 from coord_core.types import LogIndex, NodeId, Term
-
 from tests.raft.cluster import Cluster, disk
 
-PLAIN = {"pre_vote": False, "check_quorum": False}
+PLAIN: dict[str, Any] = {"pre_vote": False, "check_quorum": False}
 
 
 def request(sender: int, to: int, term: int, last_index: int = 1, last_term: int = 1, **flags: bool) -> VoteRequest:
@@ -73,7 +74,7 @@ def test_election_timeouts_are_drawn_anew_from_an_interval():
 
 
 def test_candidate_enters_a_new_term_votes_for_itself_and_asks_all_others():
-    """5.2: "it increments its current term and transitions to candidate state; it then votes for itself and issues RequestVote RPCs\""""
+    """5.2: "It then votes for itself and issues RequestVote RPCs in parallel to each of the other servers in the cluster.\""""
     cluster = Cluster(3, **PLAIN)
     cluster[2].campaign()
     cluster.pump(2)
@@ -98,7 +99,7 @@ def test_candidate_enters_a_new_term_votes_for_itself_and_asks_all_others():
     ],
 )
 def test_candidate_wins_with_a_majority_of_the_full_cluster(size: int, granted: int, denied: int, role: Role):
-    """5.2: "A candidate wins an election if it receives votes from a majority of the servers in the full cluster for the same term.\""""
+    """5.2: a candidate wins "if it receives votes from a majority of the servers in the full cluster for the same term.\""""
     cluster = Cluster(size, **PLAIN)
     cluster[1].campaign()
     cluster.pump(1)
@@ -116,6 +117,16 @@ def test_same_vote_counts_once():
     cluster.pump(1)
     for _ in range(3):
         cluster[1].step(vote(2, 1, 1))
+    assert cluster[1].role is Role.CANDIDATE
+
+
+def test_voter_that_contradicts_itself_is_taken_at_its_first_word():
+    """5.2: one vote a term; a grant behind a refusal is a forgery or a bug."""
+    cluster = Cluster(3, **PLAIN)
+    cluster[1].campaign()
+    cluster.pump(1)
+    cluster[1].step(vote(2, 1, 1, granted=False))
+    cluster[1].step(vote(2, 1, 1))
     assert cluster[1].role is Role.CANDIDATE
 
 

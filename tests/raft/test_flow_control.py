@@ -9,7 +9,6 @@ from coord_core.raft.messages import Append, Heartbeat
 from coord_core.raft.progress import Sending
 from coord_core.raft.refusals import NotLeaderError, ProposalBusy
 from coord_core.types import NodeId
-
 from tests.raft.cluster import Cluster
 
 
@@ -25,7 +24,7 @@ def test_append_is_limited_in_size_and_still_carries_at_least_one_entry():
     cluster.propose(1, b"a" * 20, b"b" * 20, b"c" * 500, b"d")
     cluster.pump(1)
     appends = sent(cluster, 2)
-    cluster.losses.append(lambda m: isinstance(m, Append) and bool(appends.append(m)))
+    cluster.watchers.append(lambda m: appends.append(m) if isinstance(m, Append) and m.to == 2 else None)
     cluster.settle()
     assert [[len(e.data) for e in m.entries] for m in appends if m.entries] == [[20], [20], [500], [1]]
     assert cluster[2].last_index == 6
@@ -36,7 +35,7 @@ def test_large_proposal_is_split_without_a_gap():
     cluster = Cluster(3, max_append_bytes=200)
     cluster.elect(1)
     appends: list[Append] = []
-    cluster.losses.append(lambda m: isinstance(m, Append) and m.to == 2 and bool(appends.append(m)))
+    cluster.watchers.append(lambda m: appends.append(m) if isinstance(m, Append) and m.to == 2 else None)
     cluster.propose(1, *[b"%d" % i * 40 for i in range(40)])
     cluster.settle()
     full = [m for m in appends if m.entries]

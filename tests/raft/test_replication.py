@@ -1,14 +1,15 @@
 """Log replication as the paper tells it (Raft, 5.3, 5.4.2 and figure 2), about one test a sentence."""
 
+from typing import Any
+
 import pytest
 
 from coord_core.raft.messages import Append, AppendReply, Entry, Heartbeat
 from coord_core.raft.state import Role
 from coord_core.types import LogIndex, NodeId, Term
-
 from tests.raft.cluster import Cluster, disk
 
-PLAIN = {"pre_vote": False, "check_quorum": False}
+PLAIN: dict[str, Any] = {"pre_vote": False, "check_quorum": False}
 
 
 def append(to: int, term: int, prev: tuple[int, int], terms: tuple[int, ...] = (), commit: int = 1, sender: int = 1) -> Append:
@@ -77,7 +78,7 @@ def test_commit_covers_all_earlier_entries():
 
 
 def test_followers_learn_the_commit_index_and_apply_in_log_order():
-    """5.3: "Once a follower learns that a log entry is committed, it applies the entry to its local state machine (in log order).\""""
+    """5.3: a follower that learns that an entry is committed "applies the entry to its local state machine (in log order).\""""
     cluster = Cluster(3)
     cluster.elect(1)
     cluster.propose(1, b"a", b"b")
@@ -174,7 +175,7 @@ def test_divergent_tail_costs_one_probe_a_term():
     cluster.add(2, disk(cluster.start, *[1] * 3, *[2] * 100, *[3] * 100, *[4] * 50, term=5))
     cluster.add(3, disk(cluster.start, *[1] * 3, *[5] * 200, term=5))
     probes: list[Append] = []
-    cluster.losses.append(lambda m: isinstance(m, Append) and m.to == 2 and bool(probes.append(m)))
+    cluster.watchers.append(lambda m: probes.append(m) if isinstance(m, Append) and m.to == 2 else None)
     cluster[1].campaign()
     cluster.settle()
     assert cluster.logs()[2] == cluster.logs()[1]
@@ -192,7 +193,7 @@ def test_leader_never_changes_its_own_log():
 
 
 def test_leader_commits_only_entries_of_its_own_term_by_counting():
-    """5.4.2: "Only log entries from the leader's current term are committed by counting replicas\": earlier ones follow indirectly."""
+    """5.4.2: "Only log entries from the leader's current term are committed by counting replicas\"; earlier ones follow."""
     cluster = Cluster(3, **PLAIN)
     for node in (1, 2, 3):
         cluster.add(node, disk(cluster.start, 2, 3, term=4))

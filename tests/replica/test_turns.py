@@ -265,3 +265,12 @@ def test_a_read_sees_every_write_that_was_acknowledged_before_it():
     assert isinstance(told, Told)
     assert isinstance(told.answer, ValueState)
     assert told.answer.value == b"new"
+
+
+def test_a_lone_voter_and_the_first_founder_of_an_empty_log_do_not_wait_for_an_election_timeout():
+    """Nobody else can lead: waiting only makes the first command late."""
+    for nodes in (1, 3):
+        driver = Driver(nodes)
+        driver.settle()
+        assert driver.replicas[1].status().ready, nodes
+        assert driver.now_ms == 0

@@ -23,7 +23,7 @@ from coord_core.wire import codec
 from coord_core.wire.frames import FrameParser, encode_frame
 
 OWNER = Owner("test", 1)
-PATIENCE_S = 15.0
+PATIENCE_S = 45.0
 
 
 async def until(condition: Callable[[], Any], what: str = "the condition") -> Any:

@@ -30,6 +30,7 @@ from coord_core.protocol.operations import LockAcquire, ValueSet
 from coord_core.protocol.queries import ValueGet, ValueState
 from coord_core.protocol.results import Failed, Granted, ValueWritten
 from coord_core.server import connections
+from coord_core.server.clients import Client
 from coord_core.server.server import Server
 from coord_core.wire import codec
 from coord_core.wire.frames import encode_frame
@@ -293,14 +294,28 @@ async def test_a_client_that_does_not_read_is_dropped_and_others_go_on(nodes: No
     await good.lock(session, 2, "/lock")
 
 
-async def test_a_client_with_too_many_requests_on_the_way_waits_and_all_are_answered(nodes: Nodes) -> None:
+async def test_a_client_with_too_many_requests_on_the_way_waits_and_all_are_answered(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Over the bound the node stops reading from it, and goes on when half is answered."""
+    stopped_reading_at: list[int] = []
+    steer = Client._steer
+
+    def watched(client: Client) -> None:
+        was = client._read_paused
+        steer(client)
+        if client._read_paused and not was:
+            stopped_reading_at.append(client._in_flight)
+
+    monkeypatch.setattr(Client, "_steer", watched)
     (node,) = await nodes.cluster("n1", limits=LimitsConfig(requests_in_flight_max=4096))
     client = await RawClient.greeted(node.client_address)
-    count = 20_000
+    count = 40_000
     client.say(*(Ask(seq, ValueGet("/none")) for seq in range(1, count + 1)))
     seen = [await client.heard() for _ in range(count)]
     assert [message.seq for message in seen if isinstance(message, Told)] == list(range(1, count + 1))
+    assert stopped_reading_at
+    assert all(4096 <= in_flight < 40_000 for in_flight in stopped_reading_at), "the bound, and one read from the socket"
 
 
 async def test_separate_ports_let_in_only_their_own(nodes: Nodes) -> None:

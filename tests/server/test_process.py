@@ -99,7 +99,7 @@ async def test_a_node_ends_politely_when_asked(processes: Processes, number: int
     await processes.start()
     leader = await processes.leader()
     processes.signal(leader, number)
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(5):
         assert await processes.end(leader) == 0
     assert f"node {leader} has stopped" in processes.log(leader)
     assert "Traceback" not in processes.log(leader)

@@ -83,10 +83,11 @@ class ConsensusChecks:
 
     def turned(self, node: Node, effects: Effects) -> None:
         view = self.views[node.node_id]
-        if effects.persist is not None and effects.persist.entries:
-            self._learn(view, effects.persist.entries)
         for message in effects.send:
             self._sent(node, view, message)
+        # After what was sent: a deposed leader's last Appends may hold what it has given up by now.
+        if effects.persist is not None and effects.persist.entries:
+            self._learn(view, effects.persist.entries)
         for fact in effects.facts:
             if type(fact) is RoleChanged:
                 self._role(node, view, fact)
@@ -164,10 +165,14 @@ class ConsensusChecks:
             raise Violation(f"{node.name}: applied {view.applied}, then {status.applied_index}, committed {status.commit_index}")
         view.term, view.commit, view.applied = int(status.term), int(status.commit_index), int(status.applied_index)
 
-    @staticmethod
-    def _counts(node: Node, view: View) -> None:
-        """A leader commits by counting only entries of its own term (Raft, 5.4.2 and figure 8)."""
-        entry = view.entry(view.commit) if view.led == view.term and view.commit > view.compared else None
+    def _counts(self, node: Node, view: View) -> None:
+        """A leader commits by counting only entries of its own term (Raft, 5.4.2 and figure 8).
+
+        It may hear from others what they know to be committed already.
+        """
+        if view.led != view.term or view.commit <= self.last_committed:
+            return
+        entry = view.entry(view.commit)
         if entry is not None and entry.term != view.term:
             raise Violation(
                 f"{node.name}, leader of term {view.term}, committed entry {entry.index} of term {entry.term} by counting"

@@ -1,8 +1,9 @@
 """No session ends before the promise made to it.
 
-A promise is made when a session is opened, when its keep-alive is answered, and to everybody when a leader becomes ready.  It
-lasts for the TTL by the leader's clock (which may run fast by as much as clocks drift), and while the leader is stopped it
-does not run.
+A promise is made when a session is opened, when its keep-alive is answered, and to everybody when a leader becomes ready.  For
+the leader that made it, it lasts for the TTL from then by that leader's clock (which may run fast by as much as clocks drift),
+and does not run while the leader is stopped.  For a later leader it lasts from when the client sent the keep-alive, as the client
+counts: an answer may have been held up in a stopped process, long after a quorum confirmed it.
 """
 
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from coord_core.protocol.commands import Command, ExpireSession, OpenSession
 from coord_core.protocol.messages import ClientMessage, KeepAlive, KeptAlive, ServerMessage
 from coord_core.replica import Effects
 from coord_core.replica.facts import LeaderReady
+from coord_core.testing.connection import Connection
 from coord_core.testing.node import Node
 from coord_core.testing.simulator import MILLISECOND, SECOND, Violation
 from coord_core.types import SessionId
@@ -22,10 +24,11 @@ DRIFT = 0.01
 
 @dataclass(slots=True)
 class Promise:
-    """That the session lives for `ttl_ms` from `made_us` on."""
+    """That a session lives for its TTL."""
 
     made_us: int
-    ttl_ms: int
+    #: When the client asked for it.
+    asked_us: int
     #: How long the node that made it had been stopped by then, in all.
     node: Node
     stopped_us: int
@@ -46,29 +49,28 @@ class LeaseChecks:
         if type(message) is KeepAlive:
             self.asked[connection, message.seq] = message.session
 
-    def answered(self, node: Node, connection: int, message: ServerMessage) -> None:
+    def answered(self, node: Node, connection: Connection, message: ServerMessage) -> None:
         """A node answers a client."""
-        session = self.asked.pop((connection, message.seq), None) if type(message) is KeptAlive else None
+        if type(message) is not KeptAlive:
+            return
+        session = self.asked.pop((connection.number, message.seq), None)
         if session is not None and session in self.ttl_ms:
-            self.promises[session] = self._promise(node, self.ttl_ms[session])
+            self.promises[session] = Promise(node.simulator.now_us, connection.sent_us[message.seq], node, node.stopped_us())
 
     def turned(self, node: Node, effects: Effects) -> None:
         for fact in effects.facts:
             if type(fact) is LeaderReady:
-                self.ready[int(fact.term)] = self._promise(node, 0)
+                self.ready[int(fact.term)] = _promise_now(node)
 
     def applied(self, node: Node, term: int, index: int, command: Command, applied: Applied) -> None:
         """An entry of `term` was applied for the first time anywhere."""
         if applied.opened is not None and type(command) is OpenSession:
             self.ttl_ms[applied.opened] = command.ttl_ms
-            self.promises[applied.opened] = self._promise(node, command.ttl_ms)
+            self.promises[applied.opened] = _promise_now(node)
         if type(command) is ExpireSession:
             for session in applied.closed:
                 self.expired.append(session)
                 self._judge(node, session, term, index)
-
-    def _promise(self, node: Node, ttl_ms: int) -> Promise:
-        return Promise(node.simulator.now_us, ttl_ms, node, node.stopped_us())
 
     def _judge(self, node: Node, session: SessionId, term: int, index: int) -> None:
         now_us, ttl_ms = node.simulator.now_us, self.ttl_ms[session]
@@ -77,12 +79,17 @@ class LeaseChecks:
             if promise is None:
                 continue
             lasts_us = int(ttl_ms * MILLISECOND * (1 - DRIFT))
-            # A promise of an earlier leadership runs on, whatever its maker does: a stop is known to the present leader only.
-            current = ready is not None and promise.made_us >= ready.made_us
+            # What another node does or did is not known to the present leader.
+            current = ready is not None and promise.node is ready.node and promise.made_us >= ready.made_us
+            begun_us = promise.made_us if current else promise.asked_us
             stopped_us = promise.node.stopped_us() - promise.stopped_us if current else 0
-            if now_us < promise.made_us + lasts_us + stopped_us:
-                after = (now_us - promise.made_us) / SECOND
+            if now_us < begun_us + lasts_us + stopped_us:
+                after = (now_us - begun_us) / SECOND
                 raise Violation(
                     f"session {session} expired at entry {index}, {after:.3f} s after {why}; its TTL is {ttl_ms} ms and the"
                     f" leader was stopped for {stopped_us / SECOND:.3f} s of that"
                 )
+
+
+def _promise_now(node: Node) -> Promise:
+    return Promise(node.simulator.now_us, node.simulator.now_us, node, node.stopped_us())

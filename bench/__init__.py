@@ -1,0 +1,10 @@
+"""How fast a fresh three-node cluster on this machine is, and what a command costs each party.
+
+- `__main__`: `python -m bench`: rounds, medians, the table.
+- `cluster`: a fresh cluster by `coord dev`, thrown away afterwards.
+- `workload`: one client process that keeps a number of handles busy.
+- `processes`: CPU time of processes, from /proc.
+- `peers_adapter`: the same client in the form that a comparison with other systems takes.
+
+Figures differ from machine to machine and from minute to minute: compare only what was taken in one run.
+"""

@@ -1,0 +1,77 @@
+"""Clearing up behind what could not be cleared up on the spot, off the threads that must not wait.
+
+One daemon thread a process, started with its first chore.  A chore that the service does not answer is tried again, with growing
+pauses, until it is done or too old; nothing depends on it for safety: what is left over goes with its TTL or its session.
+"""
+
+import logging
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from coord_core import errors
+
+logger = logging.getLogger("coord.celery")
+
+CHORES_MAX = 10_000
+_PAUSE_MAX_S = 5.0
+
+
+@dataclass(slots=True)
+class Chore:
+    """One thing to do: `act` until it does not raise, or until it is `patience_s` old."""
+
+    name: str
+    act: Callable[[], None]
+    patience_s: float = 600.0
+    asked: float = field(default_factory=time.monotonic)
+
+
+class Janitor:
+    """The thread and its queue.  A forked child starts with an empty one: the parent does what the parent was asked."""
+
+    def __init__(self) -> None:
+        self._begin_anew()
+        os.register_at_fork(after_in_child=self._begin_anew)
+
+    def _begin_anew(self) -> None:
+        self._chores: queue.Queue[Chore] = queue.Queue(CHORES_MAX)
+        self._starting = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def put(self, name: str, act: Callable[[], None]) -> None:
+        """Have `act` done soon; never blocks, never raises."""
+        try:
+            self._chores.put_nowait(Chore(name, act))
+        except queue.Full:
+            logger.warning("too much to clear up: left to its time limit: %s", name)
+            return
+        with self._starting:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="coord-janitor", daemon=True)
+                self._thread.start()
+
+    def _work(self) -> None:
+        while True:
+            self._finish(self._chores.get())
+
+    def _finish(self, chore: Chore) -> None:
+        pause_s = 0.1
+        while True:
+            try:
+                chore.act()
+                return
+            except (errors.LostError, errors.RequestError):
+                return  # gone already, or not ours any more
+            except errors.CoordError as error:
+                if time.monotonic() - chore.asked > chore.patience_s:
+                    logger.warning("not cleared up, left to its time limit: %s (%s)", chore.name, error)
+                    return
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, _PAUSE_MAX_S)
+
+
+janitor = Janitor()

@@ -1,0 +1,149 @@
+"""`coord dev` and `coord status` as processes: the first line, what survives, what is left behind."""
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import coord_core
+from coord_core.cli.exits import Exit
+from tests.cli.running import Dev, coord, is_running, until
+
+StartDev = Callable[..., Dev]
+
+
+def test_first_line_says_where_the_cluster_is_and_it_takes_commands_then(start_dev: StartDev) -> None:
+    dev = start_dev("--nodes", "3")
+    listening = [node["listen"] for node in dev.first["nodes"]]
+    assert dev.url == "coord://" + ",".join(listening)
+    assert all(is_running(pid) for pid in dev.pids.values())
+    found = coord("--url", dev.url, "--timeout", "2s", "lock", "/a", "--no-wait", "--", "true")
+    assert (found.returncode, found.stderr) == (0, "")
+
+
+def test_temporary_directory_goes_with_it(start_dev: StartDev) -> None:
+    dev = start_dev("--nodes", "1")
+    assert Path(dev.first["data"]).is_dir()
+    assert dev.stop() == Exit.OK
+    assert not Path(dev.first["data"]).exists()
+    assert not any(map(is_running, dev.pids.values()))
+
+
+def test_restart_on_the_same_directory_keeps_the_url_and_what_was_stored(start_dev: StartDev, tmp_path: Path) -> None:
+    dev = start_dev("--data", str(tmp_path))
+    with coord_core.connect(dev.url) as client:
+        client.value("/a").set(b"kept")
+    assert dev.stop() == Exit.OK
+    again = start_dev("--data", str(tmp_path))
+    assert again.url == dev.url
+    with coord_core.connect(again.url) as client:
+        versioned = client.value("/a").get()
+        assert versioned is not None
+        assert versioned.value == b"kept"
+
+
+def test_second_dev_on_the_same_directory_is_refused_in_one_line(start_dev: StartDev, tmp_path: Path) -> None:
+    start_dev("--nodes", "1", "--data", str(tmp_path))
+    second = coord("dev", "--data", str(tmp_path))
+    assert second.returncode == Exit.CONFLICT
+    assert "is taken" in second.stderr
+    assert len(second.stderr.splitlines()) == 1
+
+
+def test_killed_dev_leaves_no_process(start_dev: StartDev) -> None:
+    """SIGKILL leaves it no chance to clean up: the kernel ends its nodes."""
+    dev = start_dev("--nodes", "3")
+    dev.process.kill()
+    until(lambda: not any(map(is_running, dev.pids.values())), seconds=5, what="the end of the nodes")
+
+
+def test_node_that_dies_is_reported_and_the_others_go_on(start_dev: StartDev) -> None:
+    dev = start_dev("--nodes", "3")
+    leader = dev.leader()
+    os.kill(leader, signal.SIGKILL)
+    assert dev.process.stderr is not None
+    said = dev.process.stderr.readline()
+    assert "SIGKILL" in said
+    assert str(leader) in said
+    assert coord("--url", dev.url, "lock", "/a", "--", "true").returncode == 0
+
+
+def test_lock_can_be_taken_soon_after_the_leader_was_killed(start_dev: StartDev) -> None:
+    dev = start_dev("--nodes", "3")
+    with coord_core.connect(dev.url) as client:
+        client.wait_connected(5)
+        leader = dev.leader()
+        os.kill(leader, signal.SIGKILL)
+        killed = time.monotonic()
+        assert client.lock("/a").acquire(timeout=5) is not None
+        assert time.monotonic() - killed < 2
+
+
+def test_command_runs_with_the_url_and_its_exit_code_is_returned() -> None:
+    check = "import os, sys; sys.exit(7 if os.environ['COORD_URL'].startswith('coord://127.0.0.1:') else 1)"
+    found = coord("-q", "dev", "--nodes", "1", "--", sys.executable, "-c", check)
+    assert (found.returncode, found.stdout, found.stderr) == (7, "", "")
+
+
+def test_port_option_gives_consecutive_ports(start_dev: StartDev, tmp_path: Path) -> None:
+    free = start_dev("--nodes", "1")
+    port = int(free.url.rpartition(":")[2])
+    free.stop()
+    assert start_dev("--nodes", "1", "--port", str(port)).url == f"coord://127.0.0.1:{port}"
+
+
+def test_status_names_the_leader_and_every_node(cluster: Dev) -> None:
+    report = cluster.status()
+    assert report["leader"] in cluster.pids
+    assert report["quorum"] is True
+    assert report["tolerates"] == 1
+    assert [node["name"] for node in report["nodes"]] == ["n1", "n2", "n3"]
+    assert {node["role"] for node in report["nodes"]} == {"leader", "follower"}
+    assert all(node["reachable"] and node["term"] == report["term"] for node in report["nodes"])
+
+
+def test_status_asks_nodes_that_the_url_does_not_name(cluster: Dev) -> None:
+    first = cluster.first["nodes"][0]["listen"]
+    found = coord("--url", f"coord://{first}", "status", "-o", "json")
+    assert len(json.loads(found.stdout)["nodes"]) == 3
+
+
+def test_status_without_quorum_is_exit_code_3_and_still_shows_the_rest(start_dev: StartDev) -> None:
+    dev = start_dev("--nodes", "3")
+    for name in ("n1", "n2"):
+        os.kill(dev.pids[name], signal.SIGKILL)
+    found = coord("--url", dev.url, "--timeout", "2s", "-o", "json", "status")
+    assert found.returncode == Exit.UNAVAILABLE
+    report = json.loads(found.stdout)
+    assert (report["quorum"], report["tolerates"]) == (False, 0)
+    assert [node["reachable"] for node in report["nodes"]] == [False, False, True]
+    assert "start n1 or n2 again" in found.stderr
+
+
+def test_status_as_table_and_plain_lines(cluster: Dev) -> None:
+    table = coord("--url", cluster.url, "status")
+    assert "tolerates 1 more failure" in table.stdout
+    plain = coord("--url", cluster.url, "status", "-o", "plain")
+    assert len(plain.stdout.splitlines()) == 3
+    assert plain.stdout.startswith("n1\t")
+
+
+def test_session_outlives_the_death_of_all_nodes(start_dev: StartDev, tmp_path: Path) -> None:
+    """SIGKILL of all three and a restart: the holder keeps its lock, and the next token is higher."""
+    dev = start_dev("--data", str(tmp_path))
+    with coord_core.connect(dev.url + "?ttl=20s") as client:
+        lock = client.lock("/a")
+        grant = lock.acquire(timeout=5)
+        assert grant is not None
+        dev.kill_nodes()
+        dev.stop()
+        again = start_dev("--data", str(tmp_path))
+        grant.check()
+        assert coord("--url", again.url, "lock", "/a", "--no-wait", "--", "true").returncode == Exit.NOT_ACQUIRED
+        lock.release()
+        later = lock.acquire(timeout=5)
+        assert later is not None
+        assert later.token > grant.token

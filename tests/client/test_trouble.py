@@ -1,0 +1,278 @@
+"""What both clients do when nodes fail, answers do not come, and callers go away; on the fake cluster, which can be told to."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from coord_core import (
+    AuthenticationFailed,
+    InvalidConfig,
+    LockLost,
+    OutcomeUnknown,
+    SessionExpired,
+    SessionState,
+    Unavailable,
+)
+from coord_core.protocol.commands import Call, CloseSession
+from coord_core.protocol.operations import Cancel, LockAcquire, LockRelease
+from tests.client.fake import FakeCluster, until
+from tests.client.shells import AsyncShell, Shell
+
+pytestmark = pytest.mark.usefixtures("closing")
+
+
+@pytest.fixture
+async def closing(fake: FakeCluster, shell: Shell) -> AsyncIterator[None]:
+    """Close the clients while the cluster still stands."""
+    yield
+    fake.holds = False
+    await shell.close_all()
+
+
+def operations(fake: FakeCluster) -> list[type]:
+    return [type(call.operation) for call in fake.calls]
+
+
+# --- failover --------------------------------------------------------------------------------------------------------------------
+
+
+async def test_call_goes_through_a_change_of_leader(fake: FakeCluster, shell: Shell) -> None:
+    """The caller notices nothing."""
+    value = shell.connect(fake.addresses).value("/v")
+    await shell.go(value.set, b"1")
+    fake.lead(2)
+    second = await shell.go(value.set, b"2")
+    await fake.nodes[1].kill()
+    fake.lead(3)
+    assert await shell.go(value.set, b"3") > second
+
+
+async def test_waiting_acquire_survives_its_leader_and_keeps_its_place(fake: FakeCluster, shell: Shell) -> None:
+    """Sent again under its number it finds its place in the queue, never a second one."""
+    holder, waiter = shell.connect(fake.addresses).lock("/a"), shell.connect(fake.addresses).lock("/a")
+    await shell.go(holder.acquire)
+    wait = shell.start(waiter.acquire)
+    await until(lambda: len(fake.calls) == 2)
+    await fake.nodes[0].kill()
+    fake.lead(2)
+    await until(lambda: len(fake.calls) >= 3)
+    assert len(await shell.go(holder.waiters)) == 1
+    await shell.go(holder.release)
+    assert await wait is not None
+
+
+async def test_session_and_grant_outlive_a_lost_connection(fake: FakeCluster, shell: Shell) -> None:
+    """A lost connection elects nobody."""
+    client = shell.connect(fake.addresses)
+    lock = client.lock("/a")
+    grant = await shell.go(lock.acquire)
+    believed: list[tuple[SessionState, bool]] = []
+    client.session.on_state_change(lambda state: believed.append((state, grant.is_held_locally())))
+    fake.nodes[0].cut()
+    await until(lambda: len(believed) == 2)
+    assert believed == [(SessionState.SUSPENDED, True), (SessionState.CONNECTED, True)]
+    await shell.go(grant.check)
+    assert client.session.session_id == grant.session_id
+
+
+async def test_first_seed_may_be_dead(fake: FakeCluster, shell: Shell) -> None:
+    """One that answers is enough."""
+    client = shell.connect(["127.0.0.1:1", fake.addresses[2]])
+    await shell.go(client.wait_connected, 5)
+
+
+async def test_wait_connected_says_why_it_did_not(shell: Shell) -> None:
+    """And is over in time."""
+    client = shell.connect(["127.0.0.1:1"])
+    with pytest.raises(Unavailable, match=re.escape("127.0.0.1:1: Connection refused")):
+        await shell.go(client.wait_connected, 0.1)
+
+
+async def test_call_without_a_cluster_ends_in_its_time_and_says_why(shell: Shell) -> None:
+    """`?timeout=` is for calls that have none of their own."""
+    value = shell.connect(["127.0.0.1:1"], "/ns?timeout=100ms").value("/v")
+    for method, arguments in ((value.set, [b"x"]), (value.get, [])):
+        with pytest.raises(Unavailable, match="refused"):
+            await shell.go(method, *arguments)
+
+
+async def test_wrong_token_is_told_and_never_shown(shell: Shell) -> None:
+    """At once: it stays wrong."""
+    cluster = await FakeCluster(2, token="right").start()
+    client = shell.make(f"coord://s3cr3t@{','.join(cluster.addresses)}/ns")
+    assert "s3cr3t" not in repr(client)
+    with pytest.raises(AuthenticationFailed) as caught:
+        await shell.go(client.wait_connected, 5)
+    assert "s3cr3t" not in str(caught.value)
+    with pytest.raises(AuthenticationFailed):
+        await shell.go(client.lock("/a").acquire)
+    await shell.go(client.close)
+    await cluster.stop()
+
+
+async def test_tls_files_that_cannot_be_read_are_named(shell: Shell) -> None:
+    """At the first use."""
+    client = shell.make("coords://127.0.0.1:1?ca=/does/not/exist.pem")
+    with pytest.raises(InvalidConfig, match="No such file"):
+        await shell.go(client.wait_connected, 1)
+
+
+async def test_busy_cluster_delays_and_does_not_fail(fake: FakeCluster, shell: Shell) -> None:
+    """The client backs off by itself."""
+    client = shell.connect(fake.addresses)
+    await shell.go(client.wait_connected, 5)
+    fake.busy = 4
+    await shell.go(client.lock("/a").acquire)
+    assert fake.busy == 0
+
+
+# --- loss ------------------------------------------------------------------------------------------------------------------------
+
+
+async def test_expired_session_is_lost_and_its_grant_with_it(fake: FakeCluster, shell: Shell) -> None:
+    """The next call opens a new session."""
+    client = shell.connect(fake.addresses, "/ns?ttl=500ms")
+    lock = client.lock("/a")
+    grant = await shell.go(lock.acquire)
+    fake.expire(grant.session_id)
+    await until(lambda: client.session.state is SessionState.LOST)
+    assert not grant.is_held_locally()
+    with pytest.raises(LockLost):
+        await shell.go(lock.release)
+    again = await shell.go(lock.acquire)
+    assert again.session_id != grant.session_id
+    assert again.token > grant.token
+
+
+async def test_lease_ends_locally_while_the_cluster_is_silent(fake: FakeCluster, shell: Shell) -> None:
+    """Nobody needs to say so; and the first thing said afterwards closes the old session."""
+    client = shell.connect(fake.addresses, "/ns?ttl=500ms")
+    lock = client.lock("/a")
+    grant = await shell.go(lock.acquire)
+    fake.holds = True
+    await until(lambda: client.session.state is SessionState.LOST)
+    assert not grant.is_held_locally()
+    with pytest.raises(LockLost):
+        await shell.go(grant.check)
+    fake.holds = False
+    await until(lambda: CloseSession(grant.session_id) in fake.log)
+
+
+async def test_with_block_whose_lock_was_lost_says_so_at_its_end(fake: FakeCluster, shell: Shell) -> None:
+    """Its body was not protected all the time; its own exception would go first."""
+    client = shell.connect(fake.addresses)
+    loop = asyncio.get_running_loop()
+
+    def lose(grant: Any) -> None:
+        if isinstance(shell, AsyncShell):
+            fake.expire(grant.session_id)
+        else:
+            asyncio.run_coroutine_threadsafe(expire(grant.session_id), loop).result()
+
+    async def expire(session: int) -> None:
+        fake.expire(session)
+
+    with pytest.raises(LockLost):
+        await shell.inside(client.lock("/a"), lose)
+
+
+async def test_acquire_that_waits_when_its_session_is_lost_is_told(fake: FakeCluster, shell: Shell) -> None:
+    """Its outcome is known: nothing is held."""
+    await shell.go(shell.connect(fake.addresses, "/ns").lock("/a").acquire)
+    client = shell.connect(fake.addresses, "/ns?ttl=500ms")
+    wait = shell.start(client.lock("/a").acquire)
+    await until(lambda: len(fake.calls) == 2)
+    fake.expire(client.session.session_id)
+    with pytest.raises(SessionExpired):
+        await wait
+
+
+# --- callers that go away --------------------------------------------------------------------------------------------------------
+
+
+async def test_cancelled_acquire_leaves_the_queue(fake: FakeCluster, shell: Shell) -> None:
+    """Its caller has gone: a grant would be held by nobody."""
+    if not isinstance(shell, AsyncShell):
+        pytest.skip("threads are not cancelled; see the test with a signal")
+    client = shell.connect(fake.addresses)
+    await client.lock("/a").acquire()
+    waiter = client.lock("/a")
+    wait = shell.start(waiter.acquire)
+    await until(lambda: len(fake.calls) == 2)
+    wait.cancel()
+    await asyncio.wait([wait])
+    await until(lambda: operations(fake) == [LockAcquire, LockAcquire, Cancel])
+    assert await waiter.waiters() == ()
+
+
+async def test_grant_that_crosses_the_cancellation_is_given_back(fake: FakeCluster, shell: Shell) -> None:
+    """At every turn of the loop between the call and its answer: nothing stays behind."""
+    if not isinstance(shell, AsyncShell):
+        pytest.skip("threads are not cancelled; see the test with a signal")
+    client = shell.connect(fake.addresses)
+    await client.wait_connected()
+    for turns in range(12):
+        lock = client.lock(f"/a{turns}")
+        wait = shell.start(lock.acquire)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        if not wait.cancel():
+            await lock.release()
+        await asyncio.wait([wait])
+        if not wait.cancelled():
+            continue
+        assert lock.token is None
+        async with asyncio.timeout(5):
+            while await lock.holder() is not None:
+                pass
+
+
+async def test_acquire_under_a_timeout_of_asyncio_leaves_nothing(fake: FakeCluster, shell: Shell) -> None:
+    """`asyncio.timeout` cancels like any other."""
+    if not isinstance(shell, AsyncShell):
+        pytest.skip("for coroutines")
+    client = shell.connect(fake.addresses)
+    holder, waiter = client.lock("/a"), client.lock("/a")
+    await holder.acquire()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.02):
+            await waiter.acquire()
+    await holder.release()
+    assert await waiter.holder() is None
+
+
+async def test_unanswered_write_is_unknown_and_withdrawn(fake: FakeCluster, shell: Shell) -> None:
+    """Applied here, as it happens; the caller is told to look."""
+    client = shell.connect(fake.addresses, "/ns?timeout=100ms")
+    value = client.value("/v")
+    await shell.go(value.set, b"1")
+    fake.holds = True
+    with pytest.raises(OutcomeUnknown):
+        await shell.go(value.set, b"2")
+    fake.holds = False
+    await until(lambda: Cancel in operations(fake))
+
+
+async def test_release_that_is_not_confirmed_still_happens(fake: FakeCluster, shell: Shell) -> None:
+    """However long the cluster is gone, within the session's life."""
+    client = shell.connect(fake.addresses, "/ns?timeout=100ms")
+    lock = client.lock("/a")
+    await shell.go(lock.acquire)
+    await fake.nodes[0].kill()
+    fake.leader = None
+    with pytest.raises(OutcomeUnknown):
+        await shell.go(lock.release)
+    fake.lead(2)
+    await until(lambda: LockRelease in operations(fake))
+
+
+async def test_numbers_and_marks_are_those_of_exactly_once(fake: FakeCluster, shell: Shell) -> None:
+    """On the wire: rising numbers, and a mark that follows the answers."""
+    value = shell.connect(fake.addresses).value("/v")
+    for _ in range(3):
+        await shell.go(value.set, b"x")
+    sent = [(call.request, call.low_water) for call in fake.log if isinstance(call, Call)]
+    assert sent == [(1, 0), (2, 1), (3, 2)]

@@ -1,0 +1,231 @@
+"""Bugs to put back in: each takes a pytest `MonkeyPatch` and breaks one thing, as a real implementation once did or easily could.
+
+`test_mutations` demands that a seed of a small fixed range finds each, and says what of it is found.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from coord_core.client.calls import Calls
+from coord_core.client.session import ClientSession
+from coord_core.client.settings import SessionConfig
+from coord_core.machine.locks import Locks
+from coord_core.machine.windows import RequestWindow
+from coord_core.protocol.messages import Ask, KeepAlive, KeptAlive, Told
+from coord_core.raft import replication
+from coord_core.raft.log import RaftLog
+from coord_core.raft.messages import HardState
+from coord_core.raft.quorum import joint_index
+from coord_core.replica import Replica
+from coord_core.replica.leading import Leading
+from coord_core.replica.leases import LeaseClock, Leases
+from coord_core.storage.api import Batch
+from coord_core.testing.disk import SimulatedDisk
+from coord_core.testing.node import Node
+from coord_core.types import LogIndex, NodeId, RequestNumber
+
+Mutation = Callable[[pytest.MonkeyPatch], None]
+
+
+def vote_is_not_durable(patch: pytest.MonkeyPatch) -> None:
+    """hashicorp/raft#661, PySyncObj#84."""
+    write = SimulatedDisk.write
+
+    def forgetful(disk: SimulatedDisk, batch: Batch) -> None:
+        hard_state = batch.hard_state
+        if hard_state is not None:
+            hard_state = HardState(hard_state.term, NodeId(0), hard_state.commit)
+        write(disk, Batch(batch.entries, hard_state))
+
+    patch.setattr(SimulatedDisk, "write", forgetful)
+
+
+def term_is_not_durable(patch: pytest.MonkeyPatch) -> None:
+    """PySyncObj#202."""
+    write = SimulatedDisk.write
+
+    def forgetful(disk: SimulatedDisk, batch: Batch) -> None:
+        write(disk, Batch(batch.entries, None))
+
+    patch.setattr(SimulatedDisk, "write", forgetful)
+
+
+def write_is_acknowledged_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
+    """etcd#14370."""
+    begin = Node._begin_write
+
+    def hasty(node: Node, effects: Any) -> bool:
+        crashed = begin(node, effects)
+        if effects.persist is not None and not crashed:
+            node.arrive(node.replica.persisted, effects.persist.ack)
+        return crashed
+
+    def late(node: Node, life: int, ack: Any) -> None:
+        if life == node.life and node.up and node.disk.busy:
+            node.disk.complete()
+
+    patch.setattr(Node, "_begin_write", hasty)
+    patch.setattr(Node, "_written", late)
+    # The next write may be handed out while this one is on its way.
+    start = SimulatedDisk.begin
+
+    def queued(disk: SimulatedDisk, batch: Batch) -> int:
+        if disk.busy:
+            disk.complete()
+        return start(disk, batch)
+
+    patch.setattr(SimulatedDisk, "begin", queued)
+
+
+def entries_of_earlier_terms_commit_by_counting(patch: pytest.MonkeyPatch) -> None:
+    """Raft, figure 8."""
+
+    def eager(state: Any) -> bool:
+        matches = {peer: progress.match for peer, progress in state.progress.items()}
+        index = LogIndex(joint_index(state.configuration.voters, state.configuration.outgoing, matches))
+        return bool(index > state.log.commit and state.log.commit_to(index))
+
+    patch.setattr(replication, "maybe_commit", eager)
+
+
+def votes_go_to_any_log(patch: pytest.MonkeyPatch) -> None:
+    """Raft, 5.4.1, left out."""
+    patch.setattr(RaftLog, "is_up_to_date", lambda log, last_index, last_term: True)
+
+
+def window_forgets_its_answers(patch: pytest.MonkeyPatch) -> None:
+    """A command that is sent again is applied again."""
+
+    def forget(window: RequestWindow, request: RequestNumber, answer: Any) -> None:
+        if answer is None:
+            record(window, request, answer)
+
+    record = RequestWindow.record
+    patch.setattr(RequestWindow, "record", forget)
+    patch.setattr(RequestWindow, "settle", lambda window, request, answer: window.answers.pop(request, None))
+
+
+def keep_alive_needs_no_quorum(patch: pytest.MonkeyPatch) -> None:
+    """A deposed leader in a minority goes on to promise what its successor takes away."""
+    request = Replica.request
+
+    def promise(replica: Replica, connection: int, message: Any) -> None:
+        view = replica.machine.session(message.session) if isinstance(message, KeepAlive) else None
+        if view is None or replica._leading is None:
+            request(replica, connection, message)
+            return
+        clock = replica._lease_clock
+        replica._leading._leases.renew(view.session, clock._last_ms - clock._stalled_ms)
+        replica._refusals.append((connection, KeptAlive(message.seq, view.ttl_ms)))
+
+    patch.setattr(Replica, "request", promise)
+
+
+def read_needs_no_quorum(patch: pytest.MonkeyPatch) -> None:
+    """A stale read by a leader that does not know it was deposed (etcd#7331)."""
+    request = Replica.request
+
+    def answer(replica: Replica, connection: int, message: Any) -> None:
+        if isinstance(message, Ask) and replica.status().ready:
+            replica._refusals.append((connection, Told(message.seq, replica.machine.query(message.query))))
+        else:
+            request(replica, connection, message)
+
+    patch.setattr(Replica, "request", answer)
+
+
+def client_counts_its_lease_from_the_answer(patch: pytest.MonkeyPatch) -> None:
+    """The answer may have been on its way for long."""
+    received = ClientSession.received
+
+    def optimistic(session: ClientSession, message: Any, now_ms: int) -> None:
+        if isinstance(message, KeptAlive) and session._probe is not None:
+            session._probe.sent_ms = now_ms
+        received(session, message, now_ms)
+
+    patch.setattr(ClientSession, "received", optimistic)
+
+
+def client_never_declares_its_session_lost(patch: pytest.MonkeyPatch) -> None:
+    """kazoo#89, curator#1144: whoever is cut off believes for ever."""
+    patch.setattr(SessionConfig, "margin_ms", lambda config, ttl_ms: -1_000_000)
+
+
+def leases_run_while_the_leader_is_stopped(patch: pytest.MonkeyPatch) -> None:
+    """What arrived meanwhile has not been read: the living are expired."""
+    patch.setattr(LeaseClock, "advance", lambda clock, now_ms: now_ms)
+
+
+def new_leader_grants_no_fresh_leases(patch: pytest.MonkeyPatch) -> None:
+    """It counts from a time at which it heard nobody."""
+    begin = Leading.__init__
+
+    def stingy(leading: Leading, term: Any, machine: Any, reads: Any, now_ms: int, lease_ms: int) -> None:
+        begin(leading, term, machine, reads, now_ms, lease_ms)
+        leading._leases = Leases()
+        for view in machine.sessions():
+            leading._leases.grant(view.session, 0, lease_ms)
+
+    patch.setattr(Leading, "__init__", stingy)
+
+
+def cancel_leaves_the_grant(patch: pytest.MonkeyPatch) -> None:
+    """atomix#500: the caller has given up, and holds the lock for ever."""
+    withdraw = Locks.withdraw
+
+    def careless(locks: Locks, attachment: Any, request: Any, answer: Any) -> bool:
+        held = locks._held.get(attachment.id)
+        if held is not None and request in held:
+            return True
+        return withdraw(locks, attachment, request, answer)
+
+    patch.setattr(Locks, "withdraw", careless)
+
+
+def expiry_frees_nothing(patch: pytest.MonkeyPatch) -> None:
+    """atomix#64: a dead holder keeps its lock."""
+    patch.setattr(Locks, "attachments_ended", lambda locks, ended, answer: None)
+
+
+def last_waiter_goes_first(patch: pytest.MonkeyPatch) -> None:
+    """No queue at all."""
+    enqueue = Locks._enqueue
+
+    def jump(locks: Locks, lock: Any, claim: Any, wait_ms: int | None) -> Any:
+        refused = enqueue(locks, lock, claim, wait_ms)
+        if refused is None:
+            lock.waiters.move_to_end(claim, last=False)
+        return refused
+
+    patch.setattr(Locks, "_enqueue", jump)
+
+
+def client_sends_again_under_a_new_number(patch: pytest.MonkeyPatch) -> None:
+    """What makes a retry safe is its number."""
+    lost = Calls.connection_lost
+
+    def renumber(calls: Calls) -> None:
+        lost(calls)
+        again, calls._again = list(calls._again), type(calls._again)()
+        for request in again:
+            calls._ledger.unanswered.pop(request.number)
+            calls._ledger.enter(request)
+            calls._again.append(request)
+
+    patch.setattr(Calls, "connection_lost", renumber)
+
+
+def machines_differ(patch: pytest.MonkeyPatch) -> None:
+    """State that depends on the process: here on how often it looked."""
+    looks = iter(range(10**9))
+    grant = Locks._grant
+
+    def uneven(locks: Locks, claim: Any) -> Any:
+        granted = grant(locks, claim)
+        if next(looks) % 50 == 49:
+            claim.since_ms += 1
+        return granted
+
+    patch.setattr(Locks, "_grant", uneven)
