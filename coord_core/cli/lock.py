@@ -107,7 +107,7 @@ async def _run(job: Job, child: Child, guard: Guard) -> int:
             await client.wait_connected(job.settings.timeout)
             grant = await _acquire(job, client, handle)
         environment = {"COORD_LOCK_NAME": job.path, "COORD_FENCING_TOKEN": str(grant.token), **target.environment()}
-        code = await _run_under_lease(job, client, child, guard, environment)
+        code = await _run_under_lease(job, _Lease(client, grant, guard), child, environment)
         await _give_back(job, handle)
     return code
 
@@ -177,9 +177,9 @@ async def _who_has_it(job: Job, client: "AsyncClient") -> str:
 # --- holding it ------------------------------------------------------------------------------------------------------------------
 
 
-async def _run_under_lease(job: Job, client: "AsyncClient", child: Child, guard: Guard, environment: dict[str, str]) -> int:
+async def _run_under_lease(job: Job, lease: "_Lease", child: Child, environment: dict[str, str]) -> int:
     """Run the command to its end; return its exit code.  Raises `CommandFailed` with 76 where the lease did not last."""
-    lease = _Lease(client, guard)
+    guard = lease.guard
     lease.move_deadline()
     async with _attended(child, guard) as ended:
         child.start(environment)
@@ -196,22 +196,23 @@ async def _run_under_lease(job: Job, client: "AsyncClient", child: Child, guard:
 
 
 class _Lease:
-    """Moves the guard's deadline on while the session lives."""
+    """Moves the guard's deadline on while the grant's session lives."""
 
-    def __init__(self, client: "AsyncClient", guard: Guard) -> None:
+    def __init__(self, client: "AsyncClient", grant: "AsyncGrant", guard: Guard) -> None:
+        self.guard = guard
         self._session = client.session
-        self._guard = guard
+        self._grant = grant
         ttl = self._session.ttl
         self._kill_before = KILL_AT * ttl
         self._grace = (ASK_TO_END_AT - KILL_AT) * ttl
         self.interval = min(0.5, max(0.02, ttl / RENEWALS_A_TTL))
 
     def move_deadline(self) -> None:
-        from coord_core.client.session import SessionState
-
-        alive = self._session.state in (SessionState.CONNECTED, SessionState.SUSPENDED)
         deadline = self._session.lease_deadline
-        self._guard.hold_until(deadline - self._kill_before if alive and deadline is not None else 0.0, self._grace)
+        # The client's session may be a later one than the grant's: only the grant tells whether its own still stands.
+        if deadline is None or not self._grant.is_held_locally():
+            deadline = 0.0
+        self.guard.hold_until(deadline - self._kill_before, self._grace)
 
 
 @contextlib.asynccontextmanager

@@ -83,6 +83,8 @@ class Driver:
         self._flush_is_due = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ms = 0
+        # Closed, and waited long enough: nothing is done any more.
+        self._ended = False
         # Said once an outage.
         self._complained = False
         self.refresh_lease()
@@ -131,6 +133,8 @@ class Driver:
 
     def flush(self) -> None:
         """Carry out what the session wants done."""
+        if self._ended:
+            return
         self._flush_is_due = False
         effects = self.session.take()
         if effects.disconnect:
@@ -260,6 +264,7 @@ class Driver:
         self.session.close(clock_ms())
         self.flush()
         await asyncio.wait([self.finished], timeout=timeout_s)
+        self._ended = True
         self._drop()
         if self._timer is not None:
             self._timer.cancel()

@@ -64,7 +64,7 @@ class Link:
 
     def try_next(self, now_ms: int) -> None:
         """Go to the next address in turn."""
-        self._rest(*self.route.advance(), now_ms)
+        self._rest(*self.route.advance(now_ms), now_ms)
 
     def follow(self, leader: str, now_ms: int) -> None:
         """Leave a node that does not lead: for the one that it names, where that makes sense, else for the next."""

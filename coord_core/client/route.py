@@ -11,8 +11,9 @@ from collections.abc import Iterable
 
 from coord_core.client.settings import SessionConfig
 
-#: A hint that names an address which failed this recently is stale: its giver has not noticed yet.
-_HINT_STALE_MS = 200
+#: A node that failed this recently is tried after the others, and a hint that names it is stale: its giver has not noticed yet.
+#: A stopped process still accepts connections, so that trying it costs a whole timeout.
+_SUSPECT_MS = 1_000
 _GROWTH = 1.6
 
 
@@ -56,23 +57,28 @@ class Route:
 
     def trusts(self, leader: str, now_ms: int) -> bool:
         """Tell whether to follow a hint."""
-        failed_ms = self._failed_ms.get(leader)
-        return bool(leader) and (failed_ms is None or now_ms - failed_ms >= _HINT_STALE_MS)
+        return bool(leader) and not self._is_suspect(leader, now_ms)
 
     def follow(self, leader: str) -> tuple[str, int]:
         """Return the hinted address and the delay before it: none, unless hints have led in circles."""
         return leader, self._delay_ms(0)
 
-    def advance(self) -> tuple[str, int]:
-        """Return the next address in turn and the delay before it."""
-        address = self.addresses[self._next % len(self.addresses)]
-        self._next = (self._next + 1) % len(self.addresses)
-        return address, self._delay_ms(self._config.backoff_ms_min if self._had_leader else 0)
+    def advance(self, now_ms: int) -> tuple[str, int]:
+        """Return the next address in turn that has not failed just now (the next one where all have), and the delay before it."""
+        count = len(self.addresses)
+        turns = [(self._next + step) % count for step in range(count)]
+        at = next((turn for turn in turns if not self._is_suspect(self.addresses[turn], now_ms)), turns[0])
+        self._next = (at + 1) % count
+        return self.addresses[at], self._delay_ms(self._config.backoff_ms_min if self._had_leader else 0)
 
     def backoff_ms(self, attempts: int) -> int:
         """Draw a delay whose bound grows with the attempts."""
         bound = min(self._config.backoff_ms_max, self._config.backoff_ms_min * _GROWTH ** min(attempts, 30))
         return int(self._rng.uniform(0, bound))
+
+    def _is_suspect(self, address: str, now_ms: int) -> bool:
+        failed_ms = self._failed_ms.get(address)
+        return failed_ms is not None and now_ms - failed_ms < _SUSPECT_MS
 
     def _delay_ms(self, bound_ms: int) -> int:
         """Draw the delay before an attempt; `bound_ms`: of those in the first round."""

@@ -32,7 +32,7 @@ class SessionConfig:
 
     #: Constant part of what the client's lease is shorter than the cluster's; 1% of the TTL for clock drift comes on top.
     lease_margin_ms: int = 20
-    #: For connecting and greeting one node.  At most half of the TTL, so that there is time for another.
+    #: For connecting and greeting one node.  At most a quarter of the TTL, so that there is time for others.
     connect_timeout_ms: int = 2_000
     #: For a call without a timeout of its own.
     request_timeout_ms: int = 10_000
@@ -52,7 +52,7 @@ class SessionConfig:
 
     @property
     def dial_ms_max(self) -> int:
-        return min(self.connect_timeout_ms, max(250, self.ttl_ms // 2))
+        return min(self.connect_timeout_ms, max(250, self.ttl_ms // 4))
 
     @property
     def probe_wait_ms(self) -> int:

@@ -107,11 +107,17 @@ def maybe_commit(state: State) -> bool:
     return state.log.commit_to(index)
 
 
+def _announce(state: State) -> None:
+    """The commit index has risen: let the followers know now, or with what they get next."""
+    if state.config.announce_commits:
+        broadcast_append(state)
+
+
 def own_log_durable(state: State) -> None:
     """The leader's own disk has more of the log: it may count it."""
     own = state.progress.get(state.node_id)
     if own is not None and own.accepted(state.log.durable) and maybe_commit(state):
-        broadcast_append(state)
+        _announce(state)
 
 
 def on_append_reply(state: State, message: AppendReply, progress: Progress) -> None:
@@ -133,8 +139,8 @@ def on_append_reply(state: State, message: AppendReply, progress: Progress) -> N
     else:
         progress.inflight.acknowledge(message.index)
     if maybe_commit(state):
-        broadcast_append(state)
-    elif progress.would_learn(state.log.commit):
+        _announce(state)
+    elif state.config.announce_commits and progress.would_learn(state.log.commit):
         send_append(state, message.sender, progress)
     while send_append(state, message.sender, progress, even_if_empty=False):
         pass

@@ -119,6 +119,7 @@ def _replica_config(config: ServerConfig, own: Member) -> ReplicaConfig:
         own.node_id,
         election_timeout_ticks=times.election_timeout_ms // times.tick_ms,
         heartbeat_ticks=times.heartbeat_ms // times.tick_ms,
+        announce_commits=False,
     )
     return ReplicaConfig(raft, times.tick_ms)
 

@@ -13,7 +13,7 @@ from coord_core.protocol.messages import ClientMessage, ServerMessage
 from coord_core.protocol.operations import Owner
 from coord_core.raft import RaftConfig
 from coord_core.raft.messages import Configuration, SnapshotMetadata
-from coord_core.replica import Effects, ReplicaConfig
+from coord_core.replica import Effects, LaneLimits, ReplicaConfig
 from coord_core.storage.api import Bootstrap, Identity
 from coord_core.testing.checkers.applied import AppliedChecks
 from coord_core.testing.checkers.beliefs import BeliefChecks
@@ -106,7 +106,7 @@ class Cluster:
         identity = Identity(CLUSTER_ID, member.node_id, member.name, member.incarnation)
         disk_rng = self.simulator.stream(f"disk {member.name}")
         disk = SimulatedDisk(Bootstrap(identity, self._members, self._founding), disk_rng, DiskSpeed())
-        raft = RaftConfig(node_id=member.node_id, max_append_bytes=self.mix.append_bytes_max)
+        raft = RaftConfig(node_id=member.node_id, max_append_bytes=self.mix.append_bytes_max, announce_commits=False)
         config = ReplicaConfig(raft=raft, tick_ms=self.tick_ms)
         skew = self._rng.uniform(-self.mix.tick_skew_max, self.mix.tick_skew_max)
         return Node(
@@ -135,6 +135,17 @@ class Cluster:
 
 def _member(number: int) -> Member:
     return Member(NodeId(number), f"n{number}", f"n{number}:7400", f"n{number}:7401", f"{number:032x}")
+
+
+def _node_config(node_id: NodeId, mix: Mix, tick_ms: int) -> ReplicaConfig:
+    raft = RaftConfig(node_id=node_id, max_append_bytes=mix.append_bytes_max)
+    if not mix.cramped:
+        return ReplicaConfig(raft=raft, tick_ms=tick_ms)
+    return ReplicaConfig(
+        raft=replace(raft, max_append_bytes=100, max_inflight_appends=2, max_inflight_bytes=1_000, max_uncommitted_bytes=300),
+        tick_ms=tick_ms,
+        lanes=LaneLimits(control_requests_max=4, peer_messages_max=32, commands_max=2, turn_commands_max=1),
+    )
 
 
 def _founding(members: tuple[Member, ...]) -> SnapshotMetadata:

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import coord_core
 from coord_core.cli.exits import Exit
-from tests.cli.running import Dev, coord, is_running, until
+from tests.cli.running import COORD, Dev, coord, is_running, until
 
 StartDev = Callable[..., Dev]
 
@@ -147,3 +148,30 @@ def test_session_outlives_the_death_of_all_nodes(start_dev: StartDev, tmp_path: 
         later = lock.acquire(timeout=5)
         assert later is not None
         assert later.token > grant.token
+
+
+def test_watch_goes_on_until_it_is_interrupted(cluster: Dev) -> None:
+    words = [*COORD, "--url", cluster.url, "-o", "jsonl", "status", "--watch"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watch:
+        assert watch.stdout is not None
+        assert watch.stderr is not None
+        for _ in range(2):
+            assert json.loads(watch.stdout.readline())["quorum"] is True
+        watch.send_signal(signal.SIGINT)
+        assert watch.wait(timeout=5) == Exit.INTERRUPTED
+        assert watch.stderr.read().strip() == ""
+
+
+def test_server_runs_in_the_foreground_until_sigterm(tmp_path: Path) -> None:
+    """One line a record on stderr, nothing on stdout, exit code 0."""
+    words = [*COORD, "server", "--name", "n1", "--data-dir", str(tmp_path / "n1"), "--listen", "127.0.0.1:0", "--init"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as node:
+        assert node.stdout is not None
+        assert node.stderr is not None
+        while "takes commands" not in (line := node.stderr.readline()):
+            assert line, "it ended before it led"
+        node.terminate()
+        rest = node.stderr.read()
+        assert node.stdout.read() == ""
+        assert node.wait(timeout=10) == 0
+        assert all(line[:4].isdigit() for line in rest.splitlines()), rest

@@ -16,6 +16,7 @@ from coord_core import (
     SessionState,
     Unavailable,
 )
+from coord_core.client.clocks import clock_ms
 from coord_core.protocol.commands import Call, CloseSession
 from coord_core.protocol.operations import Cancel, LockAcquire, LockRelease
 from tests.client.fake import FakeCluster, until
@@ -127,6 +128,23 @@ async def test_busy_cluster_delays_and_does_not_fail(fake: FakeCluster, shell: S
     fake.busy = 4
     await shell.go(client.lock("/a").acquire)
     assert fake.busy == 0
+
+
+async def test_client_that_could_not_close_in_time_gives_up_for_good(fake: FakeCluster, shell: Shell) -> None:
+    """Its session expires by itself; nothing goes on connecting behind the application's back."""
+    if not isinstance(shell, AsyncShell):
+        pytest.skip("the blocking client's loop is gone then")
+    client = shell.connect(fake.addresses)
+    await client.wait_connected()
+    driver = client.driver()
+    fake.holds = True
+    await client.close(0.01)
+    assert not driver.finished.done()
+    for later_ms in (5_000, 6_000):
+        driver.session.tick(clock_ms() + later_ms)
+        driver.flush()
+    assert driver.connection is None
+    assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
 # --- loss ------------------------------------------------------------------------------------------------------------------------

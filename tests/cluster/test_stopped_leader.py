@@ -15,7 +15,7 @@ import pytest
 from coord_core.client.clocks import clock
 from tests.cli.running import Dev, until
 
-TTL_S = 1.5
+TTL_S = 2.5
 HOLDERS = 3
 
 

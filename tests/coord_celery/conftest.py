@@ -53,11 +53,14 @@ def answers(client):
 @dataclass
 class Cluster:
     url: str
-    pids: list[int]
+    #: Node name -> pid.
+    pids: dict[str, int]
 
-    def signal(self, signum):
-        for pid in self.pids:
-            os.kill(pid, signum)
+    def signal(self, signum, *, but=""):
+        """Signal every node, but one."""
+        for name, pid in self.pids.items():
+            if name != but:
+                os.kill(pid, signum)
 
 
 @pytest.fixture(scope="session")
@@ -67,7 +70,7 @@ def cluster():
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=with_our_path())
     try:
         started = json.loads(process.stdout.readline())
-        yield Cluster(started["url"], [node["pid"] for node in started["nodes"]])
+        yield Cluster(started["url"], {node["name"]: node["pid"] for node in started["nodes"]})
     finally:
         process.terminate()
         process.wait()

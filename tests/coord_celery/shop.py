@@ -42,6 +42,12 @@ def work(task, gate):
     return task.coord.token
 
 
+def linger(task, *_):
+    """Called between the publish of the retry and the release of the lock: let the retry overtake."""
+    if task.request.kwargs.get("linger"):
+        time.sleep(0.3)
+
+
 def make_app(environment):
     """Return the app as `environment` configures it.  A test process has several, hence `shared=False`."""
     app = init_app(Celery("shop", set_as_current=environment is os.environ))
@@ -94,8 +100,8 @@ def declare_tasks(app):
     def guarded_by_exception(self, name, gate=None):
         return work(self, gate)
 
-    @singleton_task(app, shared=False, bind=True, unique_on=("name",), max_retries=5)
-    def retried(self, name, times, countdown):
+    @singleton_task(app, shared=False, bind=True, unique_on=("name",), max_retries=5, on_retry=linger)
+    def retried(self, name, times, countdown, linger=False):
         token = work(self, None)
         if self.request.retries < times:
             raise self.retry(countdown=countdown)
@@ -115,6 +121,18 @@ def declare_tasks(app):
         if self.request.retries < times:
             raise ValueError("again")
         return self.request.retries
+
+    @singleton_task(app, shared=False, bind=True, unique_on=("name",), scope="queued", on_duplicate="raise")
+    def retried_in_the_queue(self, name, gate=None):
+        work(self, gate)
+        if gate is not None and self.request.retries == 0:
+            raise self.retry(countdown=0)
+        return self.request.retries
+
+    @singleton_task(app, shared=False, bind=True, unique_on=("name",), on_lost="ignore")
+    def guarded_regardless(self, name, gate=None):
+        work(self, gate)
+        self.coord.check()
 
     @singleton_task(app, shared=False, bind=True, unique_on=("name",))
     def seen_from_inside(self, name):

@@ -8,7 +8,7 @@ import time
 
 import pytest
 from celery import states
-from coord_celery.board import Board, Fence, process_started
+from coord_celery.board import Board, process_started
 
 from tests.coord_celery.conftest import assert_no_overlap
 from tests.coord_celery.processes import is_running
@@ -146,34 +146,37 @@ def test_task_that_asks_for_it_is_told_that_its_lock_is_lost(make_shop):
 
 
 def test_child_killed_between_its_acquire_and_the_answer_leaves_nothing_held(shop, cluster):
-    """The nodes stand still with the acquire in their sockets; the child dies; then they read it."""
+    """The leader has the acquire in its log and cannot commit it; the child dies; then it is committed, and granted to the dead."""
     worker = shop.start_worker("-c", "1")
     assert shop.task("guarded").delay("k").get(timeout=20)  # the child has its attachment now
-    (slot,) = board_of(shop).occupied()
-    child = slot.pid
-    cluster.signal(signal.SIGSTOP)
-    try:
-        shop.app.send_task("tests.coord_celery.shop.guarded", ("k", shop.gate()))  # asks nobody at publish
-        until(lambda: slot.fence is Fence.ABORT, "the child is about to ask")
-        until(lambda: unread_bytes_from(child), "the acquire lies in a node's socket")
-        os.kill(child, signal.SIGKILL)
-        until(lambda: not is_running(child, slot.started), "the child is dead")
-    finally:
-        cluster.signal(signal.SIGCONT)
-    after = shop.app.send_task("tests.coord_celery.shop.guarded", ("k",))
-    assert after.get(timeout=30)
-    assert [run.task_id for run in shop.runs()][1:] == [after.id]
+    until(lambda: kill_with_acquire_in_the_log(shop, cluster), "the acquire of a dead child is committed", timeout=60)
+    again = lambda: shop.app.send_task("tests.coord_celery.shop.guarded", ("k",)).get(timeout=30)  # noqa: E731
+    assert until(again, "the lock is free again")
     assert worker.process.poll() is None
 
 
-def unread_bytes_from(pid):
-    """Return how much this process has sent over TCP that the other side, on this machine, has not read."""
-    links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
-    inodes = {link[8:-1] for link in links if link.startswith("socket:[")}
-    with open("/proc/net/tcp") as table:
-        rows = [line.split() for line in table.readlines()[1:]]
-    ours = {(row[1], row[2]) for row in rows if row[9] in inodes}
-    return sum(int(row[4].partition(":")[2], 16) for row in rows if (row[2], row[1]) in ours)
+def kill_with_acquire_in_the_log(shop, cluster):
+    """Kill the child at that moment; return whether the leader remained the leader, and so committed the acquire."""
+    gate = shop.gate()
+    slot = until(lambda: next((slot for slot in board_of(shop).occupied() if is_running(slot.pid, slot.started)), None), "a child")
+    before = until(lambda: shop.client.status().leader, "there is a leader")
+    cluster.signal(signal.SIGSTOP, but=before.node)
+    try:
+        shop.app.send_task("tests.coord_celery.shop.guarded", ("k", gate))  # asks nobody at publish
+        until(lambda: has_more_or_has_resigned(shop, before), "the leader has the acquire in its log")
+        os.kill(slot.pid, signal.SIGKILL)
+        until(lambda: not is_running(slot.pid, slot.started), "the child is dead")
+    finally:
+        cluster.signal(signal.SIGCONT)
+        shop.open_gate(gate)
+    after = until(lambda: shop.client.status().leader, "there is a leader")
+    return (after.node, after.term) == (before.node, before.term)
+
+
+def has_more_or_has_resigned(shop, before):
+    """Ask the one node that is not stopped."""
+    statuses = [node.status for node in shop.client.status(timeout=0.05).nodes if node.status is not None]
+    return any(status.role != "leader" or status.last_index > before.last_index for status in statuses)
 
 
 def test_task_is_put_back_while_the_service_is_away_and_runs_when_it_is_there(make_shop, cluster):
@@ -190,6 +193,29 @@ def test_task_is_put_back_while_the_service_is_away_and_runs_when_it_is_there(ma
         cluster.signal(signal.SIGCONT)
     assert result.get(timeout=30)
     assert len(shop.runs()) == 1
+
+
+def test_task_that_asks_for_it_goes_on_without_its_lock(make_shop):
+    """on_lost="ignore": nobody stops it; `check` tells it."""
+    shop = make_shop(ttl="2", margin="0.5")
+    worker = shop.start_worker("-c", "1")
+    gate = shop.gate()
+    result = shop.task("guarded_regardless").delay("k", gate)
+    run = shop.run_of(result.id)
+    worker.process.send_signal(signal.SIGSTOP)
+    shop.lock("guarded_regardless", 'name="k"').acquire(timeout=20)
+    shop.open_gate(gate)
+    assert shop.run_of(result.id, ended=True).token == run.token
+    worker.process.send_signal(signal.SIGCONT)
+    until(lambda: result.state == states.FAILURE, "the task has failed")
+    assert type(result.result).__name__ == "LockLost"
+
+
+def test_watchdog_that_dies_is_replaced(shop):
+    worker = shop.start_worker("-c", "1")
+    (watchdog,) = (pid for pid, _ in worker.family() if os.getsid(pid) == pid)
+    os.kill(watchdog, signal.SIGKILL)
+    until(lambda: [pid for pid, _ in worker.family() if os.getsid(pid) == pid and pid != watchdog], "there is another watchdog")
 
 
 @pytest.mark.parametrize("pool", ["solo", "threads", "spawn"])

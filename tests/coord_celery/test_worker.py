@@ -87,14 +87,32 @@ def test_conflict_fails_where_it_is_to(shop, name):
     shop.open_gate(gate)
 
 
-@pytest.mark.parametrize("countdown", [0, 0.5])
-def test_retry_is_not_swallowed(shop, name, countdown):
-    """celery-singleton#20: a retry is the same task, never a duplicate of itself, also when it overtakes its own release."""
-    result = shop.task("retried").delay(name, 2, countdown)
+def test_retry_is_not_swallowed(shop, name):
+    """celery-singleton#20: a retry is the same task, never a duplicate of itself."""
+    result = shop.task("retried").delay(name, 2, 0.2)
     assert result.get(timeout=30)
     runs = shop.runs_of(name)
     assert [run.task_id for run in runs] == [result.id] * 3
     assert_no_overlap(runs)
+
+
+def test_retry_that_overtakes_its_own_release_waits_for_it(shop, name):
+    """It is published before the lock is given back, and another process may have it at once."""
+    result = shop.task("retried").delay(name, 2, 0, linger=True)
+    assert result.get(timeout=30)
+    assert_no_overlap(shop.runs_of(name))
+
+
+def test_retry_is_sent_although_another_task_has_the_place(shop, name):
+    """While it ran, the place in the queue was free; dropping the retry would lose work that was begun."""
+    gate = shop.gate()
+    first = shop.task("retried_in_the_queue").delay(name, gate)
+    shop.run_of(first.id)
+    shop.task("retried_in_the_queue").apply_async((name,), countdown=60)
+    with pytest.raises(DuplicateTask):
+        shop.task("retried_in_the_queue").delay(name)
+    shop.open_gate(gate)
+    assert first.get(timeout=20) == 1
 
 
 def test_task_that_waits_for_its_retry_has_the_place(shop, name):

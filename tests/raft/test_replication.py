@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from coord_core.raft.messages import Append, AppendReply, Entry, Heartbeat
+from coord_core.raft.messages import Append, AppendReply, Entry, Heartbeat, Message
 from coord_core.raft.state import Role
 from coord_core.types import LogIndex, NodeId, Term
 from tests.raft.cluster import Cluster, disk
@@ -86,6 +86,26 @@ def test_followers_learn_the_commit_index_and_apply_in_log_order():
     cluster.settle()
     for server in cluster.servers.values():
         assert [entry.data for entry in server.applied] == [b"", b"a", b"b", b"c"]
+
+
+def test_commit_index_rides_along_where_it_is_not_announced():
+    """A risen commit index costs no message of its own; the next Append carries it, and where none comes, the heartbeat."""
+    cluster = Cluster(3, announce_commits=False)
+    cluster.elect(1)
+    cluster.tick(1)
+    sent: list[Message] = []
+    cluster.watchers.append(sent.append)
+    cluster.propose(1, b"a")
+    cluster.settle()
+    assert sorted(type(message).__name__ for message in sent) == ["Append", "Append", "AppendReply", "AppendReply"]
+    assert [entry.data for entry in cluster.servers[1].applied] == [b"", b"a"]
+    assert [entry.data for entry in cluster.servers[2].applied] == [b""]
+    cluster.propose(1, b"b")
+    cluster.settle()
+    assert [entry.data for entry in cluster.servers[2].applied] == [b"", b"a"]
+    cluster.tick(1)
+    cluster.settle()
+    assert [entry.data for entry in cluster.servers[2].applied] == [b"", b"a", b"b"]
 
 
 def test_leader_retries_until_a_follower_has_everything():

@@ -1,6 +1,6 @@
 """Clearing up behind what could not be cleared up on the spot, off the threads that must not wait.
 
-One daemon thread a process, started with its first chore.  A chore that the service does not answer is tried again, with growing
+A daemon thread, started with its first chore.  A chore that the service does not answer is tried again, with growing
 pauses, until it is done or too old; nothing depends on it for safety: what is left over goes with its TTL or its session.
 """
 
@@ -50,7 +50,7 @@ class Janitor:
             logger.warning("too much to clear up: left to its time limit: %s", name)
             return
         with self._starting:
-            if self._thread is None:
+            if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._work, name="coord-janitor", daemon=True)
                 self._thread.start()
 
@@ -74,4 +74,5 @@ class Janitor:
             pause_s = min(2 * pause_s, _PAUSE_MAX_S)
 
 
+#: This process's, for what may take its time.
 janitor = Janitor()

@@ -9,10 +9,9 @@ Nothing is opened at import, by `init_app`, or before a fork for the time after 
 
 import contextlib
 import os
-import signal
 import threading
+import time
 import weakref
-from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -26,6 +25,12 @@ from coord_core import Client, errors
 #: A pool child's first word with the service; then the task is put back.
 ATTACH_TIMEOUT_S = 5.0
 
+#: A task that finds no session waits this long for one: a worker that has just started is opening it.
+SESSION_WAIT_S = 3.0
+NO_SESSION = "the worker has no session with the coordination service at present"
+
+#: How often a pool child looks at the board meanwhile.
+_LOOK_S = 0.02
 _GONE = ("LOST", "CLOSED")
 
 
@@ -50,13 +55,14 @@ class Link:
 
     def __init__(self, app: Celery) -> None:
         self._app = weakref.ref(app)
-        #: Set by the worker's main process: how it reaches its session.
-        self.main: Callable[[], Way] | None = None
         self._begin_anew()
         os.register_at_fork(after_in_child=self._begin_anew)
 
     def _begin_anew(self) -> None:
-        self.main = None
+        #: Set by the worker's main process: how it reaches its session.
+        self.main: Way | None = None
+        #: The main process of a prefork pool: what it publishes, it publishes from its event loop, which must not wait.
+        self.must_not_wait = False
         self._finding = threading.Lock()
         self._way: Way | None = None
         self._settings: Settings | None = None
@@ -77,7 +83,7 @@ class Link:
 
     def way(self) -> Way:
         if self.main is not None:
-            return self.main()
+            return self.main
         with self._finding:
             if self._way is None:
                 self._way = _find(self.settings)
@@ -137,11 +143,9 @@ class PoolChild:
 
     def client(self) -> Client:
         with self._opening:
-            lease = self._board.lease()
-            if not lease.session or boottime_ns() >= lease.fence_at_ns:
-                raise errors.Unavailable("the worker has no session with the coordination service at present")
-            if self._client is None or self._session != lease.session:
-                self._attach(lease.session)
+            session = self._wait_for_session()
+            if self._client is None or self._session != session:
+                self._attach(session)
             assert self._client is not None
             return self._client
 
@@ -157,6 +161,15 @@ class PoolChild:
 
     def close(self) -> None:
         """Nothing: the main process closes this child's attachment when it is gone."""
+
+    def _wait_for_session(self) -> int:
+        deadline_ns = boottime_ns() + int(SESSION_WAIT_S * 1e9)
+        while (now_ns := boottime_ns()) < deadline_ns:
+            lease = self._board.lease()
+            if lease.session and now_ns < lease.fence_at_ns:
+                return lease.session
+            time.sleep(_LOOK_S)
+        raise errors.Unavailable(NO_SESSION)
 
     def _attach(self, session: int) -> None:
         """Attach to the session, and write the attachment down before anything can be granted to it."""
@@ -201,13 +214,3 @@ def _board_of_parent() -> Board | None:
         return board
     board.close()
     return None
-
-
-def in_main_thread() -> bool:
-    return threading.current_thread() is threading.main_thread()
-
-
-def install_once(signum: signal.Signals, handler: Callable[..., None]) -> None:
-    """Install a signal handler where it can be and nobody else has."""
-    if in_main_thread() and signal.getsignal(signum) in (signal.SIG_DFL, None):
-        signal.signal(signum, handler)

@@ -62,8 +62,7 @@ def _asks_first(task: "SingletonTask", options: dict[str, Any]) -> bool:
     if not task.singleton.reserves or task.app.conf.task_always_eager:
         return False
     if options.get("retries"):
-        # `retry_on_worker_lost` publishes from the main process's event loop, which must not wait for the service.
-        return task.coord_link.main is None
+        return not task.coord_link.must_not_wait  # `retry_on_worker_lost` publishes from the main process
     return all(options.get(name) is None for name in _CANVAS_OPTIONS)
 
 

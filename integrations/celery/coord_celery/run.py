@@ -8,6 +8,7 @@ in between gives nothing back; the main process then closes its attachment (`war
 import contextlib
 import logging
 import random
+import signal
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from coord_celery.board import Fence
 from coord_celery.errors import CoordUnavailable, LockLost, SingletonConflict
 from coord_celery.fence import LOST_SIGNAL
 from coord_celery.keys import lock_path
-from coord_celery.link import Way, install_once
+from coord_celery.link import Way
 from coord_celery.publish import ATTEMPT_HEADER
 from coord_celery.reservation import Reservation, withdraw
 from coord_core import DistributedLock, Grant, errors
@@ -148,7 +149,7 @@ def _acquire(task: "SingletonTask", hold: Hold) -> str | None:
     lock = way.client().lock(lock_path(task.name, hold.key), label=hold.task_id)
     fence = _FENCES[task.singleton.on_lost]
     if fence is Fence.RAISE:
-        install_once(LOST_SIGNAL, _raise_lost)
+        _listen_for_loss()
     way.raise_fence(fence)
     try:
         grant, holder = _ask(lock, hold.task_id)
@@ -199,6 +200,13 @@ def put_back(task: "SingletonTask", reason: Exception) -> None:
     again = task.signature_from_request(request, countdown=countdown, retries=request.retries, headers=headers)
     task.publish_unasked(again.args, again.kwargs, **again.options)
     raise Retry(exc=reason, when=countdown) from reason
+
+
+def _listen_for_loss() -> None:
+    """Install the handler of the fence's milder signal, where that can be and nobody else has one."""
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if in_main_thread and signal.getsignal(LOST_SIGNAL) in (signal.SIG_DFL, None):
+        signal.signal(LOST_SIGNAL, _raise_lost)
 
 
 def _raise_lost(signum: int, frame: Any) -> None:

@@ -10,6 +10,7 @@ import time
 
 import coord_core
 from coord_celery.board import Board, Fence
+from coord_celery.link import NO_SESSION, SESSION_WAIT_S
 from coord_celery.settings import Settings
 from coord_core import Client, errors
 
@@ -28,6 +29,8 @@ class WorkerSession:
         self._settings = settings
         self._board = board
         self._client: Client | None = None
+        #: Set while there is a session.
+        self._open_now = threading.Event()
         #: Set when something has changed: the session was lost, or the worker stops.
         self._moved = threading.Event()
         self._stopping = False
@@ -44,9 +47,10 @@ class WorkerSession:
             self._thread.join()
 
     def client(self) -> Client:
+        self._open_now.wait(SESSION_WAIT_S)
         client = self._client
         if client is None:
-            raise errors.Unavailable("the worker has no session with the coordination service at present")
+            raise errors.Unavailable(NO_SESSION)
         return client
 
     def lease(self) -> tuple[int, int]:
@@ -74,8 +78,10 @@ class WorkerSession:
             self._moved.clear()
             client.session.on_state_change(lambda *_: self._moved.set())
             self._client = client
+            self._open_now.set()
             logger.info("session %d with the coordination service is open", client.session.session_id)
             self._wait_until_over(client)
+            self._open_now.clear()
             self._client = None
             self._close(client)
 

@@ -8,10 +8,12 @@ release it.
 import os
 import shutil
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
 from celery import bootsteps
+from celery.concurrency.prefork import TaskPool as PreforkPool
 from celery.exceptions import ImproperlyConfigured
 
 from coord_celery.board import BOARD_VARIABLE, Board
@@ -43,16 +45,16 @@ class CoordStep(bootsteps.StartStopStep):  # type: ignore[misc]
     def start(self, worker: Any) -> None:
         link = worker.app.coord_link
         settings = link.settings  # a missing coord_url ends the worker here, with a sentence
-        pool = worker.pool_cls.__module__.rpartition(".")[2]
-        if pool in _GREEN_POOLS:
-            raise ImproperlyConfigured(f"coord_celery does not work in the {pool} pool: use prefork, threads or solo")
-        if pool == "prefork":
+        if worker.pool_cls.__module__.rpartition(".")[2] in _GREEN_POOLS:
+            raise ImproperlyConfigured("coord_celery does not work in gevent and eventlet pools: use prefork, threads or solo")
+        if issubclass(worker.pool_cls, PreforkPool):
+            link.must_not_wait = True
             self._board = _new_board(settings.lease_margin_s)
         session = self._session = WorkerSession(settings, self._board)
         if self._board is not None:
             self._warden = Warden(self._board, session)
             self._warden.fork_watchdog()
-        link.main = lambda: session
+        link.main = session
         worker.coord = self
 
     def start_threads(self) -> None:
@@ -64,6 +66,7 @@ class CoordStep(bootsteps.StartStopStep):  # type: ignore[misc]
 
     def stop(self, worker: Any) -> None:
         worker.app.coord_link.main = None
+        worker.app.coord_link.must_not_wait = False
         if self._session is not None:
             self._session.stop()
         if self._warden is not None:
@@ -91,6 +94,10 @@ class CoordThreadsStep(bootsteps.StartStopStep):  # type: ignore[misc]
 
 
 def _new_board(margin_s: float) -> Board:
+    if not (hasattr(os, "pidfd_open") and hasattr(time, "CLOCK_BOOTTIME")):
+        raise ImproperlyConfigured(
+            "coord_celery guards prefork pools on Linux only (5.3 or newer): here, use --pool threads or solo"
+        )
     board = Board.create(Path(tempfile.mkdtemp(prefix="coord-celery-")), margin_ns=int(margin_s * 1e9))
     os.environ[BOARD_VARIABLE] = str(board.path)
     return board

@@ -4,7 +4,7 @@ Every tick it writes the lease down, fences children whose time is over, and not
 each, so a death is seen at once, whatever the reason (SIGKILL, OOM, a hard time limit, a revoke, a cold shutdown) and whatever
 Celery makes of it.  A dead child's attachment is closed, which frees what it held and refuses what it may still have under way.
 
-The thread never speaks to the service, because it must be on time: that is the janitor's part.
+The thread never speaks to the service, because it must be on time: that is for a janitor of its own.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ import threading
 
 from coord_celery import fence, watchdog
 from coord_celery.board import Board, Slot, boottime_ns
-from coord_celery.janitor import janitor
+from coord_celery.janitor import Janitor
 from coord_celery.session import WorkerSession
 from coord_core import errors
 
@@ -35,6 +35,8 @@ class Warden:
         #: pidfd -> the slot whose process it is; a slot is here from when it is first seen until it is free.
         self._watched: dict[int, Slot] = {}
         self._indexes: set[int] = set()
+        #: Of its own, so that what died last does not queue behind thousands of reservations.
+        self._undertaker = Janitor()
         self._watchdog_pid = 0
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._look_after, name="coord-warden", daemon=True)
@@ -57,20 +59,27 @@ class Warden:
 
     def _look_after(self) -> None:
         while not self._stopping.is_set():
-            self._board.publish_lease(*self._session.lease())
-            for slot in fence.enforce(self._board, boottime_ns()):
-                logger.error("the lease is about to end: pool process %d is fenced (%s)", slot.pid, slot.fence.name.lower())
-            self._watch_newcomers()
-            for pidfd, _ in self._poll.poll(TICK_MS):
-                self._bury(pidfd)
-            self._replace_watchdog()
+            try:
+                self._tick()
+            except OSError:  # out of file descriptors: if it lasts, the lease on the board ends and the watchdog acts
+                logger.exception("looking after the pool processes")
+                self._stopping.wait(TICK_MS / 1000)
+
+    def _tick(self) -> None:
+        self._board.publish_lease(*self._session.lease())
+        for slot in fence.enforce(self._board, boottime_ns()):
+            logger.error("the lease is about to end: pool process %d is fenced (%s)", slot.pid, slot.fence.name.lower())
+        self._watch_newcomers()
+        for pidfd, _ in self._poll.poll(TICK_MS):
+            self._bury(pidfd)
+        self._replace_watchdog()
 
     def _watch_newcomers(self) -> None:
         for slot in self._board.occupied():
             if slot.index in self._indexes:
                 continue
-            self._indexes.add(slot.index)
             pidfd = fence.open_process(slot.pid, slot.started)
+            self._indexes.add(slot.index)
             if pidfd is None:
                 self._clear(slot)
             else:
@@ -84,7 +93,7 @@ class Warden:
 
     def _clear(self, slot: Slot) -> None:
         """Free what the dead child held, then its slot."""
-        janitor.put(f"attachment {slot.attachment} of pool process {slot.pid}", lambda: self._close_attachment(slot))
+        self._undertaker.put(f"attachment {slot.attachment} of pool process {slot.pid}", lambda: self._close_attachment(slot))
 
     def _close_attachment(self, slot: Slot) -> None:
         session, _ = self._session.lease()
