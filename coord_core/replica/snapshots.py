@@ -14,7 +14,7 @@ The rules:
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from coord_core.machine import Machine, dismantle
@@ -79,8 +79,7 @@ class Snapshots:
         self._messages: list[PeerMessage] = []
         self._facts: list[Fact] = []
 
-    # --- the machine
-    # ----------------------------------------------------------------------------------------------------------------
+    # --- the machine -------------------------------------------------------------------------------------------------------------
 
     def first_machine(self) -> Machine:
         """Return the machine that this node begins with, `is_loading` or not."""
@@ -96,7 +95,7 @@ class Snapshots:
         """Whether slices of `work` make what stays: a garbage collector would look at it again and again."""
         return self._loading is not None or self._receiving is not None
 
-    # --- events -------------------------------------------------------------------------------------------------------------------
+    # --- events ------------------------------------------------------------------------------------------------------------------
 
     def hear(self, message: TransferMessage) -> None:
         """Take a message about a transfer.  What is of no use now is dropped: it comes again."""
@@ -143,8 +142,7 @@ class Snapshots:
         assert then is not None, "nothing was to be staged"
         then()
 
-    # --- installing
-    # -----------------------------------------------------------------------------------------------------------------
+    # --- installing --------------------------------------------------------------------------------------------------------------
 
     def stepped(self) -> bool:
         """Consensus was told of a snapshot: whether it has begun anew after it.  Then what it had handed out is void."""
@@ -176,9 +174,9 @@ class Snapshots:
         self._facts.append(SnapshotInstalled(self.index, receiving.info.size))
         return Installed(receiving.build.machine, receiving.info)
 
-    # --- a turn -------------------------------------------------------------------------------------------------------------------
+    # --- a turn ------------------------------------------------------------------------------------------------------------------
 
-    def begin_if_due(self, machine: Machine, members: tuple[Member, ...]) -> None:
+    def begin_if_due(self, machine: Machine, members: Iterable[Member]) -> None:
         """Begin a snapshot of the state as it is, if enough was applied since the last."""
         if self._taking is not None or not self._is_due():
             return
@@ -186,7 +184,7 @@ class Snapshots:
         term = self._raft.term_at(index)
         assert term is not None, "the last entry applied is held"
         metadata = SnapshotMetadata(index, term, self._raft.configuration)
-        self._taking = Taking(self._config, self._draw_staging(), metadata, members, machine)
+        self._taking = Taking(self._config, self._draw_staging(), metadata, tuple(members), machine)
 
     def take_messages(self) -> list[PeerMessage]:
         messages = [*self._messages, *self._sending.messages]
@@ -218,8 +216,7 @@ class Snapshots:
             return True
         return self._when_staged is None and self._has_write()
 
-    # --- between turns
-    # --------------------------------------------------------------------------------------------------------------
+    # --- between turns -----------------------------------------------------------------------------------------------------------
 
     @property
     def has_work(self) -> bool:
@@ -253,16 +250,12 @@ class Snapshots:
             self._loading = None
             self._facts.append(MachineLoaded(self.index))
 
-    # --- its own
-    # --------------------------------------------------------------------------------------------------------------------
+    # --- its own -----------------------------------------------------------------------------------------------------------------
 
     def _is_due(self) -> bool:
-        if (
-            self._receiving is not None
-            or self._installing is not None
-            or self._loading is not None
-            or self._when_staged is not None
-        ):
+        if self._loading is not None or self._receiving is not None or self._installing is not None:
+            return False
+        if self._when_staged is not None:
             return False
         config, entries = self._config, self._raft.applied_index - self.index
         if not entries:
@@ -311,8 +304,7 @@ class Snapshots:
             self._unneeded.append(taking.staging)
             self._facts.append(SnapshotAbandoned(taking.metadata.index, reason))
 
-    # --- the leader's
-    # ---------------------------------------------------------------------------------------------------------------
+    # --- the leader's ------------------------------------------------------------------------------------------------------------
 
     def _offered(self, message: SnapshotOffer) -> None:
         info = message.info
@@ -382,8 +374,7 @@ class Snapshots:
         own, term = self._raft.node_id, self._raft.term
         self._messages.append(SnapshotAck(sender=own, to=to, term=term, sha256=sha256, next_seq=next_seq, resume=resume))
 
-    # --- what is not needed any more
-    # ------------------------------------------------------------------------------------------------
+    # --- what is not needed any more ---------------------------------------------------------------------------------------------
 
     def _publish(self, staging: Staging, info: SnapshotInfo) -> None:
         """The snapshot is on the disk as the node's own."""

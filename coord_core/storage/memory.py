@@ -89,8 +89,7 @@ class MemoryStorage:
         other._staged = {staging: chunks.copy() for staging, chunks in self._staged.items()}
         return other
 
-    # --- facts for the simulator
-    # ----------------------------------------------------------------------------------------------------
+    # --- facts for the simulator -------------------------------------------------------------------------------------------------
 
     @property
     def hard_state(self) -> HardState:
@@ -109,8 +108,7 @@ class MemoryStorage:
     def log_term(self) -> Term:
         return self._log_term
 
-    # --- inside
-    # ---------------------------------------------------------------------------------------------------------------------
+    # --- inside ------------------------------------------------------------------------------------------------------------------
 
     def _fault(self, batch: Batch) -> str | None:
         """Say what of the batch does not fit, before any of it is taken."""

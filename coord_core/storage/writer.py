@@ -76,7 +76,7 @@ class Writer:
         self.leftovers += batch.discard
         return wal_bytes
 
-    # --- snapshots ----------------------------------------------------------------------------------------------------------------
+    # --- snapshots ---------------------------------------------------------------------------------------------------------------
 
     def tidy(self, chunks: int) -> None:
         """Remove up to so many chunks that nobody needs, in a transaction that nobody would miss."""
@@ -127,7 +127,7 @@ class Writer:
         self._execute(sql.DELETE_ROWS_BEFORE, (keep,))
         return LogIndex(keep - 1), self._first.link if before is None else before.chain
 
-    # --- the log ------------------------------------------------------------------------------------------------------------------
+    # --- the log -----------------------------------------------------------------------------------------------------------------
 
     def _replace_end(self, batch: Batch, first: First, end: LogEnd) -> list[LogRow]:
         fault = misfit(batch, first.snapshot_index, end.last_index)

@@ -187,8 +187,7 @@ def test_after_the_end_of_a_snapshot_nothing_more_is_written() -> None:
     log.machine.begin_snapshot()
 
 
-# --- what cannot be restored
-# ---------------------------------------------------------------------------------------------------------
+# --- what cannot be restored -----------------------------------------------------------------------------------------------------
 
 
 def some_chunks() -> list[bytes]:
@@ -284,8 +283,7 @@ def without(chunks: list[bytes], kind: str) -> list[bytes]:
     return cutter.take(rest=True)
 
 
-# --- the machine that was replaced
-# ---------------------------------------------------------------------------------------------------
+# --- the machine that was replaced -----------------------------------------------------------------------------------------------
 
 
 def test_a_dismantled_machine_leaves_nothing_for_the_garbage_collector() -> None:

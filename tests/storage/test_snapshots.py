@@ -58,8 +58,7 @@ def log_of(storage: Storage) -> tuple[int, list[Entry]]:
     return (1 if restored.snapshot is None else restored.snapshot.log_index), list(restored.entries)
 
 
-# --- the contract
-# --------------------------------------------------------------------------------------------------------------------
+# --- the contract ----------------------------------------------------------------------------------------------------------------
 
 
 def test_a_published_snapshot_is_there_after_a_restart_with_the_log_behind_it(formed_place: Place) -> None:
@@ -280,8 +279,7 @@ def test_any_row_of_writes_with_snapshots_leaves_what_it_says(formed_place: Plac
             model.restarted(restored.next_staging)
 
 
-# --- SQLite
-# --------------------------------------------------------------------------------------------------------------------------
+# --- SQLite ----------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
