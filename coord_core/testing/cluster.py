@@ -106,8 +106,7 @@ class Cluster:
         identity = Identity(CLUSTER_ID, member.node_id, member.name, member.incarnation)
         disk_rng = self.simulator.stream(f"disk {member.name}")
         disk = SimulatedDisk(Bootstrap(identity, self._members, self._founding), disk_rng, DiskSpeed())
-        raft = RaftConfig(node_id=member.node_id, max_append_bytes=self.mix.append_bytes_max, announce_commits=False)
-        config = ReplicaConfig(raft=raft, tick_ms=self.tick_ms)
+        config = _node_config(member.node_id, self.mix, self.tick_ms)
         skew = self._rng.uniform(-self.mix.tick_skew_max, self.mix.tick_skew_max)
         return Node(
             self.simulator,
@@ -116,7 +115,7 @@ class Cluster:
             disk,
             self.watchers,
             drift=self._drift(),
-            pace=Pace(turn_us_max=self._rng.choice((200, 5_000)), tick_rate=1.0 + skew),
+            pace=Pace(turn_us_max=30_000 if self.mix.cramped else self._rng.choice((200, 5_000)), tick_rate=1.0 + skew),
         )
 
     def _family(self, name: str) -> Family:
@@ -138,11 +137,11 @@ def _member(number: int) -> Member:
 
 
 def _node_config(node_id: NodeId, mix: Mix, tick_ms: int) -> ReplicaConfig:
-    raft = RaftConfig(node_id=node_id, max_append_bytes=mix.append_bytes_max)
+    raft = RaftConfig(node_id=node_id, max_append_bytes=mix.append_bytes_max, announce_commits=False)  # as servers have it
     if not mix.cramped:
         return ReplicaConfig(raft=raft, tick_ms=tick_ms)
     return ReplicaConfig(
-        raft=replace(raft, max_append_bytes=100, max_inflight_appends=2, max_inflight_bytes=1_000, max_uncommitted_bytes=300),
+        raft=replace(raft, max_append_bytes=100, max_inflight_appends=2, max_inflight_bytes=1_000, max_uncommitted_bytes=150),
         tick_ms=tick_ms,
         lanes=LaneLimits(control_requests_max=4, peer_messages_max=32, commands_max=2, turn_commands_max=1),
     )

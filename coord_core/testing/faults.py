@@ -36,6 +36,8 @@ class Mix:
     habits: Habits
     #: Largest Append: small ones split what is sent into many.
     append_bytes_max: int = 1024 * 1024
+    #: Whether nodes have room for next to nothing, so that they refuse with Busy.
+    cramped: bool = False
 
     @property
     def calm(self) -> bool:
@@ -77,6 +79,7 @@ def draw_mix(rng: random.Random) -> Mix:
         tick_skew_max=rng.choice((0.0, 0.05, 0.5)),
         habits=draw_habits(rng),
         append_bytes_max=rng.choice((100, 1024 * 1024)),
+        cramped=rng.random() < 0.2,
     )
 
 

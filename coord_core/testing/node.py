@@ -27,6 +27,7 @@ class Boundary(Enum):
 
     BEFORE_TURN = "before a turn"
     AFTER_TURN = "after a turn, nothing carried out"
+    BEFORE_APPLYING = "with all effects carried out, before what is committed is applied"
     BETWEEN_SENDS = "between two sends"
     WRITE_BEGUN = "with a write on its way"
     WRITTEN = "after a write, before it is acknowledged"
@@ -190,24 +191,28 @@ class Node(Process):
         if life != self.life or not self.up:
             return
         self._turn_scheduled = False
-        if self.stopped or self._strike(Boundary.BEFORE_TURN):
+        if self.stopped or self._strike(Boundary.BEFORE_TURN) or self._take_turn():
             return
+        if self.replica.must_apply and (self._strike(Boundary.BEFORE_APPLYING) or self._take_turn()):
+            return
+        if self.replica.has_work():
+            self.stirred()
+
+    def _take_turn(self) -> bool:
+        """Take a turn and carry out its effects; say whether the node crashed meanwhile."""
         effects = self.replica.turn(self.clock.now_ms())
         for fact in effects.facts:
             self.note(str(fact))
         self._witness.turned(self, effects)
         self.writing = self.writing or effects.persist is not None
         if self._strike(Boundary.AFTER_TURN):
-            return
+            return True
         write_first = effects.persist is not None and self.rng.random() < 0.5
         if write_first and self._begin_write(effects):
-            return
+            return True
         if self._send(effects) or self._answer(effects):
-            return
-        if not write_first and self._begin_write(effects):
-            return
-        if self.replica.has_work():
-            self.stirred()
+            return True
+        return not write_first and self._begin_write(effects)
 
     # Each of these says whether the node crashed meanwhile.
 

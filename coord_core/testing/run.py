@@ -178,6 +178,7 @@ class _Run:
             if name in cluster.watchers.applied.effects:
                 at = cluster.watchers.applied.effects[name]
                 raise Violation(f"{name!r} took effect at {at}; its client was told that it was not applied")
+        self._judge_order()
         if self._mix.calm and cluster.watchers.leases.expired:
             raise Violation(f"sessions {cluster.watchers.leases.expired} expired, though nothing went wrong")
         for key, values in books.registers.by_key():
@@ -186,6 +187,14 @@ class _Run:
         for key, claims in books.locks.by_key():
             locks = LockModel(claims)
             self._accept(key, judge(locks, locks.known_effects(claims)))
+
+    def _judge_order(self) -> None:
+        """What one worker wrote took effect in the order in which it was called, also what it had given up on."""
+        effects = self._cluster.watchers.applied.effects
+        for names in self._cluster.books.sequences:
+            indexes = [effects[name] for name in names if name in effects]
+            if indexes != sorted(indexes):
+                raise Violation(f"writes of one worker took effect out of order: {[(name, effects.get(name)) for name in names]}")
 
     def _accept(self, key: str, judgement: Judgement) -> None:
         if judgement.verdict is Verdict.UNDECIDED:

@@ -40,6 +40,8 @@ class Books:
     locks: Locks = field(default_factory=History)
     #: Named operations whose clients were told that they were surely not applied.
     denied: set[bytes | str] = field(default_factory=set)
+    #: The names of each worker's writes, in the order in which they were called.
+    sequences: list[list[bytes]] = field(default_factory=list)
     #: No new work: give back what is held.
     winding_up: bool = False
     names: int = 0
@@ -91,6 +93,8 @@ class Worker:
         #: What it waits for or holds, for people; empty while it has nothing to do.
         self.doing = ""
         self._release_now: Callable[[], None] | None = None
+        self._writes: list[bytes] = []
+        books.sequences.append(self._writes)
 
     def start(self) -> None:
         self._rest()
@@ -137,6 +141,7 @@ class Worker:
 
     def _set(self, path: str, expected: int | None) -> None:
         value = self._books.name(self._process).encode()
+        self._writes.append(value)
         operation = self._books.registers.call(self._process.name, path, models.Write(value, expected))
         self._change(path, ValueSet(path, value, expected=expected), operation)
 
@@ -203,9 +208,22 @@ class Worker:
         record = self._books.locks.call(self._process.name, path, models.Acquire(label))
         self.doing = f"acquire {path} as {label}, wait {wait_ms}"
         operation = LockAcquire(path, wait_ms, Owner("simulated", 1, label))
-        call = self._process.call(operation, lambda outcome: self._told_acquire(path, record, outcome))
+        asked_us = self._process.simulator.now_us
+
+        def then(outcome: Outcome) -> None:
+            if isinstance(outcome, NotGranted) and outcome.reason == "timeout" and outcome.holder is not None:
+                self._judge_patience(label, wait_ms, asked_us)
+            self._told_acquire(path, record, outcome)
+
+        call = self._process.call(operation, then)
         if wait_ms != 0 and self._rng.random() < self._habits.cancels:
             self._process.later(self._rng.randint(1, 1_000) * MILLISECOND, self._cancel, call)
+
+    def _judge_patience(self, label: str, wait_ms: int | None, asked_us: int) -> None:
+        """The cluster's clock may stand still while nobody leads; it never runs ahead."""
+        waited_us = self._process.simulator.now_us - asked_us
+        if wait_ms is None or waited_us < wait_ms * MILLISECOND * 0.99:
+            raise Violation(f"{label} would wait {wait_ms} ms and was turned away after {waited_us / MILLISECOND:.0f} ms")
 
     def _cancel(self, call: CallId) -> None:
         self._process.session.cancel(call, self._process.now_ms())

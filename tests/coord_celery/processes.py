@@ -31,8 +31,17 @@ def children_of(pid: int) -> list[int]:
     return found + [grandchild for child in found for grandchild in children_of(child)]
 
 
+def session_of(pid: int) -> int:
+    """Return the number of the process's terminal session; 0 where there is no such process."""
+    return _stat(Path(f"/proc/{pid}"), 3)
+
+
 def _parent(process: Path) -> int:
+    return _stat(process, 1)
+
+
+def _stat(process: Path, field: int) -> int:
     try:
-        return int((process / "stat").read_text().rpartition(")")[2].split()[1])
+        return int((process / "stat").read_text().rpartition(")")[2].split()[field])
     except OSError:
         return 0

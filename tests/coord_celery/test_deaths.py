@@ -11,7 +11,7 @@ from celery import states
 from coord_celery.board import Board, process_started
 
 from tests.coord_celery.conftest import assert_no_overlap
-from tests.coord_celery.processes import is_running
+from tests.coord_celery.processes import children_of, is_running, session_of
 from tests.coord_celery.waiting import until
 
 pytestmark = pytest.mark.xdist_group("celery")
@@ -213,9 +213,14 @@ def test_task_that_asks_for_it_goes_on_without_its_lock(make_shop):
 
 def test_watchdog_that_dies_is_replaced(shop):
     worker = shop.start_worker("-c", "1")
-    (watchdog,) = (pid for pid, _ in worker.family() if os.getsid(pid) == pid)
+    (watchdog,) = until(lambda: watchdogs_of(worker), "there is a watchdog")
     os.kill(watchdog, signal.SIGKILL)
-    until(lambda: [pid for pid, _ in worker.family() if os.getsid(pid) == pid and pid != watchdog], "there is another watchdog")
+    until(lambda: [pid for pid in watchdogs_of(worker) if pid != watchdog], "there is another watchdog")
+
+
+def watchdogs_of(worker):
+    """Of all that lives under a worker, only the watchdog has a session of its own."""
+    return [pid for pid in children_of(worker.pid) if session_of(pid) == pid]
 
 
 @pytest.mark.parametrize("pool", ["solo", "threads", "spawn"])

@@ -223,8 +223,10 @@ def test_eager_and_direct_calls_take_no_lock_and_release_nobodys(shop, name, mon
     gate = shop.gate()
     first = shop.task("guarded").delay(name, gate)
     run = shop.run_of(first.id)
+    before = unguarded_runs(shop)
     assert shop.task("guarded").apply((name,)).get() is None
     assert shop.task("guarded")(name) is None
+    assert unguarded_runs(shop) == before + 2
     holder = shop.lock("guarded", f'name="{name}"').holder()
     assert (holder.owner.label, holder.token) == (first.id, run.token)
     shop.open_gate(gate)
@@ -261,6 +263,10 @@ def test_publish_raises_where_the_service_does_not_answer(shop, name, tmp_path, 
         cut_off.task("guarded").delay(name)
     assert caught.value.key == f'name="{name}"'
     close_shop(cut_off)
+
+
+def unguarded_runs(shop):
+    return sum(run.token is None for run in shop.runs())
 
 
 def until_new(task, old_id, name):

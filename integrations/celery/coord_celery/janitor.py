@@ -10,30 +10,34 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from coord_core import errors
 
 logger = logging.getLogger("coord.celery")
 
 CHORES_MAX = 10_000
-_PAUSE_MAX_S = 5.0
+#: How long the service may be away before a chore is given up.
+PATIENCE_S = 600.0
+#: Pauses grow from a tenth of a second to this.
+PAUSE_S_MAX = 5.0
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Chore:
-    """One thing to do: `act` until it does not raise, or until it is `patience_s` old."""
+    """One thing to do: `act` until it does not raise."""
 
     name: str
     act: Callable[[], None]
-    patience_s: float = 600.0
-    asked: float = field(default_factory=time.monotonic)
+    asked_s: float
 
 
 class Janitor:
     """The thread and its queue.  A forked child starts with an empty one: the parent does what the parent was asked."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, pause: Callable[[float], object] = time.sleep) -> None:
+        self._clock = clock
+        self._pause = pause
         self._begin_anew()
         os.register_at_fork(after_in_child=self._begin_anew)
 
@@ -45,7 +49,7 @@ class Janitor:
     def put(self, name: str, act: Callable[[], None]) -> None:
         """Have `act` done soon; never blocks, never raises."""
         try:
-            self._chores.put_nowait(Chore(name, act))
+            self._chores.put_nowait(Chore(name, act, self._clock()))
         except queue.Full:
             logger.warning("too much to clear up: left to its time limit: %s", name)
             return
@@ -67,11 +71,11 @@ class Janitor:
             except (errors.LostError, errors.RequestError):
                 return  # gone already, or not ours any more
             except errors.CoordError as error:
-                if time.monotonic() - chore.asked > chore.patience_s:
+                if self._clock() - chore.asked_s > PATIENCE_S:
                     logger.warning("not cleared up, left to its time limit: %s (%s)", chore.name, error)
                     return
-            time.sleep(pause_s)
-            pause_s = min(2 * pause_s, _PAUSE_MAX_S)
+            self._pause(pause_s)
+            pause_s = min(2 * pause_s, PAUSE_S_MAX)
 
 
 #: This process's, for what may take its time.

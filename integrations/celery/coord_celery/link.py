@@ -144,7 +144,7 @@ class PoolChild:
     def client(self) -> Client:
         with self._opening:
             session = self._wait_for_session()
-            if self._client is None or self._session != session:
+            if self._client is None or self._session != session or self._client.session.state.name in _GONE:
                 self._attach(session)
             assert self._client is not None
             return self._client
@@ -173,13 +173,10 @@ class PoolChild:
 
     def _attach(self, session: int) -> None:
         """Attach to the session, and write the attachment down before anything can be granted to it."""
-        if self._client is not None:
-            with contextlib.suppress(errors.CoordError):
-                self._client.close()
-            self._client = None
         client = coord_core.attach(self._settings.url, session, lease=lambda: self._lease_end(session))
         try:
             client.wait_connected(timeout=ATTACH_TIMEOUT_S)
+            self._leave(client, session)
         except errors.CoordError:
             client.close(0)
             raise
@@ -189,6 +186,15 @@ class PoolChild:
             self._slot = self._board.claim()
         self._slot.attach(session, attachment)
         self._client, self._session = client, session
+
+    def _leave(self, successor: Client, session: int) -> None:
+        """Close this child's last attachment while the slot still names it, so that there is no moment without a closer."""
+        if self._slot is not None and self._slot.attachment and self._slot.session == session:
+            successor.close_attachment(self._slot.attachment)
+        client, self._client = self._client, None
+        if client is not None:
+            with contextlib.suppress(errors.CoordError):
+                client.close(0)
 
     def _lease_end(self, session: int) -> float | None:
         lease = self._board.lease()
