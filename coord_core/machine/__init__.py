@@ -50,5 +50,6 @@ from coord_core.machine.machine import Applied, Machine
 from coord_core.machine.restoring import Restoring
 from coord_core.machine.sessions import SessionView
 from coord_core.machine.snapshot import Snapshot
+from coord_core.machine.stream import CHUNK_BYTES_MAX
 
-__all__ = ["Applied", "Machine", "Restoring", "SessionView", "Snapshot", "dismantle"]
+__all__ = ["CHUNK_BYTES_MAX", "Applied", "Machine", "Restoring", "SessionView", "Snapshot", "dismantle"]

@@ -28,7 +28,7 @@ from coord_core.machine.resources import OperationHandler, QueryHandler, Registr
 from coord_core.machine.restoring import Restoring
 from coord_core.machine.sessions import Attachment, Session, Sessions, SessionView
 from coord_core.machine.snapshot import Snapshot
-from coord_core.machine.stream import Header
+from coord_core.machine.stream import CHUNK_BYTES_MAX, Cutter, Header
 from coord_core.machine.timers import Timers
 from coord_core.machine.values import Values
 from coord_core.protocol.commands import (
@@ -102,6 +102,11 @@ class Machine:
         """Cluster time: the highest stamp applied.  Never falls."""
         return self._entry.time_ms
 
+    @property
+    def index(self) -> LogIndex:
+        """The last entry applied; 0 before the first."""
+        return self._entry.index
+
     def apply(self, index: LogIndex, time_ms: int, command: Command) -> Applied:
         """Apply the committed entry `index`, stamped `time_ms` by its leader; return what came of it."""
         entry = self._entry
@@ -137,13 +142,14 @@ class Machine:
 
     # --- snapshots ---------------------------------------------------------------------------------------------------------------
 
-    def begin_snapshot(self) -> Snapshot:
+    def begin_snapshot(self, chunk_bytes: int = CHUNK_BYTES_MAX) -> Snapshot:
         """Begin to write down the state as it is now, while entries go on being applied.  One at a time."""
         assert self._entry.snapshot is None, "one snapshot at a time"
         entry = self._entry
         header = Header(self.VERSION, entry.index, entry.time_ms, self._timers.next_id)
         self._snapshots += 1
-        snapshot = Snapshot(self._snapshots, header, self._sessions, self._names, self._registry)
+        cutter = Cutter(header, chunk_bytes)
+        snapshot = Snapshot(self._snapshots, header.index, cutter, self._sessions, self._names, self._registry)
         entry.snapshot = self._names.snapshot = snapshot
         return snapshot
 
@@ -154,7 +160,10 @@ class Machine:
     def begin_restore(self) -> Restoring:
         """Begin to take up a snapshot.  The machine is new and must not be used before `Restoring.finish`."""
         assert self._entry.index == 0, "a machine that has applied something cannot become another"
-        return Restoring(self._entry, self._timers, self._sessions, self._registry)
+        return Restoring(self._entry, self._timers, self._sessions, self._registry, self.restored)
+
+    def restored(self) -> None:
+        """All of the snapshot was taken up: from here on this is a machine like any other."""
 
     @classmethod
     def restore(cls, chunks: Iterable[bytes]) -> "Machine":

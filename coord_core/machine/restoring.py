@@ -23,11 +23,14 @@ _attachments = msgspec.msgpack.Decoder(list[AttachmentRow]).decode
 class Restoring:
     """One machine on its way out of a snapshot.  Made by `Machine.begin_restore`."""
 
-    def __init__(self, entry: CurrentEntry, timers: Timers, sessions: Sessions, registry: Registry) -> None:
+    def __init__(
+        self, entry: CurrentEntry, timers: Timers, sessions: Sessions, registry: Registry, restored: Callable[[], None]
+    ) -> None:
         self._entry = entry
         self._timers = timers
         self._sessions = sessions
         self._registry = registry
+        self._restored = restored
         self._reader = Reader()
         self._counts: dict[str, int] = {}
         self._header: Header | None = None
@@ -53,6 +56,7 @@ class Restoring:
             pass
         if not self._ended or not self._reader.is_empty:
             raise StorageCorrupt("the machine's snapshot ends too early")
+        self._restored()
 
     def _take(self, record: Header | Rows | End) -> int:
         if self._ended or isinstance(record, Header) != (self._header is None):

@@ -20,7 +20,8 @@ from typing import Any, TypeAlias
 from coord_core.machine.names import Names
 from coord_core.machine.resources import Registry
 from coord_core.machine.sessions import ATTACHMENT, SESSION, Attachment, Sessions
-from coord_core.machine.stream import Cutter, Header
+from coord_core.machine.stream import Cutter
+from coord_core.types import LogIndex
 
 #: Kind, row, and about how many bytes it has.
 _Row: TypeAlias = tuple[str, Any, int]
@@ -36,13 +37,13 @@ _SESSIONS, _ATTACHMENTS, _NAMES, _END = range(4)
 class Snapshot:
     """One snapshot in the making.  Made by `Machine.begin_snapshot`; `step` it until it is `done`, or abandon it there."""
 
-    def __init__(self, number: int, header: Header, sessions: Sessions, names: Names, registry: Registry) -> None:
+    def __init__(self, number: int, index: LogIndex, cutter: Cutter, sessions: Sessions, names: Names, registry: Registry) -> None:
         #: No other snapshot of this machine has it, not even one at the same index.
         self.number = number
-        self.index = header.index
+        self.index = index
         self._names = names
         self._registry = registry
-        self._cutter = Cutter(header)
+        self._cutter = cutter
         # What was there when it began, the next one last.  Listing a million names takes about 10 ms: the longest step of all.
         self._sessions = list(sessions)
         self._attachments = sessions.attachments()

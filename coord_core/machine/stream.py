@@ -66,7 +66,8 @@ _decode = msgspec.msgpack.Decoder(Record).decode
 class Cutter:
     """Takes rows, gives chunks."""
 
-    def __init__(self, header: Header) -> None:
+    def __init__(self, header: Header, chunk_bytes: int = CHUNK_BYTES_MAX) -> None:
+        self._chunk_bytes = chunk_bytes
         self._buffer = bytearray(_MAGIC)
         self._rows: dict[str, list[Any]] = {}
         # Bytes of the rows in `_rows`, about.
@@ -98,11 +99,11 @@ class Cutter:
 
     def take(self, *, rest: bool = False) -> list[bytes]:
         """Return the chunks that are full; with `rest` also the last one."""
-        buffer, chunks = self._buffer, []
+        buffer, chunks, size = self._buffer, [], self._chunk_bytes
         at = 0
-        while len(buffer) - at >= CHUNK_BYTES_MAX or (rest and at < len(buffer)):
-            chunks.append(bytes(buffer[at : at + CHUNK_BYTES_MAX]))
-            at += CHUNK_BYTES_MAX
+        while len(buffer) - at >= size or (rest and at < len(buffer)):
+            chunks.append(bytes(buffer[at : at + size]))
+            at += size
         del buffer[:at]
         return chunks
 

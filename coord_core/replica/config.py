@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from coord_core.machine import CHUNK_BYTES_MAX
 from coord_core.raft.config import RaftConfig
 from coord_core.replica.lanes import LaneLimits
 
@@ -20,6 +21,8 @@ class SnapshotConfig:
     #: needs no snapshot, and one that lags more holds up nothing.
     trailing_entries: int = 10_000
     trailing_bytes: int = 16 * _MIB
+    #: Bytes of a chunk, at most what a frame between nodes may have.
+    chunk_bytes: int = CHUNK_BYTES_MAX
     #: Bytes of chunks in one transaction.  A commit of the log may have to wait for it.
     stage_bytes: int = _MIB
     #: Encoded bytes that may wait for the disk before no more are encoded; eight times as much, and the snapshot is given up.

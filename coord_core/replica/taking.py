@@ -29,7 +29,7 @@ class Taking:
         self._config = config
         self._members = tuple(members)
         self._machine = machine
-        self._snapshot = machine.begin_snapshot()
+        self._snapshot = machine.begin_snapshot(config.chunk_bytes)
         self._sum = SnapshotSum(metadata, members)
         self._chunks: deque[Chunk] = deque()
         self._chunk_bytes = 0

@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from coord_core.replica import SnapshotConfig
 from coord_core.testing.client import ClientProcess
 from coord_core.testing.disk import STALLED
 from coord_core.testing.network import Network, Weather
@@ -17,6 +18,9 @@ from coord_core.testing.simulator import MILLISECOND, SECOND, Simulator
 from coord_core.testing.workload import Habits, draw_habits
 
 CALM = Weather()
+
+#: As in a real node: in a simulated run there is none.
+RARE_SNAPSHOTS = SnapshotConfig()
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,7 @@ class Mix:
     append_bytes_max: int = 1024 * 1024
     #: Whether nodes have room for next to nothing, so that they refuse with Busy.
     cramped: bool = False
+    snapshots: SnapshotConfig = RARE_SNAPSHOTS
 
     @property
     def calm(self) -> bool:
@@ -80,6 +85,21 @@ def draw_mix(rng: random.Random) -> Mix:
         habits=draw_habits(rng),
         append_bytes_max=rng.choice((100, 1024 * 1024)),
         cramped=rng.random() < 0.2,
+        snapshots=_draw_snapshots(rng),
+    )
+
+
+def _draw_snapshots(rng: random.Random) -> SnapshotConfig:
+    """Usually they come all the time, in several chunks, and keep little of the log."""
+    return SnapshotConfig(
+        entries=rng.choice((3, 10, 40, 50_000)),
+        trailing_entries=rng.choice((0, 2, 20)),
+        trailing_bytes=rng.choice((0, 300, 1 << 20)),
+        chunk_bytes=rng.choice((60, 500, 4_000)),
+        stage_bytes=rng.choice((1, 1_000)),
+        pending_bytes=rng.choice((200, 1 << 20)),
+        window_chunks=rng.choice((1, 4)),
+        give_up_ticks=rng.choice((40, 12_000)),
     )
 
 

@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -37,7 +38,7 @@ def vote_is_not_durable(patch: pytest.MonkeyPatch) -> None:
         hard_state = batch.hard_state
         if hard_state is not None:
             hard_state = HardState(hard_state.term, NodeId(0), hard_state.commit)
-        write(disk, Batch(batch.entries, hard_state))
+        write(disk, replace(batch, hard_state=hard_state))
 
     patch.setattr(SimulatedDisk, "write", forgetful)
 
@@ -47,7 +48,7 @@ def term_is_not_durable(patch: pytest.MonkeyPatch) -> None:
     write = SimulatedDisk.write
 
     def forgetful(disk: SimulatedDisk, batch: Batch) -> None:
-        write(disk, Batch(batch.entries, None))
+        write(disk, replace(batch, hard_state=None))
 
     patch.setattr(SimulatedDisk, "write", forgetful)
 
