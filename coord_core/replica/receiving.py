@@ -22,6 +22,8 @@ class Receiving:
         self.build = Build(machine)
         #: What the leader was told last.
         self.acknowledged = 0
+        #: Since the leader was last heard about it.
+        self.idle_ticks = 0
         #: Whole, verified, on the disk and in the machine.
         self.is_complete = False
         #: The last resumption that was asked for: once a gap, not once for each chunk behind it.
@@ -31,7 +33,7 @@ class Receiving:
         self._staged = 0
 
     @property
-    def next_seq(self) -> int:
+    def safe(self) -> int:
         """Every chunk below it is durable and read."""
         return min(self._staged, self.build.read)
 
@@ -47,7 +49,7 @@ class Receiving:
     @property
     def has_arrived(self) -> bool:
         """Whether everything is durable and read, be it right or wrong."""
-        return self.next_seq == self.info.chunks
+        return self.safe == self.info.chunks
 
     def take_in(self, message: SnapshotChunk) -> bool:
         """Take the next chunk; False where it is another, or damaged."""

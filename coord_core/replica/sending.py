@@ -30,8 +30,8 @@ class ChunkRead:
 class _Transfer:
     staging: Staging
     info: SnapshotInfo
-    #: The follower has every chunk below it.
-    acknowledged: int = 0
+    #: The follower has every chunk below it, for good.
+    safe: int = 0
     #: The next one to be read.
     next: int = 0
     #: Ticks since the follower was last heard to make progress, and since the beginning.
@@ -75,14 +75,16 @@ class Sending:
         transfer = self._transfers.get(message.sender)
         if transfer is None or message.sha256 != transfer.info.sha256:
             return
-        if message.next_seq > transfer.acknowledged:
+        if message.safe > transfer.safe:
             transfer.idle_ticks = 0
-        if message.next_seq >= transfer.info.chunks:
+        if message.safe >= transfer.info.chunks:
             self._finish(message.sender, transfer)
             return
-        transfer.acknowledged = message.next_seq if message.resume else max(transfer.acknowledged, message.next_seq)
-        if message.resume or transfer.next < transfer.acknowledged:
-            transfer.next = transfer.acknowledged
+        if message.resume is None:
+            transfer.safe = max(transfer.safe, message.safe)
+        else:
+            # It may have less than it had: it was started anew.
+            transfer.safe, transfer.next = message.safe, message.resume
         self._read_on(message.sender, transfer)
 
     def chunk_read(self, read: ChunkRead, chunk: Chunk | None) -> None:
@@ -124,7 +126,7 @@ class Sending:
         self.messages.append(SnapshotOffer(sender=self._raft.node_id, to=to, term=self._raft.term, info=info))
 
     def _read_on(self, to: NodeId, transfer: _Transfer) -> None:
-        end = min(transfer.info.chunks, transfer.acknowledged + self._config.window_chunks)
+        end = min(transfer.info.chunks, transfer.safe + self._config.window_chunks)
         self.reads += [ChunkRead(to, transfer.staging, seq) for seq in range(transfer.next, end)]
         transfer.next = max(transfer.next, end)
 

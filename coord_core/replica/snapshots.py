@@ -22,6 +22,7 @@ from coord_core.protocol.members import Member
 from coord_core.raft.messages import InstallSnapshot, SnapshotMetadata
 from coord_core.raft.node import RaftNode
 from coord_core.raft.state import Role
+from coord_core.raft.zero import NOBODY
 from coord_core.replica.building import Build
 from coord_core.replica.config import SnapshotConfig
 from coord_core.replica.facts import Fact, MachineLoaded, SnapshotAbandoned, SnapshotInstalled, SnapshotTaken
@@ -35,6 +36,9 @@ from coord_core.types import LogIndex, NodeId
 
 #: Entries that consensus forgets in one slice: letting go of fifty thousand at once takes longer than a turn should.
 COMPACTED_A_SLICE = 4_096
+
+#: How often a leader could have offered again before its follower stops waiting for the rest.
+_PATIENCE = 20
 
 MakeMachine = Callable[[], Machine]
 
@@ -132,6 +136,13 @@ class Snapshots:
 
     def tick(self) -> None:
         self._sending.tick()
+        receiving = self._receiving
+        if receiving is not None:
+            receiving.idle_ticks += 1
+            is_needed = receiving.info.metadata.index > self._raft.commit_index
+            if not is_needed or receiving.idle_ticks >= _PATIENCE * self._config.retry_ticks:
+                # It has found its way without, or the leader that sent it is gone: it must not keep this node from its own.
+                self._forget_received()
 
     def chunk_read(self, read: ChunkRead, chunk: Chunk | None) -> None:
         self._sending.chunk_read(read, chunk)
@@ -310,7 +321,7 @@ class Snapshots:
         info = message.info
         if info.metadata.index <= self._raft.commit_index:
             # Not needed any more; the leader learns it from consensus.
-            self._say(message.sender, info.sha256, info.chunks, resume=False)
+            self._say(message.sender, info.sha256, info.chunks)
             return
         if self._when_staged is not None and self._receiving is None:
             # What is being written belongs to a snapshot that would be given up.
@@ -320,6 +331,7 @@ class Snapshots:
         receiving = self._receiving
         assert receiving is not None, "it has just begun"
         receiving.resumed_at = -1
+        receiving.idle_ticks = 0
         self._resume(receiving)
 
     def _begin_receiving(self, info: SnapshotInfo) -> None:
@@ -337,6 +349,7 @@ class Snapshots:
         receiving = self._receiving
         if receiving is None or message.sha256 != receiving.info.sha256 or message.seq < receiving.accepted:
             return
+        receiving.idle_ticks = 0
         if not receiving.take_in(message):
             self._resume(receiving)
 
@@ -358,21 +371,24 @@ class Snapshots:
         if receiving.has_arrived and not receiving.is_complete and not receiving.verify():
             # Good chunks of different snapshots, or a leader's fault: the next offer begins anew.
             self._forget_received()
-        elif receiving.next_seq > receiving.acknowledged:
-            receiving.acknowledged = receiving.next_seq
-            self._say(self._raft.leader_id, receiving.info.sha256, receiving.next_seq, resume=False)
+        elif receiving.safe > receiving.acknowledged:
+            receiving.acknowledged = receiving.safe
+            self._say(self._raft.leader_id, receiving.info.sha256, receiving.safe)
 
     def _resume(self, receiving: Receiving) -> None:
         """Say where to go on: behind the last chunk that came in order."""
         if receiving.is_complete:
-            self._say(self._raft.leader_id, receiving.info.sha256, receiving.info.chunks, resume=False)
+            self._say(self._raft.leader_id, receiving.info.sha256, receiving.info.chunks)
         elif receiving.resumed_at < receiving.accepted < receiving.info.chunks:
             receiving.resumed_at = receiving.accepted
-            self._say(self._raft.leader_id, receiving.info.sha256, receiving.accepted, resume=True)
+            self._say(self._raft.leader_id, receiving.info.sha256, receiving.safe, receiving.accepted)
 
-    def _say(self, to: NodeId, sha256: bytes, next_seq: int, *, resume: bool) -> None:
+    def _say(self, to: NodeId, sha256: bytes, safe: int, resume: int | None = None) -> None:
+        if to in (NOBODY, self._raft.node_id):
+            # Whoever leads next offers its own.
+            return
         own, term = self._raft.node_id, self._raft.term
-        self._messages.append(SnapshotAck(sender=own, to=to, term=term, sha256=sha256, next_seq=next_seq, resume=resume))
+        self._messages.append(SnapshotAck(sender=own, to=to, term=term, sha256=sha256, safe=safe, resume=resume))
 
     # --- what is not needed any more ---------------------------------------------------------------------------------------------
 

@@ -1,10 +1,10 @@
 """What nodes say to each other to move a snapshot: offered, asked for, sent in chunks, acknowledged.
 
     leader:   SnapshotOffer  ->
-    follower:                <-  SnapshotAck(next_seq=0, resume)
+    follower:                <-  SnapshotAck(safe=0, resume=0)
     leader:   SnapshotChunk 0, 1, 2, 3  ->
-    follower:                <-  SnapshotAck(next_seq=2), SnapshotAck(next_seq=4), ...
-    leader:   InstallSnapshot (consensus) ->         when next_seq says that all of it is there
+    follower:                <-  SnapshotAck(safe=2), SnapshotAck(safe=4), ...
+    leader:   InstallSnapshot (consensus) ->         when all of it is safe
 
 Every message may be lost or repeated.  A follower takes chunks in order only and says what it wants next; where that goes on too
 long without progress the leader offers again, and the follower says where to resume, be it after a broken connection.
@@ -41,10 +41,11 @@ class SnapshotChunk(_Transfer, frozen=True, tag=21):
 
 class SnapshotAck(_Transfer, frozen=True, tag=22):
     sha256: bytes
-    #: Every chunk below it is on the follower's disk.  The number of chunks: the snapshot is whole, and its sum is right.
-    next_seq: int
-    #: Send from here on, whatever was sent before.
-    resume: bool
+    #: Every chunk below it is on the follower's disk and in its machine: it may be sent as many more as the window has.  The number
+    #: of all chunks: the snapshot is whole, and its sum is right.
+    safe: int
+    #: Send from here on, whatever was sent before: what came below it came in order.  None: go on as before.
+    resume: int | None
 
 
 TransferMessage: TypeAlias = SnapshotOffer | SnapshotChunk | SnapshotAck

@@ -15,6 +15,7 @@ from coord_core.errors import ProtocolError
 from coord_core.protocol.members import Member
 from coord_core.protocol.messages import PeerIdentity, Refused, Welcome
 from coord_core.raft.messages import Append, Entry, EntryKind, Heartbeat, Message, VoteReply, VoteRequest
+from coord_core.replica import PeerMessage
 from coord_core.server import handshake
 from coord_core.server.peers import Link, Peers, Ways, decode_peer_message, encode_peer_messages
 from coord_core.server.server import Server
@@ -175,7 +176,7 @@ class Recorder:
         self.lost: list[NodeId] = []
         self.errors: list[BaseException] = []
 
-    def receive(self, message: Message) -> None:
+    def receive(self, message: PeerMessage) -> None:
         raise AssertionError("nothing is received on a dialled connection")
 
     def peer_lost(self, peer: NodeId) -> None:
