@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -103,11 +103,13 @@ async def _run(job: Job, child: Child, guard: Guard) -> int:
     target = target_of(job.settings, ttl=job.ttl)
     async with AsyncClient(target.url) as client:
         handle = client.lock(job.path, label=os.path.basename(child.words[0]))
-        with _ended_by_signals():
+        signals = _Signals()
+        with signals.ending_this_task():
             await client.wait_connected(job.settings.timeout)
             grant = await _acquire(job, client, handle)
         environment = {"COORD_LOCK_NAME": job.path, "COORD_FENCING_TOKEN": str(grant.token), **target.environment()}
-        code = await _run_under_lease(job, _Lease(client, grant, guard), child, environment)
+        with signals.going_to(child):
+            code = await _run_under_lease(job, _Lease(client, grant, guard), child, environment)
         await _give_back(job, handle)
     return code
 
@@ -115,28 +117,66 @@ async def _run(job: Job, child: Child, guard: Guard) -> int:
 # --- waiting for the lock --------------------------------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """Within, a signal that asks for the end cancels this task, and the exit code tells which it was."""
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
-    assert task is not None
-    came: list[int] = []
+class _Signals:
+    """Where signals go: while waiting they end this process, then they are the command's, and at the end nobody's.
 
-    def end(signum: int) -> None:
-        came.append(signum)
-        task.cancel()
+    Caught from first to last, so that none of them ends this process between acquiring the lock and giving it back.
+    """
 
-    for signum in _ENDING:
-        loop.add_signal_handler(signum, end, signum)
-    try:
-        yield
-    except asyncio.CancelledError:
-        if came:
-            raise CommandFailed(128 + came[0]) from None
-        raise
-    finally:
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._receiver: Callable[[int], None] = _ignore
         for signum in _ENDING:
-            loop.remove_signal_handler(signum)
+            self._loop.add_signal_handler(signum, self._came, signum)
+
+    @contextlib.contextmanager
+    def ending_this_task(self) -> Iterator[None]:
+        """Within, a signal cancels the task, and the exit code tells which it was."""
+        task = asyncio.current_task()
+        assert task is not None
+        came: list[int] = []
+
+        def end(signum: int) -> None:
+            came.append(signum)
+            task.cancel()
+
+        try:
+            with self._going_to(end):
+                yield
+        except asyncio.CancelledError:
+            if not came:
+                raise
+        if came:  # also where it came too late to stop the last step
+            task.uncancel()
+            raise CommandFailed(128 + came[0])
+
+    @contextlib.contextmanager
+    def going_to(self, child: Child) -> Iterator[None]:
+        """Within, signals are passed on to the command: also those that would not end this process."""
+        others = [signum for signum in FORWARDED if signum not in _ENDING]
+        for signum in others:
+            self._loop.add_signal_handler(signum, self._came, signum)
+        try:
+            with self._going_to(child.send):
+                yield
+        finally:
+            for signum in others:
+                self._loop.remove_signal_handler(signum)
+
+    @contextlib.contextmanager
+    def _going_to(self, receiver: "Callable[[int], None]") -> Iterator[None]:
+        self._receiver = receiver
+        try:
+            yield
+        finally:
+            self._receiver = _ignore
+
+    def _came(self, signum: int) -> None:
+        self._receiver(signum)
+
+
+def _ignore(signum: int) -> None:
+    pass
 
 
 async def _acquire(job: Job, client: "AsyncClient", handle: "AsyncDistributedLock") -> "AsyncGrant":
@@ -181,7 +221,7 @@ async def _run_under_lease(job: Job, lease: "_Lease", child: Child, environment:
     """Run the command to its end; return its exit code.  Raises `CommandFailed` with 76 where the lease did not last."""
     guard = lease.guard
     lease.move_deadline()
-    async with _attended(child, guard) as ended:
+    with _watched(child, guard) as ended:
         child.start(environment)
         while not ended.is_set():
             lease.move_deadline()
@@ -215,9 +255,9 @@ class _Lease:
         self.guard.hold_until(deadline - self._kill_before, self._grace)
 
 
-@contextlib.asynccontextmanager
-async def _attended(child: Child, guard: Guard) -> AsyncIterator[asyncio.Event]:
-    """Within, signals go to the command; the event is set when it has ended."""
+@contextlib.contextmanager
+def _watched(child: Child, guard: Guard) -> Iterator[asyncio.Event]:
+    """Within, the event is set as soon as the command has ended."""
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
 
@@ -228,14 +268,11 @@ async def _attended(child: Child, guard: Guard) -> AsyncIterator[asyncio.Event]:
             ended.set()
 
     loop.add_signal_handler(signal.SIGCHLD, look)
-    for signum in FORWARDED:
-        loop.add_signal_handler(signum, child.send, signum)
     look()
     try:
         yield ended
     finally:
-        for signum in (signal.SIGCHLD, *FORWARDED):
-            loop.remove_signal_handler(signum)
+        loop.remove_signal_handler(signal.SIGCHLD)
 
 
 async def _give_back(job: Job, handle: "AsyncDistributedLock") -> None:

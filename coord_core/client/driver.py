@@ -113,7 +113,7 @@ class Driver:
             self.session.cancel(call, clock_ms())
         elif grant is None and not future.cancelled() and future.exception() is None:
             grant = future.result()
-        if isinstance(grant, Granted):
+        if isinstance(grant, Granted) and (path, grant.token) in self.session.held():  # else it went with its session
             self.session.call(LockRelease(path, grant.token), clock_ms())
         self._flush_soon()
 

@@ -469,6 +469,7 @@ class ClientSession:
         elif kind is Kind.BURY:
             self._buried(request)
         elif kind is Kind.COMMAND:
+            self._link.route.arrived()
             self._calls.answered(request, result)
 
     def _told(self, told: Told) -> None:
@@ -478,6 +479,7 @@ class ClientSession:
         if isinstance(answer, Failed):
             self._failed(request, answer)
         elif request.kind is Kind.ASK:
+            self._link.route.arrived()  # Who only reads has no keep-alives to tell that a leader was reached.
             self._calls.answered(request, answer)
         elif request.kind is Kind.PROBE and isinstance(answer, SessionStateAnswer):
             self._probe = None

@@ -14,5 +14,5 @@ class Member(msgspec.Struct, frozen=True, array_like=True):
     peer_address: str
     #: host:port where clients reach it.
     client_address: str
-    #: Random, drawn when the data directory was made.
+    #: Random, drawn when the data directory was made.  Empty where clients are told: it is known to nodes alone.
     incarnation: str

@@ -29,7 +29,7 @@ class Leading:
         self._base_ms = machine.time_ms
         self._since_ms = now_ms
         self._leases = Leases()
-        #: Sessions whose Expire is proposed and not applied: their keep-alives get no answer.
+        #: Sessions found dead in a confirmed round, until their Expire is applied: their keep-alives get no answer.
         self._expiring: set[SessionId] = set()
         self._tick_under_way = False
         for view in machine.sessions():
@@ -51,7 +51,6 @@ class Leading:
             view = self._machine.session(session)
             if view is not None:
                 commands.append(ExpireSession(session, view.generation))
-                self._expiring.add(session)
         deadline_ms = self._machine.next_deadline_ms()
         if deadline_ms is not None and deadline_ms <= self.stamp_ms(now_ms) and not self._tick_under_way:
             commands.append(Tick())
@@ -68,8 +67,12 @@ class Leading:
                 self._leases.watch_again(command.session)
 
     def still_due(self, session: SessionId, lease_ms: int) -> bool:
-        """Whether the lease is over now that a quorum has confirmed this leader; else watch it again."""
+        """Whether the lease is over now that a quorum has confirmed this leader; else watch it again.
+
+        From here on nothing renews it: a keep-alive served behind the check must not be promised what the next turn takes away.
+        """
         if self._leases.is_due(session, lease_ms):
+            self._expiring.add(session)
             return True
         self._leases.watch_again(session)
         return False

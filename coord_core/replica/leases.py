@@ -8,12 +8,15 @@ A lease only ever ends later than its client believes: the client counts from wh
 quorum had confirmed it.
 """
 
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 
 from coord_core.types import SessionId
 
 #: A gap between turns that counts as a stall.  Ticks come every 50 ms, so a healthy loop never shows one.
 STALL_MS = 100
+
+#: Fewer leases of sessions that ended than this are not worth rebuilding the heap for.
+_ENDED_KEPT = 1_024
 
 
 class LeaseClock:
@@ -61,6 +64,10 @@ class Leases:
     def end(self, session: SessionId) -> None:
         self._ttl.pop(session, None)
         self._deadline.pop(session, None)
+        # Most sessions are closed long before they run out: without this the heap would keep each of them until then.
+        if len(self._heap) > 2 * len(self._deadline) + _ENDED_KEPT:
+            self._heap = [item for item in self._heap if item[1] in self._deadline]
+            heapify(self._heap)
 
     def clear(self) -> None:
         self._ttl.clear()

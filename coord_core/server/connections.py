@@ -27,6 +27,8 @@ log = logging.getLogger("coord.server")
 SILENCE_S_MAX = 60
 #: Connections that have not said yet who they are.  One more is refused.
 STRANGERS_MAX = 1_000
+#: What a stranger may make us hold besides one read: a Hello is far smaller.
+STRANGER_BYTES_MAX = 64 * 1024
 
 
 class Part(Protocol):
@@ -183,6 +185,8 @@ class Connection(asyncio.Protocol):
             raise
         if self._part is None and payloads:
             self._part = self._shake_hands(payloads.pop(0))
+        elif self._part is None and self.parser.held_bytes > STRANGER_BYTES_MAX:
+            raise ProtocolError(f"a connection begins with a Hello of at most {STRANGER_BYTES_MAX} bytes", limit=STRANGER_BYTES_MAX)
         if self._part is not None and payloads:
             self._part.payloads(payloads)
 

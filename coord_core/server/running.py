@@ -5,6 +5,8 @@ import secrets
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 
+import msgspec
+
 from coord_core.config import ServerConfig
 from coord_core.protocol.members import Member
 from coord_core.protocol.messages import Hello, NodeStatus, Refused, ServerMessage, Welcome
@@ -45,7 +47,7 @@ class Running:
         self._loop = NodeLoop(
             name=own.name, replica=replica, storage=storage, outlets=self, tick_ms=config.raft.tick_ms, failed=failed
         )
-        self._clients = Clients(config.limits, self._loop, self.status)
+        self._clients = Clients(config.limits, self._loop, self._shown_status)
         self._peers = Peers(ways, self._members, self._loop)
         self._peers.start()
 
@@ -71,10 +73,12 @@ class Running:
         connection.parser.limit = self._config.limits.peer_frame_bytes_max
         return self._peers.accept(connection, member)
 
-    def welcome(self, spoken: int) -> Welcome:
+    def welcome(self, spoken: int, *, to_member: bool) -> Welcome:
+        """`to_member`: to a node that has shown its incarnation."""
         known = self._loop.status()
         leader = "" if known.leader is None else known.leader.client_address
-        return Welcome(spoken, self.cluster_id, self._own.name, known.members, leader)
+        members = known.members if to_member else _shown(known.members)
+        return Welcome(spoken, self.cluster_id, self._own.name, members, leader)
 
     def status(self, seq: int = 0) -> NodeStatus:
         known = self._loop.status()
@@ -96,6 +100,10 @@ class Running:
             uptime_ms=now_ms() - self._began_ms,
         )
 
+    def _shown_status(self, seq: int) -> NodeStatus:
+        status = self.status(seq)
+        return msgspec.structs.replace(status, members=_shown(status.members))
+
     # --- ending -----------------------------------------------------------------------------------------------------------------
 
     def halt(self) -> None:
@@ -110,6 +118,11 @@ class Running:
 
     async def stopped(self) -> None:
         await self._peers.stopped()
+
+
+def _shown(members: tuple[Member, ...]) -> tuple[Member, ...]:
+    """Return the members for anyone but a member: whoever knows its incarnation can speak for a node."""
+    return tuple(msgspec.structs.replace(member, incarnation="") for member in members)
 
 
 def _replica_config(config: ServerConfig, own: Member) -> ReplicaConfig:

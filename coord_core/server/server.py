@@ -274,13 +274,15 @@ class Server:
         spoken = admit(hello, connection.doorway, cluster_id=cluster_id, has_certificate=connection.has_certificate)
         if hello.role == JOIN:
             joiner = self._registrar.admit(connection, hello.peer)
-            connection.send(Welcome(spoken, "", self.config.name, (), "") if running is None else running.welcome(spoken))
+            connection.send(
+                Welcome(spoken, "", self.config.name, (), "") if running is None else running.welcome(spoken, to_member=False)
+            )
             joiner.answer()
             return joiner
         if running is None:
             raise self._not_formed(hello)
         part = running.accept_peer(connection, hello) if hello.role == PEER else running.accept_client(connection)
-        connection.send(running.welcome(spoken))
+        connection.send(running.welcome(spoken, to_member=hello.role == PEER))
         return part
 
     def _not_formed(self, hello: Hello) -> CoordError:

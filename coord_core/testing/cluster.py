@@ -24,7 +24,7 @@ from coord_core.testing.client import ClientProcess
 from coord_core.testing.connection import Connection
 from coord_core.testing.disk import DiskSpeed, SimulatedDisk
 from coord_core.testing.family import Family
-from coord_core.testing.faults import Mix
+from coord_core.testing.mix import Mix
 from coord_core.testing.network import Network
 from coord_core.testing.node import Node, Pace
 from coord_core.testing.simulator import Simulator

@@ -13,9 +13,10 @@ from coord_core.protocol.queries import LockInfo, LockState
 from coord_core.protocol.results import Done, Granted, ValueWritten
 from coord_core.testing.client import ClientProcess
 from coord_core.testing.cluster import Cluster
-from coord_core.testing.faults import CALM, Mix, Nemesis, draw_mix
+from coord_core.testing.faults import Nemesis
 from coord_core.testing.history import Observed
 from coord_core.testing.linearizability import Judgement, Verdict, judge
+from coord_core.testing.mix import CALM, Mix, draw_mix
 from coord_core.testing.models import LockModel, RegisterModel
 from coord_core.testing.simulator import MILLISECOND, SECOND, Simulator, Violation
 from coord_core.testing.workload import LOCKS
@@ -25,6 +26,10 @@ TROUBLE_US = 20 * SECOND
 
 #: After everything is healed a leader must be ready within this many of the longest election timeouts.
 ELECTIONS_MAX = 10
+
+
+#: How long the nodes then have to catch up with each other.
+SETTLING_US = 15 * SECOND
 
 
 class Failure(AssertionError):
@@ -92,6 +97,8 @@ class _Run:
         self._wind_up()
         self._everyone_works()
         self._nothing_is_held()
+        self._nemesis.heal_minority()
+        self._nodes_agree()
         self._judge_histories()
         watchers, books = self._cluster.watchers, self._cluster.books
         return Report(
@@ -152,6 +159,22 @@ class _Run:
         """Who lives has given everything back; who died has expired."""
         limit_us = (2 * self._cluster.ttl_ms + 1_000) * MILLISECOND
         self._demand(limit_us, lambda: not self._held(), lambda: "; ".join(self._held()))
+
+    def _nodes_agree(self) -> None:
+        """Everybody catches up, and all states are one."""
+        self._demand(SETTLING_US, lambda: not self._behind(), lambda: "; ".join(self._behind()))
+        digests = {node.replica.machine.digest() for node in self._cluster.nodes.values()}
+        if len(digests) > 1:
+            raise Violation("all nodes have applied the same entries, and their states differ")
+
+    def _behind(self) -> list[str]:
+        """Return who has not applied all that is committed."""
+        leader = self._cluster.leader()
+        if leader is None:
+            return ["no leader is ready"]
+        commit_index = leader.replica.status().commit_index
+        applied = [(node.name, node.replica.status().applied_index) for node in self._cluster.nodes.values()]
+        return [f"{name} has applied {index} of {commit_index}" for name, index in applied if index != commit_index]
 
     def _held(self) -> list[str]:
         leader = self._cluster.leader()

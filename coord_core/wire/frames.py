@@ -75,6 +75,11 @@ class FrameParser:
         """Tell whether the stream may end here: False in the midst of a frame or before the magic."""
         return not self._buffer and not self._magic
 
+    @property
+    def held_bytes(self) -> int:
+        """What has come of a frame that is not whole yet."""
+        return len(self._buffer)
+
     def _cut(self, data: bytes, start: int) -> list[bytes]:
         payloads: list[bytes] = []
         end = len(data)

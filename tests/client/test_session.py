@@ -552,6 +552,24 @@ def test_refusal_by_all_nodes_fails_what_was_never_sent() -> None:
     assert isinstance(script.outcomes[call], AuthenticationFailed)
 
 
+def test_attempts_count_from_nothing_once_a_leader_has_answered_a_client_that_only_reads() -> None:
+    """It has no keep-alives: without that its pauses only ever grow, and one node with a wrong token speaks for all."""
+    script = Script(seeds=(A, B, C))
+    for _ in range(10):
+        call = script.session.ask(LockInfo("/lock"), script.now_ms)
+        before_ms = script.now_ms
+        (ask,) = script.connect()
+        script.say(Told(seq_of(ask), LockState(None, (), 0)))
+        assert call in script.outcomes
+        assert script.now_ms - before_ms <= 25
+        script.cut()
+        script.now_ms += 60_000
+    call = script.session.ask(LockInfo("/lock"), script.now_ms)
+    script.dial()
+    script.say(Refused("AuthenticationFailed", "the token was refused"))
+    assert call not in script.outcomes
+
+
 def test_node_of_an_unknown_version_is_left() -> None:
     """Its messages would not be understood."""
     script = Script(seeds=(A, B))

@@ -147,6 +147,29 @@ async def test_client_that_could_not_close_in_time_gives_up_for_good(fake: FakeC
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
+async def test_acquire_that_is_cancelled_in_the_turn_of_its_grant_and_of_the_clients_end_is_cancelled(
+    fake: FakeCluster, shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The grant went with the session: there is nothing to give back, and no error may take the cancellation's place."""
+    if not isinstance(shell, AsyncShell):
+        pytest.skip("a blocking caller is not cancelled")
+    client = shell.connect(fake.addresses)
+    await client.wait_connected()
+    driver = client.driver()
+    resolve = driver._resolve
+    acquiring = asyncio.create_task(client.lock("/a").acquire())
+
+    def granted_at_the_end(call: Any, outcome: Any) -> None:
+        resolve(call, outcome)
+        acquiring.cancel()
+        driver.session.close(clock_ms())
+
+    monkeypatch.setattr(driver, "_resolve", granted_at_the_end)
+    with pytest.raises(asyncio.CancelledError):
+        await acquiring
+    await client.close(0.1)
+
+
 # --- loss ------------------------------------------------------------------------------------------------------------------------
 
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 from celery import chain, chord, states
-from celery.exceptions import TaskRevokedError, TimeLimitExceeded, WorkerLostError
+from celery.exceptions import SoftTimeLimitExceeded, TaskRevokedError, TimeLimitExceeded, WorkerLostError
 from coord_celery import CoordUnavailable, DuplicateTask, SingletonConflict
 
 from tests.coord_celery.conftest import assert_no_overlap, close_shop, open_shop
@@ -180,6 +180,57 @@ def test_redelivered_task_runs_again_with_a_greater_token(shop, name):
     until(lambda: len(shop.runs_of(name)) == 2, "the task is redelivered")
     shop.open_gate(gate)
     assert first.get(timeout=20) > run.token
+
+
+def held_under(shop, task_name, name, label):
+    """Hold a task's lock as another attempt of that task id would."""
+    lock = shop.client.lock(f'/celery/singleton/tests.coord_celery.shop.{task_name}/name="{name}"/lock', label=label)
+    assert lock.try_lock()
+    return lock
+
+
+def test_second_delivery_waits_for_the_end_of_the_first(shop, name):
+    """Same task id, and its first attempt still holds the lock: not skipped, not run beside it; put back until it can run."""
+    first_attempt = held_under(shop, "guarded", name, "twice-delivered")
+    result = shop.task("guarded").apply_async((name,), task_id="twice-delivered")
+    until(lambda: result.state == states.RETRY, "the task is put back")
+    assert isinstance(result.result, SingletonConflict)
+    assert shop.runs_of(name) == []
+    first_attempt.release()
+    assert result.get(timeout=30)
+    assert len(shop.runs_of(name)) == 1
+
+
+def test_skipped_task_gives_up_its_place(shop, name):
+    """It was queued when nobody held the lock; when its turn comes, somebody does."""
+    first = shop.task("guarded").apply_async((name,), countdown=0.5)
+    lock = held_under(shop, "guarded", name, "somebody")
+    assert first.get(timeout=20) is None
+    lock.release()
+    assert shop.task("guarded").delay(name).id != first.id
+
+
+def test_process_killed_while_it_asks_for_the_lock_gives_up_its_place(shop, name):
+    """Nobody in that process can; the main process does, when it reports the task as lost."""
+    lock = held_under(shop, "guarded", name, f"asks-{name}")
+    first = shop.task("guarded").apply_async((name,), task_id=f"asks-{name}")
+    asking = until(lambda: [party for party in lock.waiters() if party.owner.label == first.id], "the task asks")
+    os.kill(asking[0].owner.pid, signal.SIGKILL)
+    with pytest.raises(WorkerLostError):
+        first.get(timeout=20)
+    lock.release()
+    assert until_new(shop.task("guarded"), first.id, name).get(timeout=20)
+
+
+def test_soft_time_limit_while_asking_leaves_nothing_held(shop, name):
+    """It strikes anywhere, also between the question and the answer."""
+    lock = held_under(shop, "guarded", name, f"asks-{name}")
+    result = shop.task("guarded").apply_async((name,), task_id=f"asks-{name}", soft_time_limit=1)
+    with pytest.raises(SoftTimeLimitExceeded):
+        result.get(timeout=20)
+    until(lambda: not lock.waiters(), "the task has left the lock's queue, not waited it out", timeout=1.5)
+    lock.release()
+    assert shop.task("guarded").delay(name).get(timeout=20)
 
 
 def test_chord_with_a_duplicate_in_its_header_completes(shop, name):

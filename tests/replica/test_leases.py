@@ -40,6 +40,17 @@ def test_an_ended_session_has_no_lease_to_renew_or_to_run_out():
     assert leases.due(10_000, 10) == []
 
 
+def test_leases_of_sessions_that_ended_do_not_pile_up_until_they_would_have_run_out():
+    """A script that opens a session of an hour, many times a second, must not fill the leader's memory."""
+    leases = Leases()
+    leases.grant(ONE, 5_000, 0)
+    for number in range(10, 10_000):
+        leases.grant(SessionId(number), 3_600_000, 0)
+        leases.end(SessionId(number))
+    assert len(leases._heap) < 2_000
+    assert leases.due(5_000, 10) == [ONE]
+
+
 def test_a_stall_is_left_out_of_the_lease_clock():
     """A process that was stopped has not read the keep-alives that were sent to it."""
     clock = LeaseClock(1_000)

@@ -122,6 +122,23 @@ def test_a_session_that_keeps_alive_lives_and_one_that_does_not_expires():
     assert driver.result(1, 20).code == "SessionExpired"
 
 
+def test_a_keep_alive_served_behind_the_check_that_found_its_session_dead_gets_no_answer():
+    """The expiry is proposed one turn later: a lease renewed in between would be promised and then taken away."""
+    driver = Driver(nodes=3)
+    leader = driver.elect()
+    session = driver.open(leader, ttl_ms=1_000)
+    driver.advance(900)
+    driver.now_ms += 80
+    driver.replicas[leader].request(7, Ask(1, ValueGet("/a")))
+    driver.turn(leader)  # a round is under way
+    driver.now_ms += 30
+    driver.turn(leader)  # the lease is over: its check waits for the next round
+    driver.replicas[leader].request(7, KeepAlive(2, session, 1))  # and so does this, behind it
+    driver.settle()
+    assert [fact.sessions for node, fact in driver.facts if node == leader and isinstance(fact, SessionsEnded)] == [(session,)]
+    assert (7, 2) not in driver.answers
+
+
 def test_a_stalled_loop_expires_nobody():
     """Keep-alives sent meanwhile lie unread in its sockets."""
     driver = Driver()

@@ -64,6 +64,11 @@ BAD_OPENINGS = {
         "ProtocolError",
         f"2147483647 bytes is over the limit of {CLIENT_FRAME_BYTES_MAX}",
     ),
+    "more than a Hello before Hello": (
+        MAGIC + struct.pack(">I", CLIENT_FRAME_BYTES_MAX) + b"x" * 70_000,
+        "ProtocolError",
+        "begins with a Hello of at most 65536 bytes",
+    ),
     "a frame that is no message": (MAGIC + encode_frame(b"\xc1"), "ProtocolError", "expected a client's message"),
     "a request before Hello": (
         MAGIC + encode_frame(codec.encode(GetStatus(1))),
@@ -213,6 +218,23 @@ async def test_two_requests_split_at_every_position_are_both_answered(node: Serv
             assert isinstance(status, NodeStatus)
             assert status.seq == seq
         client.writer.close()
+
+
+async def test_clients_and_joiners_are_not_told_by_what_nodes_know_each_other(node: Server) -> None:
+    """Clients have the nodes' token: with a member's incarnation too, any of them could speak for it in an election."""
+    (member,) = node.status().members
+    assert member.incarnation
+    client = await RawClient.dial(node.client_address)
+    welcome = await client.greet(hello())
+    client.say(GetStatus(1))
+    status = await client.heard()
+    joiner = await RawClient.dial(node.peer_address)
+    as_founder = await joiner.greet(hello(role="join", peer=PeerIdentity("n1", "x", "h:1", "h:2")))
+    assert isinstance(welcome, Welcome)
+    assert isinstance(status, NodeStatus)
+    assert isinstance(as_founder, Refused)
+    assert [one.incarnation for one in (*welcome.members, *status.members)] == ["", ""]
+    assert member.incarnation not in as_founder.message
 
 
 async def test_requests_sent_in_one_piece_with_the_hello_are_answered(node: Server) -> None:

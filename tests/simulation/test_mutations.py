@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from coord_core.testing.faults import CALM, Mix
+from coord_core.testing.mix import CALM, Mix
 from coord_core.testing.network import Weather
 from coord_core.testing.run import Failure, run
 from coord_core.testing.simulator import MILLISECOND

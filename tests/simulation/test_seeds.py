@@ -53,3 +53,14 @@ def test_digest_does_not_depend_on_the_hash_seed() -> None:
         for hash_seed in ("1", "2")
     }
     assert len(digests) == 1
+
+
+def test_seeds_are_not_idle() -> None:
+    """Whole seeds pass trivially where nothing happens in them: demand failovers, expiries, grants and writes."""
+    reports = [run(seed) for seed in range(1, 21)]
+    assert sum(report.leaders for report in reports) > 3 * len(reports)
+    assert sum(report.expired for report in reports) > len(reports)
+    assert sum(report.entries for report in reports) > 100 * len(reports)
+    assert sum(report.operations for report in reports) > 100 * len(reports)
+    assert {report.mix.nodes for report in reports} == {3, 5}
+    assert {report.mix.calm for report in reports} == {True, False}

@@ -5,8 +5,9 @@ from typing import Any
 from celery import Celery, signals
 
 from coord_celery import run
+from coord_celery.keys import reservation_path
 from coord_celery.link import Link
-from coord_celery.reservation import Reservation, withdraw_later
+from coord_celery.reservation import Reservation, withdraw_later, withdraw_task_later
 from coord_celery.step import CoordStep, CoordThreadsStep
 from coord_celery.task import SingletonTask
 
@@ -27,6 +28,7 @@ def _connect_signals() -> None:
     """Connect the handlers, once a process: they look at the task to see whether it is theirs."""
     signals.task_postrun.connect(_on_postrun, weak=False, dispatch_uid="coord_celery.postrun")
     signals.task_revoked.connect(_on_revoked, weak=False, dispatch_uid="coord_celery.revoked")
+    signals.task_failure.connect(_on_failure, weak=False, dispatch_uid="coord_celery.failure")
     signals.task_unknown.connect(_on_unknown, weak=False, dispatch_uid="coord_celery.unknown")
 
 
@@ -40,6 +42,13 @@ def _on_revoked(sender: Any = None, request: Any = None, **_: Any) -> None:
     reservation = Reservation.from_headers(getattr(request, "headers", None))
     if reservation is not None and isinstance(sender, SingletonTask):
         withdraw_later(sender.coord_link, reservation)
+
+
+def _on_failure(sender: Any = None, task_id: str = "", args: Any = None, kwargs: Any = None, **_: Any) -> None:
+    """Main process: the pool process is gone, by a signal or a time limit; it may not have come to give up its place."""
+    if isinstance(sender, SingletonTask) and sender.coord_link.must_not_wait:
+        path = reservation_path(sender.name, sender.coord_key(args, kwargs))
+        withdraw_task_later(sender.coord_link, path, task_id)
 
 
 def _on_unknown(sender: Any = None, message: Any = None, **_: Any) -> None:

@@ -70,7 +70,10 @@ def _reserve(task: "SingletonTask", key: str, task_id: str, options: dict[str, A
     """Return the reservation; None where it goes without one."""
     path = reservation_path(task.name, key)
     try:
-        found = _try_reserve(task, key, path, task_id, _ttl(task, options))
+        try:
+            found = _try_reserve(task, key, path, task_id, _ttl(task, options))
+        except errors.SessionExpired:  # not applied; a process that was asleep for long finds out here, and opens another
+            found = _try_reserve(task, key, path, task_id, _ttl(task, options))
     except (errors.RetryableError, errors.OutcomeUnknown, errors.LostError) as error:
         if not isinstance(error, errors.RetryableError):
             withdraw_task_later(task.coord_link, path, task_id)

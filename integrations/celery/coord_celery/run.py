@@ -12,7 +12,7 @@ import signal
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from celery.exceptions import Retry
 
@@ -46,42 +46,67 @@ _FENCES = {"abort": Fence.ABORT, "raise": Fence.RAISE, "ignore": Fence.NONE}
 
 @dataclass(slots=True, eq=False)
 class Hold:
-    """One run of one singleton task in this thread, and the lock it holds, if it takes one."""
+    """One run of one singleton task in this thread, and what it must give back."""
 
-    task_name: str
+    task: "SingletonTask"
     task_id: str
-    key: str
+    key: str = ""
+    #: The task's place in the queue, until it is given up or handed on.
+    reservation: Reservation | None = None
+    #: Set before the lock is asked for: whatever interrupts the asking, `release` knows what there may be to give back.
     lock: DistributedLock | None = None
-    grant: Grant | None = None
     way: Way | None = None
+    #: What stands on the board for this run.
     fence: Fence = Fence.NONE
 
     @property
+    def grant(self) -> Grant | None:
+        return None if self.lock is None else self.lock.grant
+
+    @property
     def token(self) -> int | None:
-        return None if self.grant is None else self.grant.token
+        return None if self.lock is None else self.lock.token
 
     def check(self) -> None:
         """Ask the cluster; raise `LockLost` where the lock is not held, `CoordUnavailable` where nobody could say."""
-        if self.grant is None:
+        grant = self.grant
+        if grant is None:
             return
         try:
-            self.grant.check()
+            grant.check()
         except errors.RetryableError as error:
             raise CoordUnavailable(self.key, None, str(error)) from error
         except errors.CoordError as error:
             raise LockLost(self.key, None, str(error)) from error
 
+    def raise_fence(self, way: Way, fence: Fence) -> None:
+        self.way, self.fence = way, fence
+        way.raise_fence(fence)
+
+    def lower_fence(self) -> None:
+        """Nothing is left that must be stopped."""
+        fence, self.fence = self.fence, Fence.NONE
+        if self.way is not None:
+            self.way.lower_fence(fence)
+
+    def leave_queue(self) -> None:
+        """Give up the place in the queue."""
+        reservation, self.reservation = self.reservation, None
+        if reservation is not None:
+            withdraw(self.task.coord_link, reservation)
+
     def release(self) -> None:
-        """Give the lock back."""
-        if self.lock is None or self.way is None:
+        """Give back whatever there is."""
+        self.lower_fence()
+        self.leave_queue()
+        if self.lock is None or self.lock.token is None:
             return
-        self.way.lower_fence(self.fence)  # the task is over: nothing is left that must be stopped
         try:
             self.lock.release()
         except errors.OutcomeUnknown as error:
-            logger.warning("releasing the lock of %s (key %r): %s", self.task_name, self.key, error)
+            logger.warning("releasing the lock of %s (key %r): %s", self.task.name, self.key, error)
         except errors.CoordError as error:
-            logger.error("the lock of %s (key %r) was lost before the task ended: %s", self.task_name, self.key, error)
+            logger.error("the lock of %s (key %r) was lost before the task ended: %s", self.task.name, self.key, error)
 
 
 class _Holds(threading.local):
@@ -96,7 +121,7 @@ _holds = _Holds()
 
 def current(task: "SingletonTask") -> Hold | None:
     """Return the innermost run of `task` in this thread."""
-    return next((hold for hold in reversed(_holds.stack) if hold.task_name == task.name), None)
+    return next((hold for hold in reversed(_holds.stack) if hold.task.name == task.name), None)
 
 
 def is_entered(task: "SingletonTask", task_id: str) -> bool:
@@ -105,64 +130,71 @@ def is_entered(task: "SingletonTask", task_id: str) -> bool:
     return hold is not None and hold.task_id == task_id
 
 
-def begin(task: "SingletonTask", task_id: str, args: Any, kwargs: Any) -> Hold | None:
-    """Take the lock for a run; None where the run is to be skipped.
+def begin(task: "SingletonTask", task_id: str, args: Any, kwargs: Any) -> bool:
+    """Take the lock for a run; False where the run is to be skipped.  `end` is to follow in any case, also where this raises.
 
     Raises `SingletonConflict` (on_conflict="fail"), `CoordUnavailable`, or Celery's `Retry` when the task was put back.
     """
-    hold = Hold(task.name, task_id, task.coord_key(args, kwargs))
-    if task.singleton.locks and not _take(task, hold):
-        return None
-    reservation = Reservation.from_headers(task.request.headers)
-    if reservation is not None:
-        withdraw(task.coord_link, reservation)
+    hold = Hold(task, task_id, reservation=Reservation.from_headers(task.request.headers))
     _holds.stack.append(hold)
-    return hold
+    hold.key = task.coord_key(args, kwargs)
+    holder = _take(hold) if task.singleton.locks else None
+    hold.leave_queue()
+    if holder is not None:
+        end(task, task_id)
+        _give_way(hold, holder)
+    return holder is None
 
 
 def end(task: "SingletonTask", task_id: str) -> None:
-    """The run is over, however: give back what it holds."""
+    """The run is over, however: give back what it has."""
     hold = current(task)
     if hold is not None and hold.task_id == task_id:
         _holds.stack.remove(hold)
         hold.release()
 
 
-def _take(task: "SingletonTask", hold: Hold) -> bool:
+def _take(hold: Hold) -> str | None:
+    """Take the lock; return the holder's task id where another task has it."""
+    task = hold.task
     try:
-        holder = _acquire(task, hold)
+        holder = _acquire(hold)
     except (errors.RetryableError, errors.OutcomeUnknown, errors.LostError) as error:
         unavailable = CoordUnavailable(hold.key, None, str(error))
         if task.singleton.on_unavailable[1] == "fail" or task.request.called_directly or task.request.is_eager:
             raise unavailable from error
-        put_back(task, unavailable)
+        _put_back(hold, unavailable)
     if hold.grant is not None:
-        return True
+        return None
     if holder == hold.task_id:
-        put_back(task, SingletonConflict(hold.key, holder, "an earlier attempt of this task is still running"))
-    return _give_way(task, hold, holder)
+        _put_back(hold, SingletonConflict(hold.key, holder, "an earlier attempt of this task is still running"))
+    return holder
 
 
-def _acquire(task: "SingletonTask", hold: Hold) -> str | None:
-    """Fill in the grant, or return the task id of the holder.  The fence stands before the question is asked."""
+def _give_way(hold: Hold, holder: str) -> None:
+    if hold.task.singleton.on_conflict == "fail":
+        raise SingletonConflict(hold.key, holder)
+    logger.info("Task %s[%s] skipped: key %r is held by task %s", hold.task.name, hold.task_id, hold.key, holder)
+
+
+def _acquire(hold: Hold) -> str | None:
+    """Take the lock, or return the task id of its holder.  The fence stands before the question is asked."""
+    task = hold.task
     way = task.coord_link.way()
-    lock = way.client().lock(lock_path(task.name, hold.key), label=hold.task_id)
+    lock = hold.lock = way.client().lock(lock_path(task.name, hold.key), label=hold.task_id)
     fence = _FENCES[task.singleton.on_lost]
     if fence is Fence.RAISE:
         _listen_for_loss()
-    way.raise_fence(fence)
-    try:
-        grant, holder = _ask(lock, hold.task_id)
-        if grant is not None and grant.is_held_locally():
-            hold.lock, hold.grant, hold.way, hold.fence = lock, grant, way, fence
-        elif grant is not None:  # granted late: the lease is over, or about to be
-            with contextlib.suppress(errors.CoordError):
-                lock.release()
-    finally:
-        if hold.grant is None:
-            way.lower_fence(fence)
-    if hold.grant is None and holder is None:
-        raise errors.Unavailable("the lock was neither granted nor held by anybody")
+    hold.raise_fence(way, fence)
+    grant, holder = _ask(lock, hold.task_id)
+    if grant is not None and grant.is_held_locally():
+        return None
+    hold.lower_fence()
+    if grant is not None:  # granted late: the lease is over, or about to be
+        with contextlib.suppress(errors.CoordError):
+            lock.release()
+    if grant is not None or holder is None:
+        raise errors.Unavailable("the lock was not granted in time")
     return holder
 
 
@@ -181,24 +213,15 @@ def _ask(lock: DistributedLock, task_id: str) -> tuple[Grant | None, str | None]
     return None, None
 
 
-def _give_way(task: "SingletonTask", hold: Hold, holder: str | None) -> bool:
-    reservation = Reservation.from_headers(task.request.headers)
-    if reservation is not None:
-        withdraw(task.coord_link, reservation)
-    if task.singleton.on_conflict == "fail":
-        raise SingletonConflict(hold.key, holder)
-    logger.info("Task %s[%s] skipped: key %r is held by task %s", task.name, hold.task_id, hold.key, holder)
-    return False
-
-
-def put_back(task: "SingletonTask", reason: Exception) -> None:
+def _put_back(hold: Hold, reason: Exception) -> NoReturn:
     """Send the running task to the broker again, under its own id and without using up a retry; raises `Retry`."""
-    request = task.request
+    task, request = hold.task, hold.task.request
     attempt = int((request.headers or {}).get(ATTEMPT_HEADER, 0)) + 1
     countdown = min(PUT_BACK_S_MAX, PUT_BACK_S_MIN * 2 ** min(attempt - 1, 10)) * random.uniform(0.5, 1)
     headers = {**(request.headers or {}), ATTEMPT_HEADER: attempt}
     again = task.signature_from_request(request, countdown=countdown, retries=request.retries, headers=headers)
     task.publish_unasked(again.args, again.kwargs, **again.options)
+    hold.reservation = None  # the message has it
     raise Retry(exc=reason, when=countdown) from reason
 
 
@@ -212,17 +235,15 @@ def _listen_for_loss() -> None:
 def _raise_lost(signum: int, frame: Any) -> None:
     """Signal handler: raise `LockLost` in the task whose lock cannot be kept."""
     for hold in reversed(_holds.stack):
-        if hold.fence is Fence.RAISE and hold.way is not None:
-            hold.way.lower_fence(hold.fence)
-            hold.fence = Fence.NONE
+        if hold.fence is Fence.RAISE:
+            hold.lower_fence()
             raise LockLost(hold.key, None, "the lease is about to end")
 
 
 def holding(task: "SingletonTask", args: Any, kwargs: Any, body: Callable[[], Any]) -> Any:
     """Run a direct call under the lock (`coord_eager`): there is no `task_postrun` to give it back."""
     task_id = f"direct-{random.getrandbits(64):016x}"
-    if begin(task, task_id, args, kwargs) is None:
-        return None
-    with contextlib.ExitStack() as stack:
-        stack.callback(end, task, task_id)
-        return body()
+    try:
+        return body() if begin(task, task_id, args, kwargs) else None
+    finally:
+        end(task, task_id)

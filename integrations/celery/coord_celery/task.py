@@ -120,6 +120,4 @@ class SingletonTask(Task):  # type: ignore[misc]
                 return run.holding(self, args, kwargs, lambda: super(SingletonTask, self).__call__(*args, **kwargs))
         if run.is_entered(self, request.id):
             return super().__call__(*args, **kwargs)
-        if run.begin(self, request.id, args, kwargs) is None:
-            return None
-        return super().__call__(*args, **kwargs)
+        return super().__call__(*args, **kwargs) if run.begin(self, request.id, args, kwargs) else None
