@@ -121,7 +121,7 @@ class Cluster:
             drift=self._drift(),
             pace=Pace(
                 turn_us_max=30_000 if self.mix.cramped else self._rng.choice((200, 5_000)),
-                work_items_max=self._rng.choice((5, 1_000)),
+                work_items_max=self.mix.work_items_max,
                 tick_rate=1.0 + skew,
             ),
         )

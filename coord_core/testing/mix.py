@@ -37,6 +37,8 @@ class Mix:
     #: Whether nodes have room for next to nothing, so that they refuse with Busy.
     cramped: bool = False
     snapshots: SnapshotConfig = RARE_SNAPSHOTS
+    #: Items of work between two turns, at most.
+    work_items_max: int = 1_000
 
     @property
     def calm(self) -> bool:
@@ -67,7 +69,9 @@ def draw_mix(rng: random.Random) -> Mix:
     nodes = rng.choice((3, 3, 5))
     temper = rng.random()
     if temper < 0.1:
-        return Mix(nodes, CALM, (), SECOND, drift_max=0.004, tick_skew_max=0.0, habits=draw_habits(rng))
+        return Mix(
+            nodes, CALM, (), SECOND, drift_max=0.004, tick_skew_max=0.0, habits=draw_habits(rng), snapshots=_draw_snapshots(rng)
+        )
     kinds = KINDS if temper < 0.5 else tuple(rng.choices(KINDS, k=rng.randint(1, 4)))
     return Mix(
         nodes,
@@ -80,6 +84,7 @@ def draw_mix(rng: random.Random) -> Mix:
         append_bytes_max=rng.choice((100, 1024 * 1024)),
         cramped=rng.random() < 0.2,
         snapshots=_draw_snapshots(rng),
+        work_items_max=rng.choice((1, 5, 1_000)),
     )
 
 
