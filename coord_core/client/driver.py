@@ -184,7 +184,13 @@ class Driver:
 
     def refresh_lease(self) -> None:
         """Attached: hear from the session's keeper until when the lease runs."""
-        deadline = None if self._lease is None else self._lease()
+        if self._lease is None:
+            return
+        try:
+            deadline = self._lease()
+        except Exception as error:  # noqa: BLE001 - the application's fault must not stop the clock: what was known last holds
+            _log.error("the lease of the session cannot be told: %r", error)
+            return
         if deadline is not None:
             self.session.lease_renewed(int(deadline * 1000), clock_ms())
 

@@ -50,6 +50,21 @@ def parse_url(text: str) -> ClientUrl:
     """Return what `text` says.  Raises `InvalidUrl`."""
     if not isinstance(text, str):
         raise InvalidUrl(f"the URL is not text but {type(text).__name__}", part="url")
+    try:
+        return _parse(text)
+    except InvalidUrl as error:
+        if _may_show_token(text):  # What was taken for a host or an option is then perhaps the beginning of the token.
+            message = "there is an '@' behind the hosts: in a token, '/' is written %2F and '?' %3F"
+            raise InvalidUrl(message, part=error.details["part"]) from None
+        raise
+
+
+def _may_show_token(text: str) -> bool:
+    """Tell whether an '@' comes after the first '/' or '?' behind the scheme: such a token ends later than a parser thinks."""
+    return "@" in "".join(re.split("[/?]", text.partition("://")[2], maxsplit=1)[1:])
+
+
+def _parse(text: str) -> ClientUrl:
     scheme, found, rest = text.partition("://")
     tls = _tls_of(scheme if found else "")
     if "#" in rest:
@@ -132,7 +147,7 @@ def _port(text: str) -> int:
 
 def _namespace(path: str) -> str:
     if "@" in path:
-        raise InvalidUrl("there is an '@' behind the hosts: in a token, '/' is written %2F and '?' %3F", part="namespace")
+        raise InvalidUrl("a namespace has no '@'", part="namespace")
     name = _decoded(path, "namespace").strip("/")
     if not name:
         return ""

@@ -9,6 +9,8 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+import msgspec
+
 from coord_core.config import LimitsConfig
 from coord_core.errors import Busy, ProtocolError
 from coord_core.protocol.messages import Ask, GetStatus, Hello, KeepAlive, NodeStatus, Refused, ServerMessage, Submit
@@ -92,30 +94,41 @@ class Client:
     def payloads(self, payloads: list[bytes]) -> None:
         request = self._clients.requests.request
         decode = codec.decode_client
+        asked: list[int] = []
         for payload in payloads:
             message = decode(payload)
             if isinstance(message, GetStatus):
-                self.connection.send(self._clients.status(message.seq))
+                asked.append(message.seq)
             elif isinstance(message, Hello):
                 raise ProtocolError("a second Hello on one connection")
             else:
                 self._in_flight += 1
                 request(self.number, message)
+        if asked:
+            self._tell_status(asked)
         self._steer()
+
+    def _tell_status(self, asked: Sequence[int]) -> None:
+        """Answer all of one read at once: thousands of them must not hold up the node's loop."""
+        status = self._clients.status(asked[0])
+        self._write([status, *(msgspec.structs.replace(status, seq=seq) for seq in asked[1:])])
 
     # --- answers ----------------------------------------------------------------------------------------------------------------
 
     def answer(self, messages: Sequence[ServerMessage]) -> None:
+        self._in_flight -= len(messages)
+        self._write(messages)
+        if self._read_paused:
+            self._steer()
+
+    def _write(self, messages: Sequence[ServerMessage]) -> None:
         if self._transport.is_closing():
             return
         data = codec.encode_messages(messages)
-        self._in_flight -= len(messages)
         if self._transport.get_write_buffer_size() + len(data) > self._most_unread:
             self._drop()
             return
         self._transport.write(data)
-        if self._read_paused:
-            self._steer()
 
     def paused(self, paused: bool) -> None:
         self._write_paused = paused

@@ -173,7 +173,10 @@ class Registrar:
         self._formed = bootstrap
         waiting, self._waiting = self._waiting, []
         for joiner in waiting:
-            joiner.answer()
+            try:
+                joiner.answer()
+            except CoordError as error:  # it called with another disk while the founding was being written
+                joiner.refuse(error)
 
     def admit(self, connection: Connection, caller: PeerIdentity | None) -> "Joiner":
         """Return what the connection becomes.  Raises why it is refused."""
@@ -221,6 +224,9 @@ class Joiner:
         bootstrap = self._registrar.bootstrap_for(self.caller)
         if bootstrap is not None:
             self._connection.transport.write(encode_frame(msgspec.msgpack.encode(bootstrap)))
+
+    def refuse(self, error: CoordError) -> None:
+        self._connection.refuse(error)
 
     def payloads(self, payloads: list[bytes]) -> None:
         raise ProtocolError("a node that asks to be formed has nothing to say after its Hello")

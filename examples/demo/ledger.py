@@ -34,12 +34,12 @@ class Ledger:
 
     def runs(self, warehouse: str | None = None) -> list[Run]:
         """All runs in order of their start."""
-        runs: dict[tuple[str, int], Run] = {}
+        runs: dict[str, Run] = {}
         for line in self.lines():
             if line["event"] == "start":
-                runs[line["warehouse"], line["token"]] = Run(line["warehouse"], line["token"], line["pid"], line["at"])
+                runs[line["task_id"]] = Run(line["warehouse"], line["token"] or 0, line["pid"], line["at"])
             elif line["event"] == "end":
-                runs[line["warehouse"], line["token"]].end = line["at"]
+                runs[line["task_id"]].end = line["at"]
         return sorted((run for run in runs.values() if warehouse in (None, run.warehouse)), key=lambda run: run.start)
 
     def overlaps(self) -> int:

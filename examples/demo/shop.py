@@ -37,20 +37,20 @@ app.conf.update(
 @singleton_task(app, bind=True, unique_on=("warehouse",), scope="running")
 def restock(self, warehouse, seconds=0.03):
     """Something that must not be done twice at once.  `self.coord.token` would go with every write."""
-    write("start", warehouse=warehouse, token=self.coord.token)
+    write("start", self.request.id, warehouse=warehouse, token=self.coord.token)
     time.sleep(seconds)
-    write("end", warehouse=warehouse, token=self.coord.token)
+    write("end", self.request.id)
 
 
 @signals.task_postrun.connect
 def count(task_id, **_):
     """One line for every message that a worker is done with, whether it was run or skipped."""
-    write("done", task_id=task_id)
+    write("done", task_id)
 
 
-def write(event, **facts):
+def write(event, task_id, **facts):
     """Append a line to the ledger: one write call, so that lines of several processes are not mixed."""
-    line = json.dumps({"event": event, "pid": os.getpid(), "at": time.monotonic(), **facts}) + "\n"
+    line = json.dumps({"event": event, "task_id": task_id, "pid": os.getpid(), "at": time.monotonic(), **facts}) + "\n"
     descriptor = os.open(DIRECTORY / "ledger", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:
         os.write(descriptor, line.encode())

@@ -97,7 +97,7 @@ class Stage:
         deadline = time.monotonic() + timeout
         while not (value := condition()):
             if time.monotonic() > deadline:
-                raise TimeoutError(f"not within {timeout:g} s: {what} (logs: {self.directory})")
+                raise TimeoutError(f"not within {timeout:g} s: {what}")
             time.sleep(0.01)
         return value
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from coord_core import (
+    AsyncClient,
     AuthenticationFailed,
     InvalidConfig,
     LockLost,
@@ -167,6 +168,33 @@ async def test_acquire_that_is_cancelled_in_the_turn_of_its_grant_and_of_the_cli
     monkeypatch.setattr(driver, "_resolve", granted_at_the_end)
     with pytest.raises(asyncio.CancelledError):
         await acquiring
+    await client.close(0.1)
+
+
+async def test_attached_client_whose_lease_cannot_be_told_is_lost_when_the_last_known_one_ends(
+    fake: FakeCluster, shell: Shell, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An error there is no reason to believe on without end."""
+    if not isinstance(shell, AsyncShell):
+        pytest.skip("the driver is the same")
+    keeper = shell.connect(fake.addresses)
+    await keeper.wait_connected()
+    until_s, works = clock_ms() / 1000 + 0.5, True
+
+    def lease() -> float:
+        if not works:
+            raise OSError("the board is gone")
+        return until_s
+
+    session_id = keeper.session.session_id
+    client = AsyncClient(f"coord://{','.join(fake.addresses)}", session_id=session_id, lease=lease)
+    await client.wait_connected(5)
+    grant = await client.lock("/a").acquire()
+    assert grant is not None
+    works = False
+    await until(lambda: client.session.state is SessionState.LOST)
+    assert not grant.is_held_locally()
+    assert "the board is gone" in caplog.text
     await client.close(0.1)
 
 

@@ -103,6 +103,12 @@ def test_fault_is_named(text: str, part: str, says: str) -> None:
         "s3cr3t@h",
         "coord://h?token=s3cr3t",
         "coord://s3cr3t%ff@h",
+        # Not escaped, as base64 comes: a part of it looks like a host or an option.
+        "coord://s3cr3t+!/x@h",
+        "coord://s3:cr3t:x/y@h",
+        "coord://x?s3cr3t@h",
+        "coord://x?ttl=s3cr3t@h",
+        "coord://x@s3cr3t!/y@h",
     ],
 )
 def test_token_is_never_shown(text: str) -> None:

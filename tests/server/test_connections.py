@@ -300,6 +300,27 @@ async def test_a_follower_says_who_leads(nodes: Nodes) -> None:
     assert await client.heard() == Redirect(1, leader.client_address)
 
 
+async def test_the_status_is_made_once_for_all_who_ask_in_one_read(node: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A read of nothing but such requests would otherwise hold up the loop for longer than an election timeout."""
+    assert node._running is not None
+    clients, made = node._running._clients, 0
+    status = clients.status
+
+    def counted(seq: int) -> NodeStatus:
+        nonlocal made
+        made += 1
+        return status(seq)
+
+    monkeypatch.setattr(clients, "status", counted)
+    client = await RawClient.greeted(node.client_address)
+    client.say(*(GetStatus(seq) for seq in range(1, 2_001)))
+    for seq in range(1, 2_001):
+        heard = await client.heard()
+        assert isinstance(heard, NodeStatus)
+        assert heard.seq == seq
+    assert made < 100
+
+
 async def test_a_client_that_does_not_read_is_dropped_and_others_go_on(nodes: Nodes, caplog: pytest.LogCaptureFixture) -> None:
     """Its answers would fill the node's memory."""
     (node,) = await nodes.cluster("n1", limits=LimitsConfig(client_unread_bytes_max=1_000_000))

@@ -1,10 +1,12 @@
 """Who may found a cluster, decided without a network: the rules behind --init, --founders and --join."""
 
+from typing import Any, cast
+
 import pytest
 
-from coord_core.errors import InvalidRequest, WrongCluster
+from coord_core.errors import CoordError, InvalidRequest, WrongCluster
 from coord_core.protocol.messages import PeerIdentity
-from coord_core.server.forming import Founding, bootstrap_for
+from coord_core.server.forming import Founding, Registrar, bootstrap_for
 
 
 def peer(name: str, incarnation: str = "") -> PeerIdentity:
@@ -87,3 +89,26 @@ def test_a_formed_cluster_refuses_who_is_none_of_its_founders() -> None:
         bootstrap_for(formed, peer("n4"))
     with pytest.raises(InvalidRequest, match="this node is named 'n1' too"):
         bootstrap_for(formed, peer("n1"))
+
+
+class Line:
+    """A founder's connection to the registrar: notes why it was refused."""
+
+    def __init__(self) -> None:
+        self.refused: CoordError | None = None
+
+    def refuse(self, error: CoordError) -> None:
+        self.refused = error
+
+
+async def test_a_founder_that_comes_with_another_disk_while_the_founding_is_written_is_refused_alone() -> None:
+    """The forming node has it on its disk by then: to stop because of somebody else's fault would help nobody."""
+    registrar = Registrar(Founding(peer("n1"), ("n1", "n2")))
+    former = registrar.admit(cast(Any, Line()), peer("n2"))
+    assert registrar.founding is not None
+    formed = registrar.founding.close("c" * 32)
+    registrar.hang_up(former)
+    line = Line()
+    registrar.admit(cast(Any, line), peer("n2", "new life"))
+    registrar.formed(formed)
+    assert isinstance(line.refused, WrongCluster)
