@@ -279,6 +279,11 @@ class Replica:
             effects.stage = snapshots.take_write()
             effects.facts += snapshots.take_facts()
 
+    @property
+    def has_slices(self) -> bool:
+        """Whether there is something for `work` to do now."""
+        return self._snapshots.has_work
+
     def work(self, items: int) -> bool:
         """Do about so many items of what is done between turns; return whether there is more to do now."""
         self._snapshots.work(items)

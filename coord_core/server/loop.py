@@ -133,7 +133,8 @@ class NodeLoop:
             if self._replica.must_apply:
                 # The disk and the other nodes are at work: apply before anything else is looked at.
                 self._carry_out(self._replica.turn(now_ms()))
-            self._work()
+            if self._replica.has_slices:
+                self._work()
             if self._replica.has_work():
                 self._wake()
         except BaseException as error:

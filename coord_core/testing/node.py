@@ -215,10 +215,10 @@ class Node(Process):
 
     def _work(self) -> bool:
         """Do a slice of what is done between turns; say whether the node crashed meanwhile."""
-        items = self.rng.randint(1, self.pace.work_items_max)
-        if self.replica.work(items):
-            return self._strike(Boundary.WORKED)
-        return False
+        if not self.replica.has_slices:
+            return False
+        self.replica.work(self.rng.randint(1, self.pace.work_items_max))
+        return self._strike(Boundary.WORKED)
 
     def _take_turn(self) -> bool:
         """Take a turn and carry out its effects; say whether the node crashed meanwhile."""
