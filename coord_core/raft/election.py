@@ -84,7 +84,8 @@ def leader_lost(state: State) -> None:
 
     Followers of a dead leader notice at the same moment and would split the vote, so they take turns by rank: the first voter
     goes at once, each next one a third of an election timeout later, if nobody leads by then.  Where the leader lives and only
-    this node's link broke, the others still hear it and ignore the pre-vote.
+    this node's link broke, the others still hear it and ignore the pre-vote.  They ignore it too where they have not noticed yet
+    that it died: so the first asks once more, a tick later.
     """
     if state.role is not Role.FOLLOWER or not state.leader_id:
         return
@@ -98,6 +99,8 @@ def leader_lost(state: State) -> None:
     if rank == 0:
         state.election_elapsed = 0
         hup(state)
+        if state.role is Role.PRE_CANDIDATE:
+            state.campaign_countdown = 1
 
 
 def forget_leader(state: State) -> None:

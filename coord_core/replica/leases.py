@@ -1,8 +1,9 @@
 """Until when each session is alive, as the leader reckons it.
 
 The lease clock is the node's monotonic clock less every stall: where two turns lie further apart than `STALL_MS`, the process was
-stopped or starved, keep-alives could not be read, and nobody's lease may run meanwhile.  Leaving the stall out of the clock moves
-all deadlines at once.
+stopped or starved, keep-alives could not be read, and nobody's lease may run meanwhile.  Leaving the rest of the gap out of the
+clock moves all deadlines at once.  `STALL_MS` of it count: else a leader so busy that all its turns are long would never expire
+anybody, and the dead would hold their locks for ever.
 
 A lease only ever ends later than its client believes: the client counts from when it *sent* the keep-alive, the leader from when a
 quorum had confirmed it.
@@ -32,7 +33,7 @@ class LeaseClock:
         """Take note of a turn; return the lease time."""
         gap = now_ms - self._last_ms
         if gap > STALL_MS:
-            self._stalled_ms += gap
+            self._stalled_ms += gap - STALL_MS
         self._last_ms = now_ms
         return now_ms - self._stalled_ms
 

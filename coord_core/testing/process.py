@@ -27,6 +27,8 @@ class Process:
         self.stopped = False
         self._stopped_since_us = 0
         self._stopped_us = 0
+        #: How often it was stopped.
+        self.stops = 0
         self._waiting: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
 
     @property
@@ -53,6 +55,7 @@ class Process:
         if self._alive and not self.stopped:
             self.note("is stopped")
             self.stopped = True
+            self.stops += 1
             self._stopped_since_us = self.simulator.now_us
 
     def stopped_us(self) -> int:

@@ -1,4 +1,4 @@
-"""`make demo`: singleton tasks under fire, in about a quarter of a minute.
+"""`make demo`: singleton tasks under fire, in about half a minute.
 
 Each step does something to the processes that hold or grant a lock, and looks at what the tasks themselves wrote down.  The exit
 code says whether every claim held.

@@ -1,29 +1,32 @@
 """The Celery app of the demo: one task of which no two may run at once for the same warehouse.
 
-The broker is a directory (kombu's filesystem transport), so that nothing has to be installed; the app neither knows nor cares.
+The broker is a file (kombu's SQLAlchemy transport over SQLite), so that nothing has to be installed.
 
 Every run writes what it does into a ledger, an append-only file: the demo believes the ledger, not the locks.
 """
 
+import contextlib
 import json
 import os
+import sqlite3
 import time
 from pathlib import Path
 
 from celery import Celery, signals
 from coord_celery import init_app, singleton_task
+from kombu.transport.sqlalchemy import Transport
+from sqlalchemy.pool import NullPool
 
 DIRECTORY = Path(os.environ["DEMO_DIRECTORY"])
+BROKER = DIRECTORY / "broker.sqlite"
+
+Transport.polling_interval = 0.05  # seconds; this transport takes it from nowhere else
 
 app = init_app(Celery("shop"))
 app.conf.update(
-    broker_url="filesystem://",
-    broker_transport_options={
-        "data_folder_in": str(DIRECTORY / "queue"),
-        "data_folder_out": str(DIRECTORY / "queue"),
-        "control_folder": str(DIRECTORY / "control"),
-        "polling_interval": 0.05,
-    },
+    broker_url=f"sqla+sqlite:///{BROKER}",
+    # A connection for each statement: none is taken along by a fork.
+    broker_transport_options={"connect_args": {"timeout": 30}, "poolclass": NullPool},
     broker_connection_retry_on_startup=True,
     task_ignore_result=True,
     worker_enable_remote_control=False,
@@ -40,6 +43,14 @@ def restock(self, warehouse, seconds=0.03):
     write("start", self.request.id, warehouse=warehouse, token=self.coord.token)
     time.sleep(seconds)
     write("end", self.request.id)
+
+
+def declare_queue():
+    """Make the broker's file before there are two workers who would both make it."""
+    with contextlib.closing(sqlite3.connect(BROKER)) as file:
+        file.execute("PRAGMA journal_mode=WAL")
+    with app.connection_for_write() as connection:
+        app.amqp.queues[app.conf.task_default_queue](connection.default_channel).declare()
 
 
 @signals.task_postrun.connect

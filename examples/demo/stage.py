@@ -28,8 +28,6 @@ class Stage:
 
     def __init__(self) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="coord-demo-"))
-        for name in ("queue", "control"):
-            (self.directory / name).mkdir()
         self._processes: list[subprocess.Popen] = []
         self._seen: set[tuple[int, str]] = set()
         self.url = ""
@@ -55,9 +53,16 @@ class Stage:
         options = ["-n", f"{name}@demo", "-c", "3", "-l", "info", "--without-mingle", "--without-gossip", "--without-heartbeat"]
         return self._start(name, ["-m", "celery", "-A", "examples.demo.shop", "worker", *options])
 
-    def wait_ready(self, name: str) -> None:
+    def wait_ready(self, name: str, worker: subprocess.Popen) -> None:
         log = self.directory / f"{name}.log"
-        self.until(lambda: "ready." in (text := log.read_text()) and "is open" in text, f"worker {name} is ready")
+
+        def is_ready() -> bool:
+            text = log.read_text()
+            if worker.poll() is not None:
+                raise TimeoutError(f"worker {name} ended at once: {text[-500:]}")
+            return "ready." in text and "is open" in text
+
+        self.until(is_ready, f"worker {name} is ready")
 
     def start_publisher(self, number: int, count: int) -> subprocess.Popen:
         return self._start(f"publisher-{number}", ["-m", "examples.demo.publish", str(count)])

@@ -46,16 +46,17 @@ class Story:
             self._stage.start_cluster()
         self._client = coord_core.connect(self._stage.url, label="demo")
         self._show.say(f"three nodes, [bold]{self._leader()}[/] leads [dim]({time.monotonic() - began:.1f} s)[/]")
-        began = time.monotonic()
-        with self._show.waiting("starting two Celery workers"):
-            self._workers = {name: self._stage.start_worker(name) for name in WORKERS}
-            for name in WORKERS:
-                self._stage.wait_ready(name)
-        self._show.say(f"two workers, {' and '.join(WORKERS)} [dim]({time.monotonic() - began:.1f} s)[/]")
         os.environ.update(self._stage.environment())
-        from examples.demo.shop import restock
+        from examples.demo.shop import declare_queue, restock  # configured by the environment
 
         self._restock = restock
+        began = time.monotonic()
+        with self._show.waiting("starting two Celery workers"):
+            declare_queue()
+            self._workers = {name: self._stage.start_worker(name) for name in WORKERS}
+            for name in WORKERS:
+                self._stage.wait_ready(name, self._workers[name])
+        self._show.say(f"two workers, {' and '.join(WORKERS)} [dim]({time.monotonic() - began:.1f} s)[/]")
 
     def one_at_a_time(self) -> None:
         self._show.step("Duplicates", f"{PUBLISHERS} processes enqueue {DUPLICATES} tasks for the same three warehouses.")

@@ -190,6 +190,19 @@ def test_second_in_line_campaigns_soon_when_the_first_does_not():
     assert cluster[3].role is Role.LEADER
 
 
+def test_first_in_line_asks_again_soon_where_the_others_had_not_noticed_yet():
+    """Whoever still hears the dead leader drops the question without a word; silence must not cost an election timeout."""
+    cluster = Cluster(3)
+    cluster.elect(1)
+    cluster.crash(1)
+    cluster[2].leader_lost()
+    cluster.settle()
+    assert cluster.leader() is None
+    cluster[3].forget_leader()
+    cluster.tick(1)
+    assert cluster[2].role is Role.LEADER
+
+
 def test_first_in_line_with_the_shorter_log_gives_way_at_once():
     """Who refuses it for its log is a better candidate and need not wait its turn."""
     cluster = Cluster(3)

@@ -55,8 +55,16 @@ def test_a_stall_is_left_out_of_the_lease_clock():
     """A process that was stopped has not read the keep-alives that were sent to it."""
     clock = LeaseClock(1_000)
     assert clock.advance(1_050) == 1_050
-    assert clock.advance(31_050) == 1_050
-    assert clock.advance(31_100) == 1_100
+    assert clock.advance(31_050) == 1_050 + STALL_MS
+    assert clock.advance(31_100) == 1_100 + STALL_MS
+
+
+def test_a_loop_whose_every_turn_is_long_still_ends_leases():
+    """An overloaded leader must not keep dead holders' locks for ever."""
+    clock = LeaseClock(0)
+    for turn in range(1, 101):
+        lease_ms = clock.advance(turn * (STALL_MS + 10))
+    assert lease_ms == 100 * STALL_MS
 
 
 def test_a_healthy_gap_counts_as_time():

@@ -147,7 +147,7 @@ def test_a_stalled_loop_expires_nobody():
     driver.now_ms += 30_000
     driver.replicas[leader].tick()
     driver.settle()
-    driver.advance(900)
+    driver.advance(850)
     driver.replicas[leader].request(1, Ask(5, SessionInfo(session)))
     driver.settle()
     told = driver.answers[1, 5]

@@ -33,6 +33,8 @@ class Promise:
     #: How long the node that made it had been stopped by then, in all.
     node: Node
     stopped_us: int
+    #: And how often.
+    stops: int
 
 
 @dataclass
@@ -56,7 +58,9 @@ class LeaseChecks:
             return
         session = self.asked.pop((connection.number, message.seq), None)
         if session is not None and session in self.ttl_ms:
-            self.promises[session] = Promise(node.simulator.now_us, connection.sent_us[message.seq], node, node.stopped_us())
+            self.promises[session] = Promise(
+                node.simulator.now_us, connection.sent_us[message.seq], node, node.stopped_us(), node.stops
+            )
 
     def turned(self, node: Node, effects: Effects) -> None:
         for fact in effects.facts:
@@ -83,8 +87,9 @@ class LeaseChecks:
             # What another node does or did is not known to the present leader.
             current = ready is not None and promise.node is ready.node and promise.made_us >= ready.made_us
             begun_us = promise.made_us if current else promise.asked_us
-            # One short stop may go unnoticed: a loop that is a little late is no stall.
-            stopped_us = max(0, promise.node.stopped_us() - promise.stopped_us - STALL_MS * MILLISECOND) if current else 0
+            # So much of each stop counts as time: a loop that is a little late is no stall.
+            unnoticed_us = (promise.node.stops - promise.stops) * STALL_MS * MILLISECOND
+            stopped_us = max(0, promise.node.stopped_us() - promise.stopped_us - unnoticed_us) if current else 0
             if now_us < begun_us + lasts_us + stopped_us:
                 after = (now_us - begun_us) / SECOND
                 raise Violation(
@@ -94,4 +99,4 @@ class LeaseChecks:
 
 
 def _promise_now(node: Node) -> Promise:
-    return Promise(node.simulator.now_us, node.simulator.now_us, node, node.stopped_us())
+    return Promise(node.simulator.now_us, node.simulator.now_us, node, node.stopped_us(), node.stops)
