@@ -21,6 +21,7 @@ durable and acknowledged: its own answer is on the way of every command, its sta
 
 import random
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from coord_core.errors import CoordError
@@ -66,7 +67,7 @@ class Effects:
     publish: Publish | None = None
     #: Snapshots' own writes.
     stage: Batch | None = None
-    reads: list[ChunkRead] = field(default_factory=list)
+    reads: Sequence[ChunkRead] = ()
     send: list[PeerMessage] = field(default_factory=list)
     replies: list[tuple[int, ServerMessage]] = field(default_factory=list)
     facts: list[Fact] = field(default_factory=list)
@@ -178,8 +179,7 @@ class Replica:
         """The write of `Effects.persist` is durable."""
         self._held = False
         self._raft.persisted(ack)
-        installed = self._snapshots.installed(self.machine)
-        if installed is not None:
+        if self._snapshots.is_active and (installed := self._snapshots.installed(self.machine)) is not None:
             self._begin_anew(installed)
 
     def _begin_anew(self, installed: Installed) -> None:
@@ -263,6 +263,9 @@ class Replica:
                 self._waiting.clear()
 
     def _send(self, messages: list[Message], effects: Effects) -> None:
+        if InstallSnapshot not in map(type, messages):
+            effects.send.extend(messages)
+            return
         for message in messages:
             if type(message) is InstallSnapshot:
                 self._snapshots.wanted(message)
@@ -271,18 +274,20 @@ class Replica:
 
     def _move_snapshots(self, effects: Effects) -> None:
         snapshots = self._snapshots
-        snapshots.begin_if_due(self.machine, self._members.values())
-        snapshots.abandon_if_too_much()
-        if snapshots.has_output:
+        if self._applied >= snapshots.look_at:
+            snapshots.begin_if_due(self.machine, self._members.values())
+        if snapshots.is_active:
+            snapshots.abandon_if_too_much()
             effects.send += snapshots.take_messages()
             effects.reads = snapshots.take_reads()
             effects.stage = snapshots.take_write()
             effects.facts += snapshots.take_facts()
+            snapshots.rest()
 
     @property
     def has_slices(self) -> bool:
         """Whether there is something for `work` to do now."""
-        return self._snapshots.has_work
+        return self._snapshots.is_active and self._snapshots.has_work
 
     def work(self, items: int) -> bool:
         """Do about so many items of what is done between turns; return whether there is more to do now."""
@@ -357,7 +362,8 @@ class Replica:
         # A node whose machine is being made takes all there is: it has a voice long before it has a state.
         most = 1 << 62 if self._snapshots.is_loading else TURN_ENTRIES_MAX
         while len(self._waiting) < most and (ready := self._raft.ready()) is not None:
-            self._follow_role(effects)
+            if ready.changed:
+                self._follow_role(effects)
             if ready.persist is not None:
                 assert effects.persist is None, "two writes in one turn"
                 effects.persist = ready.persist
@@ -367,7 +373,6 @@ class Replica:
             for state in ready.read_states:
                 self._reads.confirm(state.context, state.index)
             self._waiting.extend(ready.committed)
-            self._follow_role(effects)
 
     def _apply_waiting(self, now_ms: int, lease_ms: int, effects: Effects) -> None:
         if self._waiting and not self._snapshots.is_loading:
@@ -522,7 +527,7 @@ class Replica:
         """
         if self._messages or self._ticks or self._refusals or self.must_apply:
             return True
-        if self._snapshots.has_output or self._snapshots.has_work:
+        if self._snapshots.is_active and (self._snapshots.has_output or self._snapshots.has_work):
             return True
         return self._leading is not None and bool(len(self._control) or len(self._commands) or self._reads.wants_round())
 

@@ -52,6 +52,10 @@ class Sending:
         self.facts: list[Fact] = []
 
     @property
+    def is_active(self) -> bool:
+        return bool(self._transfers)
+
+    @property
     def has_output(self) -> bool:
         return bool(self.messages or self.reads)
 

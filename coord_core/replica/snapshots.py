@@ -37,6 +37,9 @@ from coord_core.types import LogIndex, NodeId
 #: Entries that consensus forgets in one slice: letting go of fifty thousand at once takes longer than a turn should.
 COMPACTED_A_SLICE = 4_096
 
+#: Entries between two looks at whether a snapshot is due.
+_LOOK_EVERY = 64
+
 #: How often a leader could have offered again before its follower stops waiting for the rest.
 _PATIENCE = 20
 
@@ -63,6 +66,10 @@ class Snapshots:
         #: The node's snapshot on its disk, besides the founding.
         self._published: tuple[Staging, SnapshotInfo] | None = None if stored is None else (stored.staging, stored.info)
         self.index: LogIndex = restored.bootstrap.snapshot.index if stored is None else stored.info.metadata.index
+        #: Whether anything of all this is under way.  Where nothing is, a turn looks no further.
+        self.is_active = stored is not None
+        #: The applied index at which to see whether a snapshot is due.
+        self.look_at: LogIndex = self.index
         #: The machine that this node started from is being read.
         self._loading: Build | None = None
         if stored is not None:
@@ -103,6 +110,7 @@ class Snapshots:
 
     def hear(self, message: TransferMessage) -> None:
         """Take a message about a transfer.  What is of no use now is dropped: it comes again."""
+        self.is_active = True
         if message.term != self._raft.term:
             return
         if isinstance(message, SnapshotAck):
@@ -129,6 +137,7 @@ class Snapshots:
             # The founding: nobody can lack it.
             self._raft.report_snapshot(message.to, ok=False)
             return
+        self.is_active = True
         self._sending.begin(message.to, *self._published)
 
     def role_changed(self) -> None:
@@ -189,9 +198,11 @@ class Snapshots:
 
     def begin_if_due(self, machine: Machine, members: Iterable[Member]) -> None:
         """Begin a snapshot of the state as it is, if enough was applied since the last."""
+        index = self._raft.applied_index
+        self.look_at = LogIndex(index + min(self._config.entries, _LOOK_EVERY))
         if self._taking is not None or not self._is_due():
             return
-        index = self._raft.applied_index
+        self.is_active = True
         term = self._raft.term_at(index)
         assert term is not None, "the last entry applied is held"
         metadata = SnapshotMetadata(index, term, self._raft.configuration)
@@ -219,6 +230,11 @@ class Snapshots:
         if self._when_staged is not None:
             return None
         return self._write_received() or self._write_own() or self._write_discard()
+
+    def rest(self) -> None:
+        """Note whether anything is left under way."""
+        under_way = (self._taking, self._receiving, self._installing, self._when_staged)
+        self.is_active = self.has_output or self.has_work or self._sending.is_active or any(each is not None for each in under_way)
 
     @property
     def has_output(self) -> bool:

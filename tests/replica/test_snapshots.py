@@ -84,7 +84,7 @@ def test_a_snapshot_is_due_by_bytes_too():
     nodes = Nodes(1, replace(SMALL, entries=1_000_000, bytes=20_000))
     nodes.load(10, size=1_000)
     assert not nodes.noted(SnapshotTaken)
-    nodes.load(15, size=1_000)
+    nodes.load(60, size=1_000)
     nodes.settle(200)
     assert nodes.noted(SnapshotTaken)
 
@@ -132,7 +132,7 @@ def test_a_snapshot_carries_the_configuration_that_was_applied_and_no_newer_one(
     raft.propose_membership(MembershipChange((MembershipStep(StepKind.ADD_LEARNER, NodeId(9)),)))
     nodes.settle()
     snapshots = nodes.replicas[leader]._snapshots
-    snapshots._config = replace(SMALL, entries=1)
+    snapshots._config, snapshots.look_at = replace(SMALL, entries=1), LogIndex(0)
     nodes.settle()
     assert len(nodes.noted(SnapshotTaken, leader)) == 1
     assert nodes.snapshot(leader).info.metadata.configuration == before
