@@ -7,7 +7,7 @@ STAMP  := $(VENV)/.installed
 SEED  ?= 1
 SEEDS ?= 1
 
-.PHONY: help setup deps demo test test-all lint types fmt check sim bench build migration clean
+.PHONY: help setup deps demo test test-all lint types fmt check sim mutants bench build migration clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -51,6 +51,9 @@ fmt: setup ## put the sources in order
 
 sim: setup ## seeded simulation: SEED=n replays one, SEEDS=m runs m from there
 	$(BIN)/python -m coord_core.testing --seed $(SEED) --seeds $(SEEDS)
+
+mutants: setup ## put known bugs back in and see each caught; BUG=n tries one
+	$(BIN)/python -m tests.mutants $(if $(BUG),--bug $(BUG))
 
 bench: setup ## lock pairs and writes a second, CPU an operation
 	$(BIN)/python -m bench

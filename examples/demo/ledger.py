@@ -5,6 +5,7 @@ import json
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 
 @dataclass
@@ -25,7 +26,7 @@ class Ledger:
         #: pid -> when it was killed.
         self.killed: dict[int, float] = {}
 
-    def lines(self) -> list[dict]:
+    def lines(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self._path.read_text().splitlines()] if self._path.exists() else []
 
     def done(self) -> int:

@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from coord_core.cli.processes import die_with_parent
 
@@ -21,6 +21,7 @@ TTL_S = 4.0
 MARGIN_S = 1.0
 
 T = TypeVar("T")
+Process: TypeAlias = "subprocess.Popen[str]"
 
 
 class Stage:
@@ -28,7 +29,7 @@ class Stage:
 
     def __init__(self) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="coord-demo-"))
-        self._processes: list[subprocess.Popen] = []
+        self._processes: list[Process] = []
         self._seen: set[tuple[int, str]] = set()
         self.url = ""
         #: Node name -> pid.
@@ -45,15 +46,16 @@ class Stage:
     def start_cluster(self) -> None:
         command = ["-m", "coord_core.cli.main", "-q", "-o", "json", "dev", "--nodes", "3", "--data", str(self.directory / "nodes")]
         process = self._start("cluster", command, stdout=subprocess.PIPE)
+        assert process.stdout is not None
         started = json.loads(process.stdout.readline())
         self.url = started["url"]
         self.nodes = {node["name"]: node["pid"] for node in started["nodes"]}
 
-    def start_worker(self, name: str) -> subprocess.Popen:
+    def start_worker(self, name: str) -> Process:
         options = ["-n", f"{name}@demo", "-c", "3", "-l", "info", "--without-mingle", "--without-gossip", "--without-heartbeat"]
         return self._start(name, ["-m", "celery", "-A", "examples.demo.shop", "worker", *options])
 
-    def wait_ready(self, name: str, worker: subprocess.Popen) -> None:
+    def wait_ready(self, name: str, worker: Process) -> None:
         log = self.directory / f"{name}.log"
 
         def is_ready() -> bool:
@@ -64,7 +66,7 @@ class Stage:
 
         self.until(is_ready, f"worker {name} is ready")
 
-    def start_publisher(self, number: int, count: int) -> subprocess.Popen:
+    def start_publisher(self, number: int, count: int) -> Process:
         return self._start(f"publisher-{number}", ["-m", "examples.demo.publish", str(count)])
 
     def environment(self) -> dict[str, str]:
@@ -79,7 +81,7 @@ class Stage:
             "DEMO_MARGIN": str(MARGIN_S),
         }
 
-    def _start(self, name: str, arguments: list[str], **options: object) -> subprocess.Popen:
+    def _start(self, name: str, arguments: list[str], **options: Any) -> Process:
         """Start a Python process outside the terminal's foreground group: Ctrl-C is for the demo, which then ends the others."""
         parent = os.getpid()
         with (self.directory / f"{name}.log").open("wb") as log:
@@ -106,7 +108,7 @@ class Stage:
             time.sleep(0.01)
         return value
 
-    def family(self, process: subprocess.Popen) -> set[tuple[int, str]]:
+    def family(self, process: Process) -> set[tuple[int, str]]:
         """Everything that lives under a process, itself included, as (pid, start time): a pid alone may come again."""
         parents = {int(entry.name): _parent_and_start(entry) for entry in Path("/proc").iterdir() if entry.name.isdigit()}
         found = {process.pid}

@@ -68,6 +68,7 @@ def cluster():
     """Three nodes, as `coord dev` starts them."""
     command = [sys.executable, "-m", "coord_core.cli.main", "-o", "json", "dev", "--nodes", "3"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=with_our_path())
+    assert process.stdout is not None
     try:
         started = json.loads(process.stdout.readline())
         yield Cluster(started["url"], {node["name"]: node["pid"] for node in started["nodes"]})

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from celery import Celery
@@ -143,11 +144,8 @@ def test_worker_refuses_green_pools(app):
     from celery.concurrency.base import BasePool
     from coord_celery.step import CoordStep
 
-    class Worker:
-        pool_cls = type("TaskPool", (BasePool,), {"__module__": "celery.concurrency.gevent"})
-        steps: list = []  # noqa: RUF012
-
-    Worker.app = init_app(app)
+    pool_cls = type("TaskPool", (BasePool,), {"__module__": "celery.concurrency.gevent"})
+    worker = SimpleNamespace(pool_cls=pool_cls, steps=[], app=init_app(app))
     app.conf.coord_url = URL
     with pytest.raises(ImproperlyConfigured, match="gevent"):
-        CoordStep(Worker).start(Worker)
+        CoordStep(worker).start(worker)

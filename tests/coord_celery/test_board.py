@@ -85,7 +85,7 @@ def test_processes_that_claim_at_once_get_different_slots(board):
         child.start()
     for _ in children:
         assert ready.acquire(timeout=20)
-    assert sorted(slot.pid for slot in board.occupied()) == sorted(child.pid for child in children)
+    assert sorted(slot.pid for slot in board.occupied()) == sorted(child.pid or 0 for child in children)
     assert all(slot.attachment == slot.pid for slot in board.occupied())
     leave.set()
     for child in children:
@@ -166,6 +166,7 @@ def main_with_child(board):
             env=with_our_path(),
         )
         started.append(process)
+        assert process.stdout is not None
         dog, child = map(int, process.stdout.readline().split())
         return process, dog, child
 

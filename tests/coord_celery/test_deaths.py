@@ -158,7 +158,7 @@ def test_child_killed_between_its_acquire_and_the_answer_leaves_nothing_held(sho
 def kill_with_acquire_in_the_log(shop, cluster):
     """Kill the child at that moment; return whether the leader remained the leader, and so committed the acquire."""
     gate = shop.gate()
-    slot = until(lambda: next((slot for slot in board_of(shop).occupied() if is_running(slot.pid, slot.started)), None), "a child")
+    slot = until(lambda: [slot for slot in board_of(shop).occupied() if is_running(slot.pid, slot.started)], "there is a child")[0]
     before = until(lambda: shop.client.status().leader, "there is a leader")
     cluster.signal(signal.SIGSTOP, but=before.node)
     try:

@@ -14,6 +14,16 @@ def no_pause(_seconds):
     """Time is a parameter."""
 
 
+def holding_up(begun, leave):
+    """Return a chore that keeps the janitor until `leave`."""
+
+    def act():
+        begun.set()
+        leave.wait(20)
+
+    return act
+
+
 def done(janitor):
     """Wait until the janitor has come past everything it was given."""
     past = threading.Event()
@@ -66,7 +76,7 @@ def test_chore_is_given_up_when_it_is_too_old(caplog):
 def test_full_queue_drops_and_says_so(monkeypatch, caplog):
     monkeypatch.setattr(module, "CHORES_MAX", 1)
     janitor, begun, leave = Janitor(), threading.Event(), threading.Event()
-    janitor.put("one", lambda: begun.set() or leave.wait(20))
+    janitor.put("one", holding_up(begun, leave))
     assert begun.wait(20)
     janitor.put("two", lambda: None)
     janitor.put("three", lambda: None)
@@ -77,7 +87,7 @@ def test_full_queue_drops_and_says_so(monkeypatch, caplog):
 def test_forked_child_begins_with_an_empty_queue():
     """The parent does what the parent was asked, once."""
     janitor, begun, leave = Janitor(), threading.Event(), threading.Event()
-    janitor.put("held", lambda: begun.set() or leave.wait(20))
+    janitor.put("held", holding_up(begun, leave))
     assert begun.wait(20)
     janitor.put("waiting", lambda: None)
     pid = os.fork()

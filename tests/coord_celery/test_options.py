@@ -31,6 +31,7 @@ def declare(app, **options):
         ({"on_unavailable": ("retry", "retry")}, "on_unavailable at publish must be one of raise, send"),
         ({"on_unavailable": ("raise", "raise")}, "on_unavailable at run must be one of retry, fail"),
         ({"key": "x", "unique_on": ("user_id",)}, "give key or unique_on, not both"),
+        ({"unique_on": ["user_id"]}, "unique_on must be a tuple of names"),
         ({"key": "user-{}"}, "name the arguments"),
         ({"key": "user-{user_id"}, "is not a format string"),
         ({"key": 7}, "key must be a format string or a callable"),
@@ -71,7 +72,7 @@ def test_celery_options_reach_celery(app):
 
 
 def test_own_base_class_is_kept(app):
-    class Mine(Task):
+    class Mine(Task):  # type: ignore[misc]
         colour = "red"
 
         def describe(self):

@@ -7,8 +7,12 @@ incarnations.
 
 from typing import Any
 
+import msgspec
+import pytest
+
 from coord_core.raft.messages import Append, AppendReply, Entry, HardState, VoteReply, VoteRequest
 from coord_core.raft.outbox import Persist
+from coord_core.raft.refusals import MembershipRefused
 from coord_core.raft.state import Role
 from coord_core.types import LogIndex, NodeId, Term
 from tests.raft.cluster import Cluster, disk
@@ -54,6 +58,16 @@ def test_02_term_survives_a_restart_of_all_nodes():
         cluster.restart(node)
     assert {cluster[node].term for node in (1, 2, 3)} == {before}
     assert cluster.elect(1).term == before + 1
+
+
+def test_02_term_that_nobody_won_survives_a_restart_too():
+    """The log does not tell it: no entry is of that term."""
+    cluster = Cluster(3, **PLAIN)
+    for _ in range(2):
+        cluster[1].campaign()
+        cluster.pump(1)
+    cluster.restart(1)
+    assert (cluster[1].term, cluster.start.term) == (2, 1)
 
 
 def test_03_vote_is_kept_when_a_candidate_follows_the_leader_of_its_term():
@@ -108,6 +122,18 @@ def test_07_follower_commits_nothing_that_the_leader_has_not_verified():
     assert [e.index for e in cluster.servers[2].applied] == [2]
 
 
+def test_07_heartbeat_commits_nothing_that_the_follower_is_not_known_to_match():
+    """The same by way of a heartbeat: it carries no entries to compare, so only what was acknowledged before is safe to name."""
+    cluster = Cluster(3)
+    for node, tail in {1: (), 2: (), 3: (1, 1, 1)}.items():
+        cluster.add(node, disk(cluster.start, *tail, term=1))
+    cluster.losses.append(lambda m: isinstance(m, Append) and m.to == 3)
+    cluster.elect(1)
+    cluster.propose(1, b"a")
+    cluster.tick(3)
+    assert (cluster[1].commit_index, cluster[3].leader_id, cluster[3].commit_index) == (3, 1, 1)
+
+
 def test_08_entry_of_an_earlier_term_is_not_committed_by_counting():
     """Raft, figure 8, as a story: (c) a majority has the old entry and it is not committed; (d) another leader replaces it."""
     cluster = Cluster(5, **PLAIN)
@@ -119,23 +145,14 @@ def test_08_entry_of_an_earlier_term_is_not_committed_by_counting():
     cluster[1].campaign()
     cluster.settle()
     assert cluster[1].role is Role.LEADER
-    # The leader's own no-op (term 4) is lost on the way; the old entry reaches node 3 alone.
+    # The leader's own no-op (term 4) is lost on the way; the old entry reaches nodes 2 and 3, which say so.
     old = cluster[1].entries(LogIndex(3), LogIndex(4))
-    message = append(3, 4, (2, 1), (), commit=1)
-    cluster[3].step(
-        Append(
-            sender=message.sender,
-            to=message.to,
-            term=message.term,
-            prev_index=message.prev_index,
-            prev_term=message.prev_term,
-            commit=message.commit,
-            entries=old,
-        )
-    )
-    cluster.pump(3)
+    for node in (2, 3):
+        cluster[node].step(msgspec.structs.replace(append(node, 4, (2, 1), (), commit=1), entries=old))
+        cluster.pump(node)
     cluster.deliver(1)
     cluster.settle()
+    assert [peer.match for peer in cluster[1].progress()[:3]] == [4, 3, 3]
     assert [log[:2][-1][0] for log in (cluster.logs()[1], cluster.logs()[2], cluster.logs()[3])] == [2, 2, 2]
     assert cluster[1].commit_index < 3
     # (d) Node 5 can still be elected, and replaces it everywhere.
@@ -155,7 +172,7 @@ def test_09_entries_split_by_size_leave_no_gap():
     cluster.elect(1)
     cluster.losses.append(lambda m: m.to == 3)
     for i in range(20):
-        cluster.propose(1, b"%d" % i * 30)
+        cluster.propose(1, b"%d" % i * 30, b"small enough")
     cluster.settle()
     cluster.heal()
     cluster.tick(10)
@@ -226,8 +243,14 @@ def test_13_new_leader_changes_no_membership_before_its_own_entry_is_committed()
     cluster.cut([2, 3, 4])
     for node in (2, 3, 4):
         cluster[node].forget_leader()
+    cluster.losses.append(lambda m: isinstance(m, AppendReply))
     cluster[2].campaign()
     cluster.settle()
+    assert cluster[2].role is Role.LEADER
+    with pytest.raises(MembershipRefused):
+        cluster.change(2, "r1")
+    cluster.losses.clear()
+    cluster.tick(2, 2, 3, 4)
     cluster.change(2, "r1")
     cluster.settle()
     assert cluster[2].configuration.voters == (2, 3, 4)
@@ -264,6 +287,26 @@ def test_15_joint_configuration_counts_jointly_after_a_restart():
     cluster.tick(1)
     for node in (1, 2, 3, 4, 5):
         cluster[node].forget_leader()
+    cluster.cut([1, 4, 5], [2, 3])
+    cluster[1].campaign()
+    cluster.tick(60, 1, 4, 5)
+    assert cluster.leader() is None
+    cluster.heal()
+    cluster.tick(30)
+    assert cluster.leader() is not None
+
+
+def test_15_joint_configuration_of_a_snapshot_counts_jointly_after_a_restart():
+    """As above, where the log begins with a snapshot taken in the joint configuration: nothing is left to apply it anew."""
+    cluster = Cluster(3)
+    cluster.elect(1)
+    cluster.join_jointly(1, add=[4, 5], remove=[2, 3])
+    for node in (1, 2, 3, 4, 5):
+        server = cluster.servers[node]
+        server.disk.snapshot = server.node._state.log.snapshot
+        server.disk.entries = [entry for entry in server.disk.entries if entry.index > server.disk.snapshot.index]
+        cluster.restart(node)
+    assert {cluster[node].configuration.outgoing for node in (1, 2, 3, 4, 5)} == {(1, 2, 3)}
     cluster.cut([1, 4, 5], [2, 3])
     cluster[1].campaign()
     cluster.tick(60, 1, 4, 5)
@@ -325,6 +368,22 @@ def test_19_new_leader_does_not_read_before_it_knows_what_is_committed():
     cluster.heal()
     cluster.tick(2)
     assert [state.index for state in cluster.servers[2].reads] == [index + 1]
+
+
+def test_19_leader_that_has_handed_over_does_not_read_by_its_lease():
+    """etcd#7331: who takes over does not wait for the old leader's lease to end, so the lease promises nothing."""
+    cluster = Cluster(3)
+    old = cluster.elect(1)
+    cluster.losses.append(lambda m: m.to == 1)
+    old.transfer(NodeId(2))
+    cluster.settle()
+    cluster.propose(2, b"new")
+    cluster.settle()
+    assert (old.role, cluster[2].role) == (Role.LEADER, Role.LEADER)
+    assert cluster[2].commit_index > old.commit_index
+    old.read_index(1)
+    cluster.settle()
+    assert cluster.servers[1].reads == []
 
 
 def test_20_entries_around_a_snapshot_are_handed_out_once():

@@ -96,6 +96,18 @@ def test_crash_in_the_middle_of_an_installation_leaves_the_old_log():
     assert (cluster[3].first_index, cluster[3].last_index, cluster[3].term) == (2, 3, 1)
 
 
+def test_crash_after_the_first_write_of_an_installation_leaves_the_whole_snapshot():
+    """LogCabin#174: with term or commit index written apart from the snapshot, a node restarts with neither log."""
+    cluster = Cluster(3)
+    cluster.add(3, disk(cluster.start, 1, 1, term=1))
+    cluster.slow_disks = {3}
+    cluster[3].step(install(3, 2, 9, 2))
+    cluster.pump(3)
+    assert cluster.sync(3)
+    cluster.restart(3)
+    assert (cluster[3].first_index, cluster[3].commit_index, cluster[3].term) == (10, 9, 2)
+
+
 def test_term_does_not_come_from_a_snapshot():
     """jgroups-raft#23: the snapshot's term says when its last entry was made, not which term this node is in."""
     cluster = Cluster(3)

@@ -3,13 +3,16 @@
 import os
 import random
 import signal
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from coord_core.storage.api import Batch
 from coord_core.storage.sqlite import SqliteStorage
-from tests.storage.building import BOOTSTRAP, content, random_batches
+from tests.storage.building import BOOTSTRAP, content, copy_as_after_a_crash, entries, random_batches, state
 
 KILLS = 36
 
@@ -57,3 +60,25 @@ def test_a_killed_node_finds_what_it_acknowledged(tmp_path: Path, seed: int) -> 
         assert content(storage) in (states[acknowledged - 1], states[acknowledged]), f"seed {seed}"
     finally:
         storage.close()
+
+
+def test_a_crash_between_any_two_statements_leaves_the_old_log_or_the_new(
+    formed: SqliteStorage, tmp_path: Path, open_sqlite: Callable[[Path], SqliteStorage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """braft #119: the end of the log cut off and what replaces it not there yet.  Here the cut goes through a row."""
+    formed.write(Batch(entries(2, 3), state(1)))
+    formed.write(Batch(entries(5, 4), None))
+    before = content(formed)
+    copies: list[Path] = []
+    execute = formed._formed()._execute
+
+    def crash_before(*statement: Any) -> Any:
+        copies.append(copy_as_after_a_crash(tmp_path / "node", tmp_path / f"copy{len(copies)}"))
+        return execute(*statement)
+
+    monkeypatch.setattr(formed._formed(), "_execute", crash_before)
+    formed.write(Batch(entries(4, 2, term=2), state(2, commit=3)))
+    after = content(formed)
+    assert len(copies) > 6
+    assert [content(open_sqlite(copy)) for copy in copies] == [before] * len(copies)
+    assert content(open_sqlite(copy_as_after_a_crash(tmp_path / "node", tmp_path / "last"))) == after

@@ -36,7 +36,7 @@ def singleton_task(
     reject_unknown(celery_task_options, base)
     options = SingletonOptions(
         key=key,
-        unique_on=unique_on,  # type: ignore[arg-type]
+        unique_on=unique_on,
         scope=scope,
         on_duplicate=on_duplicate,
         on_conflict=on_conflict,

@@ -52,7 +52,7 @@ def call_key(
     arguments = _flat(signature, bound.arguments)
     if isinstance(key, str):
         return key.format_map(arguments)
-    chosen = arguments if unique_on is None else {name: arguments[name] for name in unique_on}
+    chosen = arguments if unique_on is None else {name: arguments.get(name) for name in unique_on}
     if not chosen:
         return GLOBAL_KEY
     return ",".join(f"{name}={_json(name, value)}" for name, value in chosen.items())

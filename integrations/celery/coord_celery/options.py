@@ -37,7 +37,7 @@ class SingletonOptions:
     #: Format string over the arguments (`"user-{user_id}"`) or a callable of the task's own arguments.  None: see `unique_on`.
     key: str | Callable[..., str] | None = None
     #: Names of the arguments that make the key.  None: all of them.  (): one instance of the task whatever its arguments.
-    unique_on: tuple[str, ...] | None = None
+    unique_on: tuple[str, ...] | str | None = None
     #: queued: no two in the queue.  running: no two running.  both: one queued or running at a time.
     scope: str = "both"
     #: At publish: hand back the AsyncResult of the one that is there, raise DuplicateTask, or drop it (result in state IGNORED).
@@ -52,11 +52,15 @@ class SingletonOptions:
     on_unavailable: tuple[str, str] = ("raise", "retry")
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "unique_on", _names(self.unique_on))
         object.__setattr__(self, "on_unavailable", tuple(self.on_unavailable))
         faults = list(self._faults())
         if faults:
             raise ValueError("singleton task: " + "; ".join(faults))
+
+    @property
+    def key_names(self) -> tuple[str, ...] | None:
+        """The arguments that make the key; None: all of them."""
+        return (self.unique_on,) if isinstance(self.unique_on, str) else self.unique_on
 
     @property
     def reserves(self) -> bool:
@@ -72,7 +76,7 @@ class SingletonOptions:
         """Raise `ValueError` where `key` or `unique_on` name arguments that the task does not take."""
         if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
             return
-        used = template_fields(self.key) if isinstance(self.key, str) else set(self.unique_on or ())
+        used = template_fields(self.key) if isinstance(self.key, str) else set(self.key_names or ())
         unknown = sorted(used - set(parameters))
         if unknown:
             raise ValueError(f"singleton task: no argument named {', '.join(unknown)}; it takes ({', '.join(parameters)})")
@@ -99,12 +103,6 @@ def reject_unknown(options: Iterable[str], base: type) -> None:
         raise TypeError(f"singleton task: unknown option {option!r}{hint}")
 
 
-def _names(unique_on: Any) -> tuple[str, ...] | None:
-    if unique_on is None:
-        return None
-    return (unique_on,) if isinstance(unique_on, str) else tuple(unique_on)
-
-
 def _is_positive(value: Any) -> bool:
     return isinstance(value, int | float) and value > 0
 
@@ -123,6 +121,8 @@ def _pair(value: tuple[Any, ...]) -> Iterable[str]:
 
 
 def _key_faults(key: Any, unique_on: Any) -> Iterable[str]:
+    if not isinstance(unique_on, str | tuple | None):
+        yield f"unique_on must be a tuple of names, not {unique_on!r}"
     if key is not None and unique_on is not None:
         yield "give key or unique_on, not both"
     if isinstance(key, str):

@@ -79,10 +79,14 @@ class WorkerSession:
             client.session.on_state_change(lambda *_: self._moved.set())
             self._client = client
             self._open_now.set()
-            logger.info("session %d with the coordination service is open", client.session.session_id)
+            session_id = client.session.session_id
+            logger.info("session %d with the coordination service is open", session_id)
             self._wait_until_over(client)
             self._open_now.clear()
             self._client = None
+            if client.session.state.name == "LOST":
+                logger.error("session %d is lost: pool processes that held its locks are stopped", session_id)
+                self._wait_for_fenced()
             self._close(client)
 
     def _open(self) -> Client | None:
@@ -102,9 +106,6 @@ class WorkerSession:
             self._moved.clear()
 
     def _close(self, client: Client) -> None:
-        if client.session.state.name == "LOST":
-            logger.error("session %s is lost: pool processes that held its locks are stopped", client.session.session_id)
-            self._wait_for_fenced()
         try:
             client.close()
         except errors.CoordError as error:

@@ -79,7 +79,7 @@ class SingletonTask(Task):  # type: ignore[misc]
         if self._dump_pydantic_arguments is not None:
             args, kwargs = self._dump_pydantic_arguments(args, kwargs)
         options = self.singleton
-        return call_key(inspect.signature(self.run), args, kwargs, key=options.key, unique_on=options.unique_on)
+        return call_key(inspect.signature(self.run), args, kwargs, key=options.key, unique_on=options.key_names)
 
     def apply_async(
         self,

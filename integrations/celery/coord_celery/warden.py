@@ -35,6 +35,8 @@ class Warden:
         #: pidfd -> the slot whose process it is; a slot is here from when it is first seen until it is free.
         self._watched: dict[int, Slot] = {}
         self._indexes: set[int] = set()
+        #: (pid, start time, session) of the processes that were reported as fenced and are not gone yet.
+        self._said_fenced: set[tuple[int, int, int]] = set()
         #: Of its own, so that what died last does not queue behind thousands of reservations.
         self._undertaker = Janitor()
         self._watchdog_pid = 0
@@ -68,7 +70,7 @@ class Warden:
     def _tick(self) -> None:
         self._board.publish_lease(*self._session.lease())
         for slot in fence.enforce(self._board, boottime_ns()):
-            logger.error("the lease is about to end: pool process %d is fenced (%s)", slot.pid, slot.fence.name.lower())
+            self._say_fenced(slot)
         self._watch_newcomers()
         for pidfd, _ in self._poll.poll(TICK_MS):
             self._bury(pidfd)
@@ -86,10 +88,21 @@ class Warden:
                 self._watched[pidfd] = slot
                 self._poll.register(pidfd, select.POLLIN)
 
+    def _say_fenced(self, slot: Slot) -> None:
+        """Once, whoever was first: this thread and the watchdog both signal until the process is gone or holds nothing."""
+        holder = (slot.pid, slot.started, slot.session)
+        if holder not in self._said_fenced:
+            self._said_fenced.add(holder)
+            logger.error("the lease is about to end: pool process %d is fenced (%s)", slot.pid, slot.fence.name.lower())
+
     def _bury(self, pidfd: int) -> None:
         self._poll.unregister(pidfd)
         os.close(pidfd)
-        self._clear(self._watched.pop(pidfd))
+        slot = self._watched.pop(pidfd)
+        if slot.fence and slot.fence_at_ns(self._board.lease()) <= boottime_ns():
+            self._say_fenced(slot)  # the watchdog, which says nothing itself, was first
+        self._said_fenced = {holder for holder in self._said_fenced if holder[:2] != (slot.pid, slot.started)}
+        self._clear(slot)
 
     def _clear(self, slot: Slot) -> None:
         """Free what the dead child held, then its slot."""

@@ -1,0 +1,495 @@
+"""The bugs that are put back in: where each was seen, what is changed, and what must notice.
+
+A mutant is a few replacements in the sources.  Each old text must stand in its file exactly once (`test_table` holds that), so that
+a mutant whose place has moved is an error and not a mutant of nothing.  Every catcher must fail on it, and for a reason of its
+own: one that fails because the mutant is no running program has caught nothing (`catching`).
+
+The numbers are those of `tests/raft/test_known_bugs.py`; 21 and 22 are the two more that concern snapshots.  A number may have
+several mutants, where a bug has several faces.
+"""
+
+from dataclasses import dataclass
+
+ELECTION = "coord_core/raft/election.py"
+FORMING = "coord_core/server/forming.py"
+HANDSHAKE = "coord_core/server/handshake.py"
+LEADING = "coord_core/replica/leading.py"
+LOG = "coord_core/raft/log.py"
+MEMBERSHIP = "coord_core/raft/membership.py"
+OUTBOX = "coord_core/raft/outbox.py"
+READS = "coord_core/raft/reads.py"
+REPLICATION = "coord_core/raft/replication.py"
+ROLES = "coord_core/raft/roles.py"
+
+KNOWN = "tests/raft/test_known_bugs.py::"
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """One replacement."""
+
+    path: str
+    old: str
+    new: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """One bug, put back in one way."""
+
+    bug: int
+    name: str
+    #: Where it was seen; empty where it is only easily made.
+    seen: str
+    edits: tuple[Edit, ...]
+    #: Pytest node ids, or `sim FIRST..LAST`: seeds of the simulator, one of which must fail.
+    catchers: tuple[str, ...]
+
+
+MUTANTS: tuple[Mutant, ...] = (
+    Mutant(
+        1,
+        "the term is written first, the vote in a write of its own",
+        "hashicorp#661",
+        (
+            Edit(
+                OUTBOX,
+                "    hard_state = state.hard_state()\n",
+                "    hard_state = state.hard_state()\n"
+                "    if hard_state.term != outbox.taken.term:\n"
+                "        hard_state = HardState(hard_state.term, commit=hard_state.commit)\n",
+            ),
+        ),
+        (KNOWN + "test_01_term_and_vote_are_written_together_and_before_the_vote_leaves",),
+    ),
+    Mutant(
+        1,
+        "a vote alone is not worth a write",
+        "PySyncObj#84",
+        (
+            Edit(
+                OUTBOX,
+                "taken.term != state.term or taken.voted_for != state.voted_for:",
+                "taken.term != state.term:",
+            ),
+        ),
+        ("tests/raft/test_durability.py::test_vote_in_a_term_that_is_durable_already_waits_for_the_vote",),
+    ),
+    Mutant(
+        2,
+        "after a restart the term is that of the last entry",
+        "PySyncObj#202",
+        (
+            Edit(
+                "coord_core/raft/node.py",
+                "        log = RaftLog(snapshot, entries, hard_state.commit",
+                "        hard_state = HardState(entries[-1].term if entries else snapshot.term, NOBODY, hard_state.commit)\n"
+                "        log = RaftLog(snapshot, entries, hard_state.commit",
+            ),
+        ),
+        (KNOWN + "test_02_term_that_nobody_won_survives_a_restart_too", "sim 1..40"),
+    ),
+    Mutant(
+        3,
+        "who steps down has its vote back",
+        "hazelcast#16643",
+        (
+            Edit(
+                ROLES,
+                "    _reset(state, term)\n    state.role = Role.FOLLOWER\n",
+                "    _reset(state, term)\n"
+                "    if state.role is not Role.FOLLOWER:\n"
+                "        state.voted_for = NOBODY\n"
+                "    state.role = Role.FOLLOWER\n",
+            ),
+        ),
+        (KNOWN + "test_03_vote_is_kept_when_a_candidate_follows_the_leader_of_its_term", "sim 1..40"),
+    ),
+    Mutant(
+        4,
+        "an answer of a later term counts as a vote",
+        "openraft#1220",
+        (
+            Edit(
+                "coord_core/raft/dispatch.py",
+                "    elif isinstance(message, VoteReply) and message.pre_vote and message.granted:\n",
+                "    elif isinstance(message, VoteReply):\n",
+            ),
+            Edit(
+                ELECTION,
+                "state.votes.setdefault(message.sender, message.granted)",
+                "state.votes.setdefault(message.sender, message.granted or message.term > state.term)",
+            ),
+        ),
+        (KNOWN + "test_04_vote_of_a_later_term_is_not_counted_for_this_one",),
+    ),
+    Mutant(
+        5,
+        "the longer log wins, whatever its terms",
+        "Raft, 5.4.1",
+        (
+            Edit(
+                LOG,
+                "(last_term, last_index) >= (self.last_term, self.last_index)",
+                "(last_index, last_term) >= (self.last_index, self.last_term)",
+            ),
+        ),
+        (KNOWN + "test_05_logs_are_compared_by_last_term_first",),
+    ),
+    Mutant(
+        6,
+        "every Append cuts off what lies behind it",
+        "Raft, figure 2",
+        (
+            Edit(
+                REPLICATION,
+                "    if known < len(entries):\n        log.replace(entries[known:] if known else entries)\n",
+                "    if entries:\n        log.replace(entries)\n",
+            ),
+        ),
+        (KNOWN + "test_06_delayed_shorter_append_does_not_cut_off_a_suffix_that_matches", "sim 1..40"),
+    ),
+    Mutant(
+        7,
+        "a follower commits what the Append has not verified",
+        "etcd-io/raft#139",
+        (Edit(REPLICATION, "LogIndex(min(message.commit, last))", "LogIndex(min(message.commit, log.last_index))"),),
+        (KNOWN + "test_07_follower_commits_nothing_that_the_leader_has_not_verified",),
+    ),
+    Mutant(
+        7,
+        "a heartbeat commits what the follower is not known to match",
+        "etcd-io/raft#139",
+        (Edit(REPLICATION, "known = LogIndex(min(progress.match, commit))", "known = commit"),),
+        (KNOWN + "test_07_heartbeat_commits_nothing_that_the_follower_is_not_known_to_match",),
+    ),
+    Mutant(
+        8,
+        "entries of earlier terms are committed by counting",
+        "Raft, figure 8",
+        (Edit(REPLICATION, " or state.log.term(index) != state.term:", ":"),),
+        (KNOWN + "test_08_entry_of_an_earlier_term_is_not_committed_by_counting", "sim 1..40"),
+    ),
+    Mutant(
+        9,
+        "an Append is filled up with later entries that still fit",
+        "LogCabin#160",
+        (
+            Edit(
+                REPLICATION,
+                "        entries = log.slice(progress.next, high)\n",
+                "        entries = log.slice(progress.next, high)\n"
+                "        room = state.config.max_append_bytes - log.bytes_between(progress.next, high)\n"
+                "        for entry in log.slice(LogIndex(high + 1), LogIndex(log.last_index + 1)):\n"
+                "            if log.bytes_between(entry.index, entry.index + 1) <= room:\n"
+                "                room -= log.bytes_between(entry.index, entry.index + 1)\n"
+                "                entries += (entry,)\n",
+            ),
+        ),
+        (
+            KNOWN + "test_09_entries_split_by_size_leave_no_gap",
+            "tests/raft/test_flow_control.py::test_append_is_limited_in_size_and_still_carries_at_least_one_entry",
+        ),
+    ),
+    Mutant(
+        9,
+        "who needs compacted entries gets those that are left, as if nothing came before them",
+        "openraft#1795",
+        (
+            Edit(
+                REPLICATION,
+                "    if prev_term is None:\n        return _send_snapshot(state, to, progress)\n",
+                "    if prev_term is None:\n        prev_index = prev_term = 0\n        progress.next = log.first_index\n",
+            ),
+        ),
+        ("tests/raft/test_snapshots.py::test_follower_that_needs_compacted_entries_is_offered_the_snapshot",),
+    ),
+    Mutant(
+        10,
+        "the log's end is cut in a transaction before the one that replaces it",
+        "braft#119",
+        (
+            Edit(
+                "coord_core/storage/writer.py",
+                "        self._execute(sql.DELETE_ROWS_FROM, (first_index,))\n        if row is None:\n",
+                "        self._execute(sql.DELETE_ROWS_FROM, (first_index,))\n"
+                "        self._execute(sql.COMMIT)\n"
+                "        self._execute(sql.BEGIN)\n"
+                "        if row is None:\n",
+            ),
+        ),
+        ("tests/storage/test_crash.py::test_a_crash_between_any_two_statements_leaves_the_old_log_or_the_new",),
+    ),
+    Mutant(
+        11,
+        "a follower acknowledges before its disk has the entries",
+        "etcd#14370",
+        (
+            Edit(
+                REPLICATION,
+                "    outbox.send_after_persist(state, AppendReply(sender=state.node_id, to=to, term=state.term, index=index))\n",
+                "    outbox.send(state, AppendReply(sender=state.node_id, to=to, term=state.term, index=index))\n",
+            ),
+        ),
+        (KNOWN + "test_11_entry_is_acknowledged_after_the_disk_has_it", "sim 1..40"),
+    ),
+    Mutant(
+        11,
+        "a leader counts itself before its disk has the entries",
+        "etcd#14370",
+        (
+            Edit(
+                REPLICATION,
+                "    state.log.append(entries)\n    broadcast_append(state)\n",
+                "    state.log.append(entries)\n"
+                "    own = state.progress.get(state.node_id)\n"
+                "    if own is not None and own.accepted(state.log.last_index):\n"
+                "        maybe_commit(state)\n"
+                "    broadcast_append(state)\n",
+            ),
+        ),
+        ("tests/raft/test_durability.py::test_leader_counts_itself_only_when_its_own_disk_has_the_entry", "sim 1..40"),
+    ),
+    Mutant(
+        12,
+        "an acknowledged write counts where index and term are the same again",
+        "etcd-io/raft, asynchronous storage writes",
+        (
+            Edit(
+                OUTBOX,
+                "    state.log.persisted()\n",
+                "    if state.log.matches(ack.last_index, ack.last_term):\n"
+                "        state.log.persisting = max(state.log.persisting, ack.last_index)\n"
+                "        state.log.durable = state.log.persisting\n",
+            ),
+        ),
+        (KNOWN + "test_12_acknowledgement_of_a_replaced_write_does_not_make_its_successor_durable",),
+    ),
+    Mutant(
+        13,
+        "a new leader changes the membership before its own entry is committed",
+        "copycat#23",
+        (
+            Edit(
+                MEMBERSHIP,
+                "    if state.config.membership_waits_for_own_term and not state.own_term_committed:\n        raise",
+                "    if False:\n        raise",
+            ),
+        ),
+        (KNOWN + "test_13_new_leader_changes_no_membership_before_its_own_entry_is_committed",),
+    ),
+    Mutant(
+        14,
+        "a change is in force when it is proposed, and so in the snapshots",
+        "canonical/raft#250",
+        (
+            Edit(
+                MEMBERSHIP,
+                "EntryKind.CONFIGURATION, encode(change))])\n",
+                "EntryKind.CONFIGURATION, encode(change))])\n    switch(state, changed(state.configuration, change))\n",
+            ),
+        ),
+        (KNOWN + "test_14_uncommitted_change_is_in_no_snapshot_and_in_force_nowhere",),
+    ),
+    Mutant(
+        14,
+        "a change that is cut off with its suffix is not rolled back",
+        "canonical/raft#250",
+        (Edit(LOG, "        del self._configurations[bisect_left(self._configurations, index) :]\n", ""),),
+        ("tests/raft/test_log.py::test_configuration_entries_are_forgotten_with_their_suffix",),
+    ),
+    Mutant(
+        15,
+        "who restarts in a joint configuration counts by its new half alone",
+        "dissertation, 4.3",
+        (
+            Edit(
+                MEMBERSHIP,
+                "    state.configuration = configuration\n    state.progress = {}\n",
+                "    state.configuration = msgspec.structs.replace(configuration, outgoing=())\n    state.progress = {}\n",
+            ),
+        ),
+        (KNOWN + "test_15_joint_configuration_of_a_snapshot_counts_jointly_after_a_restart",),
+    ),
+    Mutant(
+        15,
+        "reads are confirmed by the new half alone",
+        "dissertation, 6.4",
+        (
+            Edit(
+                READS,
+                "joint_index(configuration.voters, configuration.outgoing, self.answered)",
+                "joint_index(configuration.voters, (), self.answered)",
+            ),
+        ),
+        ("tests/raft/test_reads.py::test_reads_in_a_joint_configuration_need_both_majorities",),
+    ),
+    Mutant(
+        16,
+        "a founder with a wiped disk is formed again under its old id",
+        "openraft#2002",
+        (
+            Edit(
+                FORMING,
+                "    if member.incarnation != caller.incarnation:\n        raise wiped",
+                "    if False:\n        raise wiped",
+            ),
+        ),
+        (
+            "tests/server/test_founding.py::test_a_founder_that_lost_its_disk_is_refused",
+            "tests/server/test_forming.py::test_a_founder_with_a_wiped_disk_is_refused_and_stops",
+        ),
+    ),
+    Mutant(
+        16,
+        "a node of another life is heard under its old id",
+        "etcd#20269",
+        (Edit(HANDSHAKE, "member.incarnation != peer.incarnation or member.name != peer.name", "member.name != peer.name"),),
+        ("tests/server/test_peers.py::test_only_a_member_in_its_present_life_is_heard",),
+    ),
+    Mutant(
+        17,
+        "nobody of an older term is told the newer",
+        "openraft#1796",
+        (
+            Edit(ELECTION, "        if state.config.check_quorum or state.config.pre_vote:\n", "        if False:\n"),
+            Edit(ELECTION, "    elif isinstance(message, VoteRequest) and message.pre_vote:\n", "    elif False:\n"),
+        ),
+        (KNOWN + "test_17_node_with_a_later_term_and_the_shorter_log_locks_nobody_out",),
+    ),
+    Mutant(
+        17,
+        "a leader of an older term is not told the newer",
+        "etcd#8501",
+        (Edit(ELECTION, "        if state.config.check_quorum or state.config.pre_vote:\n", "        if False:\n"),),
+        ("tests/raft/test_lease.py::test_old_leader_is_told_the_newer_term",),
+    ),
+    Mutant(
+        17,
+        "a pre-candidate of an older term is not told the newer",
+        "etcd#8243",
+        (Edit(ELECTION, "    elif isinstance(message, VoteRequest) and message.pre_vote:\n", "    elif False:\n"),),
+        ("tests/raft/test_lease.py::test_old_pre_candidate_is_told_the_newer_term",),
+    ),
+    Mutant(
+        18,
+        "followers vote although they hear a leader",
+        "Omni-Paxos, 2023",
+        (
+            Edit(
+                "coord_core/raft/dispatch.py",
+                "        if not message.transfer and election.in_lease(state):\n            return False\n",
+                "",
+            ),
+        ),
+        (KNOWN + "test_18_bridge_does_not_carry_the_leadership_to_and_fro",),
+    ),
+    Mutant(
+        19,
+        "a new leader reads before an entry of its own is committed",
+        "dissertation, 6.4",
+        (Edit(READS, "    if not reads.waiting or not state.own_term_committed:\n", "    if not reads.waiting:\n"),),
+        (KNOWN + "test_19_new_leader_does_not_read_before_it_knows_what_is_committed",),
+    ),
+    Mutant(
+        19,
+        "a leader reads by its lease",
+        "etcd#7331",
+        (
+            Edit(
+                READS,
+                "    reads.answer(state.node_id, number, state.configuration)\n",
+                "    if state.election_elapsed < state.config.election_timeout_ticks:\n"
+                "        for peer in state.progress:\n"
+                "            reads.answer(peer, number, state.configuration)\n",
+            ),
+        ),
+        (KNOWN + "test_19_leader_that_has_handed_over_does_not_read_by_its_lease",),
+    ),
+    Mutant(
+        20,
+        "after a restart the applied entries are handed out once more",
+        "etcd#13766",
+        (Edit(LOG, "        self.handed = self.applied = applied\n", "        self.handed = self.applied = snapshot.index\n"),),
+        ("tests/raft/test_membership.py::test_restart_with_an_applied_index_replays_the_changes_before_it",),
+    ),
+    Mutant(
+        20,
+        "entries behind a snapshot are handed out before it is installed",
+        "",
+        (Edit(LOG, "self.handed >= self.commit or self.installing is not None:", "self.handed >= self.commit:"),),
+        ("tests/raft/test_snapshots.py::test_entries_that_arrive_behind_a_snapshot_are_written_with_it",),
+    ),
+    Mutant(
+        20,
+        "an older snapshot takes the log back",
+        "etcd#15247",
+        (Edit(MEMBERSHIP, "    if metadata.index > log.commit:\n", "    if metadata.index != log.commit:\n"),),
+        ("tests/raft/test_snapshots.py::test_snapshot_of_what_is_compacted_here_is_ignored",),
+    ),
+    Mutant(
+        20,
+        "what a snapshot covers is handed out after it",
+        "",
+        (
+            Edit(
+                LOG,
+                "        self.commit = self.handed = self.persisting = self.durable = self.last_index = snapshot.index\n",
+                "        self.commit = self.persisting = self.durable = self.last_index = snapshot.index\n",
+            ),
+        ),
+        (KNOWN + "test_20_entries_around_a_snapshot_are_handed_out_once",),
+    ),
+    Mutant(
+        20,
+        "a new leader lets leases run out that were renewed elsewhere",
+        "copycat#14",
+        (
+            Edit(
+                LEADING,
+                "            self._leases.grant(view.session, view.ttl_ms, lease_ms)\n\n    def stamp_ms",
+                "            self._leases.grant(view.session, 0, lease_ms)\n\n    def stamp_ms",
+            ),
+        ),
+        ("tests/replica/test_turns.py::test_a_new_leader_gives_every_session_a_full_ttl", "sim 1..40"),
+    ),
+    Mutant(
+        21,
+        "the hard state is written before the snapshot that it rests on",
+        "",
+        (
+            Edit(
+                OUTBOX,
+                "        snapshot=log.installing,\n",
+                "        snapshot=log.installing if hard_state == outbox.taken else None,\n",
+            ),
+        ),
+        ("tests/raft/test_snapshots.py::test_crash_after_the_first_write_of_an_installation_leaves_the_whole_snapshot",),
+    ),
+    Mutant(
+        21,
+        "a follower that lost what it had of a snapshot is never offered it again",
+        "LogCabin#174",
+        (
+            Edit(
+                "coord_core/raft/node.py",
+                "        if not ok:\n            progress.pending_snapshot = START\n",
+                "        if not ok:\n            return\n",
+            ),
+        ),
+        ("tests/raft/test_snapshots.py::test_failed_transfer_is_tried_again_after_a_heartbeat",),
+    ),
+    Mutant(
+        22,
+        "the term becomes that of the snapshot",
+        "jgroups-raft#23",
+        (
+            Edit(
+                MEMBERSHIP,
+                "            log.install(metadata)\n",
+                "            log.install(metadata)\n            state.term = metadata.term\n",
+            ),
+        ),
+        ("tests/raft/test_snapshots.py::test_term_does_not_come_from_a_snapshot",),
+    ),
+)
