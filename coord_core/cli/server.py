@@ -39,6 +39,10 @@ KEYS: Mapping[str, str] = {
     "limits.client_unread_bytes_max": "Bytes of answers that a client has not read.",
     "limits.peer_unsent_bytes_max": "Bytes that a node has not taken.",
     "limits.handshake_timeout": "Time for the greeting of a new connection.",
+    "snapshots.entries": "Entries after which a snapshot is due (default 50000).",
+    "snapshots.bytes": "Bytes of entries after which it is due (default 67108864).",
+    "snapshots.trailing_entries": "Entries of the log that stay behind it (default 10000).",
+    "snapshots.trailing_bytes": "Bytes of them (default 16777216).",
 }
 SWITCHES = frozenset({"init", "insecure"})
 #: Not on the command line, where every user of the machine could read it.

@@ -125,7 +125,7 @@ def _is_loopback(address: str) -> bool:
 
 def _number_faults(config: "ServerConfig") -> Iterator[str]:
     raft, limits = config.raft, config.limits
-    for section, values in (("raft", raft), ("limits", limits)):
+    for section, values in (("raft", raft), ("limits", limits), ("snapshots", config.snapshots)):
         for one in fields(values):
             if getattr(values, one.name) <= 0:
                 yield f"{section}.{one.name.removesuffix('_ms')} must be more than 0"

@@ -53,6 +53,22 @@ class LimitsConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class SnapshotsConfig:
+    """When the log is cut, and what stays of it.  A node's own matter; the memory and the disk that its log takes follow from
+    these.
+    """
+
+    #: A snapshot is taken when so many entries, or bytes of them, were applied since the last, and at least as many bytes as
+    #: that has.
+    entries: int = option(parse_number, 50_000)
+    bytes: int = option(parse_number, 64 * 1024 * 1024)
+    #: What stays of the log behind a snapshot, at most so many entries of so many bytes: a node that was away for less catches up
+    #: from the log, one that was away for longer gets the snapshot.
+    trailing_entries: int = option(parse_number, 10_000)
+    trailing_bytes: int = option(parse_number, 16 * 1024 * 1024)
+
+
+@dataclass(frozen=True, slots=True)
 class TlsConfig:
     """PEM files.  `cert` and `key` go together; without them there is no TLS."""
 
@@ -96,6 +112,7 @@ class ServerConfig:
     insecure: bool = option(parse_switch, False)
     raft: RaftTimes = field(default_factory=RaftTimes)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
+    snapshots: SnapshotsConfig = field(default_factory=SnapshotsConfig)
     tls: TlsConfig = field(default_factory=TlsConfig)
 
     @property

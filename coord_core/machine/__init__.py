@@ -13,6 +13,9 @@ answered, an ill-formed command with `Failed`.  An exception out of `apply` is a
 - `locks`, `values`: the resources.
 - `timers`: deadlines in cluster time.
 - `bounds`, `refusals`: how much of everything, and the answers of those who want more.
+- `snapshot`, `restoring`, `stream`: the state written down in slices while entries go on being applied, taken up again, and its
+  form.
+- `dismantle`: how a machine that another replaced goes away.
 - `invariants`: what must hold between any two entries, for the tests and the simulator.
 
 Bounds (constants of `bounds` and of `coord_core.protocol`).  What would go over one is refused with `Failed("LimitExceeded")`,
@@ -42,7 +45,11 @@ a query names at most WAITERS_NAMED_MAX (1,000) waiters.  Durations outside thei
 TTLs of values: up to ten years) and numbers from 2**53 are refused with `Failed("InvalidRequest")`.
 """
 
+from coord_core.machine.dismantle import dismantle
 from coord_core.machine.machine import Applied, Machine
+from coord_core.machine.restoring import Restoring
 from coord_core.machine.sessions import SessionView
+from coord_core.machine.snapshot import Snapshot
+from coord_core.machine.stream import CHUNK_BYTES_MAX
 
-__all__ = ["Applied", "Machine", "SessionView"]
+__all__ = ["CHUNK_BYTES_MAX", "Applied", "Machine", "Restoring", "SessionView", "Snapshot", "dismantle"]

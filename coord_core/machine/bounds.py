@@ -6,6 +6,9 @@ window of requests).  The package's docstring has the table.
 
 from coord_core.protocol.commands import WINDOW_REQUESTS_MAX
 
+#: Of the machine's behaviour: nodes that apply the same log must have the same.
+MACHINE_VERSION = 1
+
 #: Identifiers and request numbers stay at or below this, so that a double can hold them.
 NUMBER_MAX = 2**53 - 1
 

@@ -3,13 +3,18 @@
 There is one such record a machine, set anew for each entry; everything that needs the index or the cluster time reads it here.
 """
 
+from typing import TYPE_CHECKING
+
 from coord_core.machine.sessions import Attachment
 from coord_core.protocol.results import Result
 from coord_core.types import AttachmentId, LogIndex, RequestNumber, SessionId
 
+if TYPE_CHECKING:
+    from coord_core.machine.snapshot import Snapshot
+
 
 class CurrentEntry:
-    __slots__ = ("closed", "index", "opened", "replies", "time_ms")
+    __slots__ = ("closed", "index", "opened", "replies", "snapshot", "time_ms")
 
     def __init__(self) -> None:
         #: Strictly rising; 0 before the first entry.
@@ -20,6 +25,8 @@ class CurrentEntry:
         self.replies: list[tuple[AttachmentId, RequestNumber, Result]] = []
         self.opened: SessionId | None = None
         self.closed: list[SessionId] = []
+        #: The snapshot being written, which must see every window before it changes.
+        self.snapshot: Snapshot | None = None
 
     def begin(self, index: LogIndex, time_ms: int) -> None:
         assert index > self.index, f"entry {index} comes after entry {self.index}"
@@ -34,5 +41,7 @@ class CurrentEntry:
 
     def reply(self, attachment: Attachment, request: RequestNumber, answer: Result) -> None:
         """Answer an earlier request, which waited until now."""
+        if self.snapshot is not None:
+            self.snapshot.before_attachment(attachment)
         attachment.window.settle(request, answer)
         self.replies.append((attachment.id, request, answer))

@@ -31,7 +31,8 @@ def _check_sessions(machine: Machine) -> dict[AttachmentId, Attachment]:
             assert attachment.session == session.id
             assert attachment.id not in attachments, f"attachment {attachment.id} is in two sessions"
             attachments[attachment.id] = attachment
-    assert machine._sessions._attachments_total == len(attachments)
+        assert list(session.attachments) == sorted(session.attachments), "attachments end in the order in which they were opened"
+    assert machine._sessions._attachments == attachments
     return attachments
 
 

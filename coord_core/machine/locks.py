@@ -22,8 +22,9 @@ from coord_core.machine.bounds import WAITERS_MAX, WAITERS_NAMED_MAX, WAITERS_PE
 from coord_core.machine.entry import CurrentEntry
 from coord_core.machine.names import Named, Names
 from coord_core.machine.resources import OperationHandler, QueryHandler
-from coord_core.machine.sessions import Attachment
-from coord_core.machine.timers import Timer, Timers
+from coord_core.machine.sessions import Attachment, Sessions
+from coord_core.machine.stream import decode
+from coord_core.machine.timers import Timer, TimerRow, Timers
 from coord_core.protocol.operations import LockAcquire, LockRelease, Owner
 from coord_core.protocol.queries import LockInfo, LockParty, LockState
 from coord_core.protocol.results import Done, Failed, Granted, NotGranted, Result
@@ -63,15 +64,42 @@ class Lock(Named):
         self.waiters: OrderedDict[Claim, None] | None = None
 
 
+class ClaimRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A claim in a snapshot.  The path is its lock's."""
+
+    attachment: AttachmentId
+    request: RequestNumber
+    #: None: the attachment's.
+    owner: Owner | None
+    since_ms: int
+    token: FencingToken
+    timer: TimerRow | None
+
+
+class LockRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A lock in a snapshot."""
+
+    path: str
+    holder: ClaimRow
+    #: In order of arrival.
+    waiters: list[ClaimRow]
+
+
+_decode = msgspec.msgpack.Decoder(list[LockRow]).decode
+
+#: About what a row takes besides the path, and for each waiter.
+_ROW_BYTES = 48
+
 #: The claims of each attachment that has any, by request.
 _Index: TypeAlias = dict[AttachmentId, dict[RequestNumber, Claim]]
 
 
 class Locks:
-    __slots__ = ("_entry", "_held", "_names", "_timers", "_waiters_total", "_waiting")
+    __slots__ = ("_entry", "_held", "_names", "_sessions", "_timers", "_waiters_total", "_waiting")
 
-    def __init__(self, entry: CurrentEntry, names: Names, timers: Timers) -> None:
+    def __init__(self, entry: CurrentEntry, sessions: Sessions, names: Names, timers: Timers) -> None:
         self._entry = entry
+        self._sessions = sessions
         self._names = names
         self._timers = timers
         # Every claim is in exactly one of the two: in `_held` once it has a token.
@@ -179,8 +207,8 @@ class Locks:
         self._entry.reply(successor.attachment, successor.request, self._grant(successor))
 
     def _timed_out(self, claim: Claim) -> None:
-        claim.timer = None
         lock = self._lock_of(claim)
+        claim.timer = None
         self._stop_waiting(lock, claim)
         self._entry.reply(claim.attachment, claim.request, _not_granted("timeout", lock))
 
@@ -221,6 +249,36 @@ class Locks:
 
     def state(self) -> list[Any]:
         return [(path, _claim_state(lock.holder), [_claim_state(claim) for claim in _queue(lock)]) for path, lock in self.all()]
+
+    @property
+    def named(self) -> type[Lock]:
+        return Lock
+
+    def row(self, path: str, lock: Lock) -> tuple[LockRow, int]:
+        waiters = [_claim_row(claim) for claim in _queue(lock)]
+        return LockRow(path, _claim_row(lock.holder), waiters), len(path) + _ROW_BYTES * (1 + len(waiters))
+
+    def restore(self, rows: msgspec.Raw) -> int:
+        found: list[LockRow] = decode(_decode, rows)
+        for row in found:
+            self._restore(row)
+        return len(found)
+
+    def _restore(self, row: LockRow) -> None:
+        lock = Lock(self._restored_claim(row.path, row.holder, self._held))
+        if row.waiters:
+            lock.waiters = OrderedDict.fromkeys(self._restored_claim(row.path, claim, self._waiting) for claim in row.waiters)
+            self._waiters_total += len(row.waiters)
+        self._names.restore(row.path, lock)
+
+    def _restored_claim(self, path: str, row: ClaimRow, index: _Index) -> Claim:
+        attachment = self._sessions.attachment(row.attachment)
+        claim = Claim(path, attachment, row.request, row.owner or attachment.owner, row.since_ms)
+        claim.token = row.token
+        if row.timer is not None:
+            claim.timer = self._timers.restore(row.timer, partial(self._timed_out, claim))
+        index.setdefault(row.attachment, {})[row.request] = claim
+        return claim
 
     # --- looking -----------------------------------------------------------------------------------------------------------------
 
@@ -265,6 +323,14 @@ def _not_granted(reason: str, lock: Lock) -> NotGranted:
 
 
 def _claim_state(claim: Claim) -> tuple[Any, ...]:
-    timer = None if claim.timer is None else (claim.timer.deadline_ms, claim.timer.id)
+    timer = None if claim.timer is None else claim.timer.row()
     owner = msgspec.structs.astuple(claim.owner)
     return claim.attachment.id, claim.request, owner, claim.since_ms, claim.token, timer
+
+
+def _claim_row(claim: Claim) -> ClaimRow:
+    attachment = claim.attachment
+    # Nearly always the same record; so a million locks of one process do not repeat its name.
+    owner = None if claim.owner is attachment.owner else claim.owner
+    timer = None if claim.timer is None else claim.timer.row()
+    return ClaimRow(attachment.id, claim.request, owner, claim.since_ms, claim.token, timer)

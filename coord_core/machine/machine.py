@@ -9,9 +9,10 @@ The duties of the caller (replica):
    waits for those requests, if anyone does here.
 3. Propose a `Tick` when cluster time reaches `next_deadline_ms()`.  It may have passed already: one entry fires a bounded number.
 4. Query only what a quorum has confirmed (dissertation, 6.4).
+5. `end_snapshot` when a snapshot is done or given up; `dismantle` a machine that another replaces.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -19,12 +20,15 @@ from typing import Any
 import msgspec
 
 from coord_core.machine import refusals
-from coord_core.machine.bounds import NUMBER_MAX, WINDOW_CONTROL_MAX
+from coord_core.machine.bounds import MACHINE_VERSION, NUMBER_MAX, WINDOW_CONTROL_MAX
 from coord_core.machine.entry import CurrentEntry
 from coord_core.machine.locks import Locks
 from coord_core.machine.names import Names
 from coord_core.machine.resources import OperationHandler, QueryHandler, Registry
+from coord_core.machine.restoring import Restoring
 from coord_core.machine.sessions import Attachment, Session, Sessions, SessionView
+from coord_core.machine.snapshot import Snapshot
+from coord_core.machine.stream import CHUNK_BYTES_MAX, Cutter, Header
 from coord_core.machine.timers import Timers
 from coord_core.machine.values import Values
 from coord_core.protocol.commands import (
@@ -63,15 +67,14 @@ class Applied:
 
 
 class Machine:
-    #: Of the behaviour: nodes that apply the same log must have the same.
-    VERSION = 1
+    VERSION = MACHINE_VERSION
 
     def __init__(self) -> None:
         self._entry = CurrentEntry()
         self._timers = Timers()
         self._names = Names()
         self._sessions = Sessions()
-        self._locks = Locks(self._entry, self._names, self._timers)
+        self._locks = Locks(self._entry, self._sessions, self._names, self._timers)
         self._values = Values(self._entry, self._names, self._timers)
         self._registry = Registry()
         self._registry.register(self._locks)
@@ -90,12 +93,19 @@ class Machine:
             CloseAttachment: self._close_attachment,
             Tick: self._tick,
         }
+        # How many were begun.
+        self._snapshots = 0
         self._queries: dict[type[Any], QueryHandler] = {**self._registry.queries, SessionInfo: self._session_info}
 
     @property
     def time_ms(self) -> int:
         """Cluster time: the highest stamp applied.  Never falls."""
         return self._entry.time_ms
+
+    @property
+    def index(self) -> LogIndex:
+        """The last entry applied; 0 before the first."""
+        return self._entry.index
 
     def apply(self, index: LogIndex, time_ms: int, command: Command) -> Applied:
         """Apply the committed entry `index`, stamped `time_ms` by its leader; return what came of it."""
@@ -129,6 +139,41 @@ class Machine:
         state = (self.VERSION, self._entry.index, self._entry.time_ms, self._timers.state(), self._sessions.state())
         resources = [resource.state() for resource in self._registry.resources]
         return sha256(_canonical.encode((state, resources))).digest()
+
+    # --- snapshots ---------------------------------------------------------------------------------------------------------------
+
+    def begin_snapshot(self, chunk_bytes: int = CHUNK_BYTES_MAX) -> Snapshot:
+        """Begin to write down the state as it is now, while entries go on being applied.  One at a time."""
+        assert self._entry.snapshot is None, "one snapshot at a time"
+        entry = self._entry
+        header = Header(self.VERSION, entry.index, entry.time_ms, self._timers.next_id)
+        self._snapshots += 1
+        cutter = Cutter(header, chunk_bytes)
+        snapshot = Snapshot(self._snapshots, header.index, cutter, self._sessions, self._names, self._registry)
+        entry.snapshot = self._names.snapshot = snapshot
+        return snapshot
+
+    def end_snapshot(self) -> None:
+        """Forget the snapshot being written: it is done, or nobody wants it any more.  Idempotent."""
+        self._entry.snapshot = self._names.snapshot = None
+
+    def begin_restore(self) -> Restoring:
+        """Begin to take up a snapshot.  The machine is new and must not be used before `Restoring.finish`."""
+        assert self._entry.index == 0, "a machine that has applied something cannot become another"
+        return Restoring(self._entry, self._timers, self._sessions, self._registry, self.restored)
+
+    def restored(self) -> None:
+        """All of the snapshot was taken up: from here on this is a machine like any other."""
+
+    @classmethod
+    def restore(cls, chunks: Iterable[bytes]) -> "Machine":
+        """Return a machine in the state of a snapshot.  Raises `StorageCorrupt`."""
+        machine = cls()
+        restoring = machine.begin_restore()
+        for chunk in chunks:
+            restoring.feed(chunk)
+        restoring.finish()
+        return machine
 
     # --- sessions' own commands --------------------------------------------------------------------------------------------------
 
@@ -183,6 +228,8 @@ class Machine:
         attachment = session.attachments.get(call.attachment)
         if attachment is None:
             return refusals.attachment_closed(call.session, call.attachment)
+        if self._entry.snapshot is not None:
+            self._entry.snapshot.before_attachment(attachment)
         request = call.request
         # Before anything is acknowledged, so that no mark goes beyond a request and so beyond NUMBER_MAX.
         if request <= call.low_water:

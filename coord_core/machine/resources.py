@@ -11,6 +11,9 @@ the machine has seen to that.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
+import msgspec
+
+from coord_core.machine.names import Named
 from coord_core.machine.sessions import Attachment
 from coord_core.protocol.queries import Answer
 from coord_core.protocol.results import Failed, Result
@@ -47,18 +50,33 @@ class Resource(Protocol):
     def state(self) -> Any:
         """Return the state as plain data, equal for equal states."""
 
+    @property
+    def named(self) -> type[Named]:
+        """What paths are bound to, one type a resource."""
 
-_DUTIES = ("attachments_ended", "withdraw", "holdings", "state")
+    def row(self, path: str, resource: Any) -> tuple[Any, int]:
+        """Return what is bound to a path as a snapshot has it, and about how many bytes that is."""
+
+    def restore(self, rows: msgspec.Raw) -> int:
+        """Take up rows from a snapshot; return how many.
+
+        Raises `StorageCorrupt` where they are not rows of this type, KeyError where an attachment is missing.
+        """
+
+
+_DUTIES = ("attachments_ended", "withdraw", "holdings", "state", "row", "restore")
 
 
 class Registry:
-    __slots__ = ("operations", "queries", "resources")
+    __slots__ = ("by_kind", "operations", "queries", "resources")
 
     def __init__(self) -> None:
         #: In order of registration, which is the order in which they hear of an ended attachment.
         self.resources: list[Resource] = []
         self.operations: dict[type[Any], OperationHandler] = {}
         self.queries: dict[type[Any], QueryHandler] = {}
+        #: By `Named.kind`.
+        self.by_kind: dict[str, Resource] = {}
 
     def register(self, resource: Resource) -> None:
         """Add a type of resource.  Raises TypeError where it lacks a duty or claims an operation of another."""
@@ -67,11 +85,17 @@ class Registry:
             raise TypeError(f"{type(resource).__name__} cannot be registered without {', '.join(missing)}")
         taken = [kind.__name__ for kind in resource.operations if kind in self.operations]
         taken += [kind.__name__ for kind in resource.queries if kind in self.queries]
+        taken += [kind for kind in (resource.named.kind,) if kind in self.by_kind]
         if taken:
             raise TypeError(f"{type(resource).__name__} claims what is another's: {', '.join(taken)}")
         self.resources.append(resource)
         self.operations.update(resource.operations)
         self.queries.update(resource.queries)
+        self.by_kind[resource.named.kind] = resource
+
+    def row(self, path: str, resource: Named) -> tuple[str, Any, int]:
+        """Return the kind, the row and about the bytes of what is bound to a path, for a snapshot."""
+        return resource.kind, *self.by_kind[resource.kind].row(path, resource)
 
     def attachments_ended(self, ended: Sequence[Attachment], answer: Failed) -> None:
         assert not any(attachment.alive for attachment in ended), "attachments die before their holdings are given away"

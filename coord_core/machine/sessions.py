@@ -15,18 +15,42 @@ import msgspec
 
 from coord_core.machine import refusals
 from coord_core.machine.bounds import ATTACHMENTS_MAX, ATTACHMENTS_PER_SESSION_MAX, SESSIONS_MAX
-from coord_core.machine.windows import RequestWindow
+from coord_core.machine.windows import RequestWindow, WindowRow
 from coord_core.protocol.commands import SESSION_TTL_MS_MAX, SESSION_TTL_MS_MIN
 from coord_core.protocol.operations import Owner
 from coord_core.protocol.results import Failed
 from coord_core.types import AttachmentId, LogIndex, SessionId
 
+#: The kinds of their rows in a snapshot.
+SESSION = "session"
+ATTACHMENT = "attachment"
+
 #: A session is born with this generation.
 GENERATION_FIRST = 1
 
+#: About what a row takes besides its answers.
+_ROW_BYTES = 48
+
+
+class SessionRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A session in a snapshot."""
+
+    id: SessionId
+    generation: int
+    ttl_ms: int
+
+
+class AttachmentRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """An attachment in a snapshot, with all that it must answer again."""
+
+    id: AttachmentId
+    session: SessionId
+    owner: Owner
+    window: WindowRow
+
 
 class Attachment:
-    __slots__ = ("alive", "id", "owner", "session", "window")
+    __slots__ = ("alive", "id", "owner", "session", "window", "written")
 
     def __init__(self, attachment: AttachmentId, session: SessionId, owner: Owner) -> None:
         self.id = attachment
@@ -35,6 +59,13 @@ class Attachment:
         self.window = RequestWindow()
         #: Cleared before any resource hears of the end: nothing is granted to the dead.
         self.alive = True
+        #: Number of the snapshot that has it already.
+        self.written = 0
+
+    def row(self) -> tuple[AttachmentRow, int]:
+        """Return it as a snapshot has it, and about how many bytes that is."""
+        window, size = self.window.row()
+        return AttachmentRow(self.id, self.session, self.owner, window), size + _ROW_BYTES
 
 
 class Session:
@@ -48,6 +79,10 @@ class Session:
         #: In rising order: an attachment's number is its entry's index.
         self.attachments: dict[AttachmentId, Attachment] = {}
 
+    def row(self) -> tuple[SessionRow, int]:
+        """Return it as a snapshot has it, and about how many bytes that is."""
+        return SessionRow(self.id, self.generation, self.ttl_ms), _ROW_BYTES
+
 
 @dataclass(frozen=True, slots=True)
 class SessionView:
@@ -59,11 +94,12 @@ class SessionView:
 
 
 class Sessions:
-    __slots__ = ("_attachments_total", "_sessions")
+    __slots__ = ("_attachments", "_sessions")
 
     def __init__(self) -> None:
         self._sessions: dict[SessionId, Session] = {}
-        self._attachments_total = 0
+        # Those of all sessions.
+        self._attachments: dict[AttachmentId, Attachment] = {}
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -73,6 +109,14 @@ class Sessions:
 
     def get(self, session: SessionId) -> Session | None:
         return self._sessions.get(session)
+
+    def attachment(self, attachment: AttachmentId) -> Attachment:
+        """Raises KeyError where there is no such attachment."""
+        return self._attachments[attachment]
+
+    def attachments(self) -> list[Attachment]:
+        """Return those of all sessions."""
+        return list(self._attachments.values())
 
     def open(self, index: LogIndex, ttl_ms: int, owner: Owner) -> Session | Failed:
         """Open a session with its first attachment, which bears the session's number."""
@@ -93,11 +137,10 @@ class Sessions:
             return fault
         if len(session.attachments) >= ATTACHMENTS_PER_SESSION_MAX:
             return refusals.over_limit("attachments of a session", ATTACHMENTS_PER_SESSION_MAX, len(session.attachments) + 1)
-        if self._attachments_total >= ATTACHMENTS_MAX:
-            return refusals.over_limit("attachments", ATTACHMENTS_MAX, self._attachments_total + 1)
+        if len(self._attachments) >= ATTACHMENTS_MAX:
+            return refusals.over_limit("attachments", ATTACHMENTS_MAX, len(self._attachments) + 1)
         attachment = Attachment(AttachmentId(index), session.id, owner)
-        session.attachments[attachment.id] = attachment
-        self._attachments_total += 1
+        session.attachments[attachment.id] = self._attachments[attachment.id] = attachment
         return attachment
 
     def end(self, session: Session) -> list[Attachment]:
@@ -107,9 +150,26 @@ class Sessions:
 
     def detach(self, session: Session, attachment: Attachment) -> Attachment:
         del session.attachments[attachment.id]
-        self._attachments_total -= 1
+        del self._attachments[attachment.id]
         attachment.alive = False
         return attachment
+
+    def restore(self, row: SessionRow) -> None:
+        """Take up a session from a snapshot."""
+        session = Session(row.id, row.ttl_ms)
+        session.generation = row.generation
+        self._sessions[session.id] = session
+
+    def restore_attachment(self, row: AttachmentRow) -> None:
+        """Take up an attachment from a snapshot, after its session.  Raises KeyError where that is missing."""
+        session = self._sessions[row.session]
+        attachment = Attachment(row.id, row.session, row.owner)
+        attachment.window = RequestWindow.restored(row.window)
+        comes_late = bool(session.attachments) and next(reversed(session.attachments)) > row.id
+        session.attachments[row.id] = self._attachments[row.id] = attachment
+        if comes_late:
+            # One that changed while the snapshot was written comes before its turn.
+            session.attachments = dict(sorted(session.attachments.items()))
 
     def state(self) -> list[Any]:
         """Return the state as plain data, equal for equal states."""

@@ -7,12 +7,16 @@ still waits, its value is still there.
 
 import heapq
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 from coord_core.machine.bounds import TIMERS_FIRED_MAX
 
 #: Fewer cancelled timers than this are not worth rebuilding the heap for.
 _CANCELLED_KEPT = 64
+
+
+#: A timer in a snapshot: deadline and number.
+TimerRow: TypeAlias = tuple[int, int]
 
 
 class Timer:
@@ -24,15 +28,19 @@ class Timer:
         #: None once fired or cancelled; also breaks the circle timer -> resource -> timer, so that no garbage collection is needed.
         self.on_due: Callable[[], None] | None = on_due
 
+    def row(self) -> TimerRow:
+        return self.deadline_ms, self.id
+
 
 class Timers:
-    __slots__ = ("_cancelled", "_heap", "_next_id")
+    __slots__ = ("_cancelled", "_heap", "next_id")
 
     def __init__(self) -> None:
         # By (deadline, id), cancelled ones among them, but never at the top.
         self._heap: list[tuple[int, int, Timer]] = []
         self._cancelled = 0
-        self._next_id = 1
+        #: Of the next timer set.
+        self.next_id = 1
 
     def __len__(self) -> int:
         return len(self._heap) - self._cancelled
@@ -41,9 +49,15 @@ class Timers:
         return self._heap[0][0] if self._heap else None
 
     def set(self, deadline_ms: int, on_due: Callable[[], None]) -> Timer:
-        timer = Timer(deadline_ms, self._next_id, on_due)
-        self._next_id += 1
+        timer = Timer(deadline_ms, self.next_id, on_due)
+        self.next_id += 1
         heapq.heappush(self._heap, (deadline_ms, timer.id, timer))
+        return timer
+
+    def restore(self, row: TimerRow, on_due: Callable[[], None]) -> Timer:
+        """Set a timer from a snapshot, with the number that it had."""
+        timer = Timer(*row, on_due)
+        heapq.heappush(self._heap, (*row, timer))
         return timer
 
     def cancel(self, timer: Timer) -> None:
@@ -80,4 +94,4 @@ class Timers:
     def state(self) -> tuple[Any, ...]:
         """Return the state as plain data, equal for equal states."""
         live = sorted((deadline_ms, number) for deadline_ms, number, timer in self._heap if timer.on_due is not None)
-        return self._next_id, live
+        return self.next_id, live

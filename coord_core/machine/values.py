@@ -8,13 +8,16 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
+import msgspec
+
 from coord_core.machine import refusals
 from coord_core.machine.bounds import NUMBER_MAX, VALUES_BYTES_MAX, VALUES_MAX
 from coord_core.machine.entry import CurrentEntry
 from coord_core.machine.names import Named, Names
 from coord_core.machine.resources import OperationHandler, QueryHandler
 from coord_core.machine.sessions import Attachment
-from coord_core.machine.timers import Timer, Timers
+from coord_core.machine.stream import decode
+from coord_core.machine.timers import Timer, TimerRow, Timers
 from coord_core.protocol.operations import VALUE_BYTES_MAX, ValueDelete, ValueSet
 from coord_core.protocol.queries import ValueGet, ValueState
 from coord_core.protocol.results import Done, Failed, Result, ValueConflict, ValueWritten
@@ -34,6 +37,21 @@ class Value(Named):
         self.version = 0
         #: Set where the last write gave it a TTL.
         self.timer: Timer | None = None
+
+
+class ValueRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A value in a snapshot."""
+
+    path: str
+    version: int
+    content: bytes
+    timer: TimerRow | None
+
+
+_decode = msgspec.msgpack.Decoder(list[ValueRow]).decode
+
+#: About what a row takes besides path and content.
+_ROW_BYTES = 16
 
 
 class Values:
@@ -104,6 +122,8 @@ class Values:
         return ValueWritten(value.version)
 
     def _outlived(self, path: str, value: Value) -> None:
+        found = self._names.get(path)
+        assert found is value, "a value's timer ends with the value"
         value.timer = None
         self._drop(path, value)
 
@@ -138,7 +158,26 @@ class Values:
         return 0
 
     def state(self) -> list[Any]:
-        return [(path, value.version, value.content, _timer_state(value)) for path, value in self.all()]
+        return [(path, value.version, value.content, _timer_row(value)) for path, value in self.all()]
+
+    @property
+    def named(self) -> type[Value]:
+        return Value
+
+    def row(self, path: str, value: Value) -> tuple[ValueRow, int]:
+        return ValueRow(path, value.version, value.content, _timer_row(value)), _ROW_BYTES + len(path) + len(value.content)
+
+    def restore(self, rows: msgspec.Raw) -> int:
+        found: list[ValueRow] = decode(_decode, rows)
+        for row in found:
+            value = Value()
+            value.content, value.version = row.content, row.version
+            if row.timer is not None:
+                value.timer = self._timers.restore(row.timer, partial(self._outlived, row.path, value))
+            self._names.restore(row.path, value)
+            self._bytes += len(row.content)
+        self._count += len(found)
+        return len(found)
 
     # --- looking -----------------------------------------------------------------------------------------------------------------
 
@@ -179,5 +218,5 @@ def _conflict(value: Value | None) -> ValueConflict:
     return ValueConflict(0, b"") if value is None else ValueConflict(value.version, value.content)
 
 
-def _timer_state(value: Value) -> tuple[int, int] | None:
-    return None if value.timer is None else (value.timer.deadline_ms, value.timer.id)
+def _timer_row(value: Value) -> TimerRow | None:
+    return None if value.timer is None else value.timer.row()

@@ -16,6 +16,8 @@ take a lock for a caller that has been told it did not get it.
 
 from collections.abc import Iterable
 
+import msgspec
+
 from coord_core.machine import refusals
 from coord_core.machine.bounds import ANSWER_BYTES_MAX, ANSWERED_RANGES_MAX, NUMBER_MAX
 from coord_core.protocol.ranges import RequestRanges
@@ -23,6 +25,18 @@ from coord_core.protocol.results import Failed, Result, ValueConflict
 from coord_core.types import RequestNumber
 
 Ranges = tuple[tuple[int, int], ...]
+
+#: About what an answer and a range take in a snapshot, besides values.
+_ANSWER_ROW_BYTES = 16
+_RANGE_ROW_BYTES = 12
+
+
+class WindowRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A window in a snapshot."""
+
+    low_water: int
+    ranges: Ranges
+    answers: list[tuple[RequestNumber, Result | None]]
 
 
 class RequestWindow:
@@ -35,6 +49,19 @@ class RequestWindow:
         self.forgotten = RequestRanges()
         # Bytes of the values in `answers`: only a conflict carries one.
         self._value_bytes = 0
+
+    @classmethod
+    def restored(cls, row: WindowRow) -> "RequestWindow":
+        window = cls()
+        window.forgotten = RequestRanges(row.low_water, row.ranges)
+        for request, answer in row.answers:
+            window.record(request, answer)
+        return window
+
+    def row(self) -> tuple[WindowRow, int]:
+        """Return it as a snapshot has it, and about how many bytes that is."""
+        row = WindowRow(self.forgotten.low_water, self.forgotten.ranges, list(self.answers.items()))
+        return row, self._value_bytes + _ANSWER_ROW_BYTES * len(row.answers) + _RANGE_ROW_BYTES * len(row.ranges)
 
     def acknowledge(self, low_water: RequestNumber, answered: Ranges) -> Failed | None:
         """Forget what the client needs no more; return what is wrong with its ranges, if anything, and then forget nothing."""

@@ -24,8 +24,8 @@ The driver's duties
 5.  Call `unreachable(peer)` where a message could not be sent, `leader_lost()` where the connection to the leader closed.
 6.  An InstallSnapshot carries no bytes.  The leader's driver moves the snapshot and calls `report_snapshot`; the follower's
     driver steps the message only when the snapshot is there, whole and checked.
-7.  After a crash, hand in what storage has: hard state, snapshot, entries.  All of it, or none ever again: a node that lost
-    what it had acknowledged must not come back under its id.
+7.  After a crash, hand in what storage has: hard state, snapshot, entries (and where these begin, if before the snapshot).  All
+    of it, or none ever again: a node that lost what it had acknowledged must not come back under its id.
 8.  Node ids are never used twice, and never 0.
 9.  `InvariantViolation` from any call: stop.  Send nothing, write nothing.
 

@@ -54,15 +54,23 @@ class RaftLog:
         "snapshot",
     )
 
-    def __init__(self, snapshot: SnapshotMetadata, entries: Sequence[Entry], commit: LogIndex, applied: LogIndex) -> None:
+    def __init__(
+        self,
+        snapshot: SnapshotMetadata,
+        entries: Sequence[Entry],
+        commit: LogIndex,
+        applied: LogIndex,
+        begin: tuple[LogIndex, Term] | None = None,
+    ) -> None:
         #: The newest snapshot that the driver can offer to a follower.  Invariant: at or after `first_index - 1`.
         self.snapshot = snapshot
         #: A snapshot received from the leader, until the driver has made it durable.
         self.installing: SnapshotMetadata | None = None
-        self._offset: LogIndex = snapshot.index
+        self._offset: LogIndex
+        self._offset_term: Term
+        self._offset, self._offset_term = (snapshot.index, snapshot.term) if begin is None else begin
         #: Invariant: `_offset + len(_entries)`.
-        self.last_index: LogIndex = snapshot.index
-        self._offset_term: Term = snapshot.term
+        self.last_index: LogIndex = self._offset
         #: Invariant: `_entries[i].index == _offset + 1 + i`.
         self._entries: list[Entry] = []
         #: `_ends[i]` is the running byte total up to and including `_entries[i]`; `_offset_end` the total before the first.
@@ -80,6 +88,8 @@ class RaftLog:
         #: What was loaded from the disk is on the disk.
         self.persisting: LogIndex = self.last_index
         self.durable: LogIndex = self.last_index
+        if self.term(snapshot.index) != snapshot.term:
+            raise InvariantViolation(f"restored snapshot at {snapshot.index}, term {snapshot.term} does not fit {self!r}")
         if not snapshot.index <= applied <= max(commit, snapshot.index) <= self.last_index:
             raise InvariantViolation(f"restored applied {applied}, commit {commit} do not fit {self!r}")
         self.commit = LogIndex(max(commit, snapshot.index))
@@ -146,6 +156,14 @@ class RaftLog:
     def configurations(self, low: LogIndex, high: LogIndex) -> list[Entry]:
         """Return the membership changes at indexes in [low, high)."""
         return [self._entries[index - self._offset - 1] for index in self._configurations if low <= index < high]
+
+    def trailing(self, index: LogIndex, max_entries: int, max_bytes: int) -> LogIndex:
+        """Return the lowest point behind which, up to `index`, lie no more than so many entries of so many bytes together."""
+        low = max(self._offset, index - max_entries)
+        floor = self._end(index) - max_bytes
+        if self._end(low) >= floor:
+            return LogIndex(low)
+        return LogIndex(self._offset + 1 + bisect_left(self._ends, floor, low - self._offset, index - self._offset))
 
     def agreement(self, index: LogIndex, term: Term) -> tuple[LogIndex, Term]:
         """Return the highest position at or below `index` whose term is not above `term`, with the term it has (0: unknown).

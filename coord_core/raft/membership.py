@@ -301,5 +301,5 @@ def on_install_snapshot(state: State, message: InstallSnapshot) -> None:
 
 def replay(state: State) -> None:
     """Put in force the changes between the snapshot and the applied index with which a node restarts."""
-    for entry in state.log.configurations(state.log.first_index, LogIndex(state.log.applied + 1)):
+    for entry in state.log.configurations(LogIndex(state.configured + 1), LogIndex(state.log.applied + 1)):
         apply(state, entry)

@@ -48,9 +48,10 @@ class RaftNode:
         config: this node's settings, validated.
         hard_state: what storage has; a new node's is all zeros.
         snapshot: where the stored log begins; the founding configuration's point, or a later snapshot's.
-        entries: all stored entries after it, contiguous.
+        entries: all stored entries after it, or after `begin`, contiguous.
         rng: draws the election timeouts; seed it differently on every node.
         applied: what the driver's machine has applied already; the snapshot's index where it is rebuilt from the log.
+        begin: index and term of the point where the stored log begins, if some of it is kept from before the snapshot.
 
     Raises `InvariantViolation` where the stored parts do not fit each other.
     """
@@ -64,11 +65,12 @@ class RaftNode:
         entries: Sequence[Entry],
         rng: random.Random,
         applied: LogIndex | None = None,
+        begin: tuple[LogIndex, Term] | None = None,
     ) -> None:
         if entries and entries[-1].term > hard_state.term:
             # Figure 2: the term is durable before an entry of it is.  Who lost it could vote twice.
             raise InvariantViolation(f"stored entries are of term {entries[-1].term}, the stored term is {hard_state.term}")
-        log = RaftLog(snapshot, entries, hard_state.commit, snapshot.index if applied is None else applied)
+        log = RaftLog(snapshot, entries, hard_state.commit, snapshot.index if applied is None else applied, begin)
         self._state = State(
             config=config,
             node_id=config.node_id,
@@ -219,6 +221,19 @@ class RaftNode:
         """Forget the entries up to and including `index`, which the last snapshot covers."""
         self._state.log.compact(index)
 
+    def trailing_index(self, max_entries: int, max_bytes: int) -> LogIndex:
+        """Return up to where the log may be compacted if so much before the applied index is kept for followers that lag."""
+        log = self._state.log
+        return log.trailing(log.applied, max_entries, max_bytes)
+
+    def bytes_since(self, index: LogIndex) -> int:
+        """Return the bytes of the entries applied after `index`, which is at or after the point before the first one held."""
+        return self._state.log.bytes_between(index + 1, self.applied_index + 1)
+
+    def term_at(self, index: LogIndex) -> Term | None:
+        """Return the term of the entry at `index`, or at the point before the first one held; None elsewhere."""
+        return self._state.log.term(index)
+
     # -- outputs
 
     def ready(self) -> Ready | None:
@@ -299,6 +314,16 @@ class RaftNode:
     @property
     def last_index(self) -> LogIndex:
         return self._state.log.last_index
+
+    @property
+    def installing(self) -> SnapshotMetadata | None:
+        """The leader's snapshot that this node has begun anew after, until the Persist that says so is durable."""
+        return self._state.log.installing
+
+    @property
+    def durable_index(self) -> LogIndex:
+        """Up to here this node's disk has the log as it is in memory."""
+        return self._state.log.durable
 
     @property
     def configuration(self) -> Configuration:

@@ -9,22 +9,48 @@ loop and the simulator drive the same object; neither decides anything.
 - `reads`: quorum-confirmed rounds, shared by reads, keep-alives and expiry checks.
 - `leases`: until when each session is alive, on the leader's clock.
 - `entries`: what an entry's bytes are.
+- `snapshots`: when they are taken, published, installed; `taking` (its own), `receiving`, `sending` (the leader's, with the
+  messages of `transfer`), `building` (a machine out of one).
 """
 
-from coord_core.replica.config import ReplicaConfig
-from coord_core.replica.facts import Fact, LeaderReady, RoleChanged, SessionsEnded, Stalled
+from coord_core.replica.config import ReplicaConfig, SnapshotConfig
+from coord_core.replica.facts import (
+    Fact,
+    LeaderReady,
+    MachineLoaded,
+    RoleChanged,
+    SessionsEnded,
+    SnapshotAbandoned,
+    SnapshotInstalled,
+    SnapshotSent,
+    SnapshotTaken,
+    Stalled,
+)
 from coord_core.replica.lanes import LaneLimits
 from coord_core.replica.replica import Effects, Replica, ReplicaStatus
+from coord_core.replica.sending import ChunkRead
+from coord_core.replica.transfer import PeerMessage, SnapshotAck, SnapshotChunk, SnapshotOffer
 
 __all__ = [
+    "ChunkRead",
     "Effects",
     "Fact",
     "LaneLimits",
     "LeaderReady",
+    "MachineLoaded",
+    "PeerMessage",
     "Replica",
     "ReplicaConfig",
     "ReplicaStatus",
     "RoleChanged",
     "SessionsEnded",
+    "SnapshotAbandoned",
+    "SnapshotAck",
+    "SnapshotChunk",
+    "SnapshotConfig",
+    "SnapshotInstalled",
+    "SnapshotOffer",
+    "SnapshotSent",
+    "SnapshotTaken",
     "Stalled",
 ]

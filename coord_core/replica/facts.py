@@ -41,4 +41,55 @@ class Stalled:
     gap_ms: int
 
 
-Fact: TypeAlias = RoleChanged | LeaderReady | SessionsEnded | Stalled
+@dataclass(frozen=True, slots=True)
+class SnapshotTaken:
+    """This node's own snapshot is on its disk; the log begins behind `log_index` now."""
+
+    index: LogIndex
+    size: int
+    log_index: LogIndex
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotAbandoned:
+    """This node's own snapshot came to nothing; another is taken in time."""
+
+    index: LogIndex
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotSent:
+    """A follower has all of this leader's snapshot; or will not get it (`reason`)."""
+
+    index: LogIndex
+    to: NodeId
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotInstalled:
+    """A leader's snapshot has replaced what this node had."""
+
+    index: LogIndex
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class MachineLoaded:
+    """The machine has been made from the snapshot with which this node started."""
+
+    index: LogIndex
+
+
+Fact: TypeAlias = (
+    RoleChanged
+    | LeaderReady
+    | SessionsEnded
+    | Stalled
+    | SnapshotTaken
+    | SnapshotAbandoned
+    | SnapshotSent
+    | SnapshotInstalled
+    | MachineLoaded
+)

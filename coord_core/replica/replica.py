@@ -3,13 +3,16 @@
 A driver's duties:
 
 1. Hand in what has arrived (`receive`, `request`, `persisted`, ...), then call `turn` with its monotonic clock, soon.
-2. Carry out the effects: send and answer at once; write `persist` in one transaction and then call `persisted` with its ack.  There
-   is at most one write outstanding.  Messages that depend on a write come out of a later turn by themselves.
-3. Call `tick` every `tick_ms`; ticks that were missed are not made up for.
-4. When writing fails, stop: the replica must not be used again.
+2. Carry out the effects: send and answer at once; write `batch()` in one transaction and then call `persisted` with the ack of
+   `persist`.  There is at most one such write outstanding.  Messages that depend on a write come out of a later turn by themselves.
+3. Write `stage` in a transaction of its own, then call `staged`; at most one is outstanding.  Read `reads` and call
+   `chunk_read` for each.  Writes and reads are done one after the other, in the order in which they came out.
+4. Call `tick` every `tick_ms`; ticks that were missed are not made up for.
+5. Between turns call `work` as long as it says that there is more, but for no longer than a turn may take.
+6. When writing fails, stop: the replica must not be used again.
 
 A turn drains the control lane, then the command lane, proposes, takes what consensus gives, applies it, serves confirmed reads.
-What only a leader does is in `leading`.
+What only a leader does is in `leading`; all about snapshots in `snapshots`.
 
 *Nobody waits for this node to apply.*  Where a turn has something to send or to write, it leaves what was committed to the next
 turn (`must_apply`), so that the others and the disk are at work meanwhile.  A follower waits with applying until its write is
@@ -18,6 +21,7 @@ durable and acknowledged: its own answer is on the way of every command, its sta
 
 import random
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from coord_core.errors import CoordError
@@ -26,7 +30,7 @@ from coord_core.protocol.commands import Call, Command, ExpireSession, Tick
 from coord_core.protocol.members import Member
 from coord_core.protocol.messages import Ask, KeepAlive, KeptAlive, Redirect, Reply, ServerMessage, Submit, Told
 from coord_core.protocol.results import Failed
-from coord_core.raft.messages import Entry, EntryKind, Message
+from coord_core.raft.messages import Entry, EntryKind, InstallSnapshot, Message
 from coord_core.raft.node import RaftNode
 from coord_core.raft.outbox import Persist, PersistAck
 from coord_core.raft.refusals import ProposalBusy, Transferring
@@ -39,12 +43,19 @@ from coord_core.replica.leading import Leading
 from coord_core.replica.leases import STALL_MS, LeaseClock
 from coord_core.replica.pending import Origin, Pending
 from coord_core.replica.reads import ExpiryCheck, Question, Reads, Renewal
-from coord_core.storage.api import Restored
+from coord_core.replica.sending import ChunkRead
+from coord_core.replica.snapshots import Installed, MakeMachine, Snapshots
+from coord_core.replica.transfer import PeerMessage, SnapshotAck, SnapshotChunk, SnapshotOffer
+from coord_core.storage.api import Batch, Restored
+from coord_core.storage.snapshots import Chunk, Publish
 from coord_core.types import LogIndex, NodeId, SessionId, Term
 from coord_core.wire.codec import decode_command, encode_command
 
 #: Entries applied in one turn; a node that catches up answers heartbeats in between.
 TURN_ENTRIES_MAX = 4_096
+
+#: What consensus may hear of only when the bytes are here, and what it never hears of.
+_ABOUT_SNAPSHOTS = frozenset({InstallSnapshot, SnapshotOffer, SnapshotChunk, SnapshotAck})
 
 
 @dataclass(slots=True)
@@ -52,9 +63,19 @@ class Effects:
     """What the driver must carry out."""
 
     persist: Persist | None = None
-    send: list[Message] = field(default_factory=list)
+    #: Goes into the same transaction as `persist`: a leader's snapshot takes the place of the log.
+    publish: Publish | None = None
+    #: Snapshots' own writes.
+    stage: Batch | None = None
+    reads: Sequence[ChunkRead] = ()
+    send: list[PeerMessage] = field(default_factory=list)
     replies: list[tuple[int, ServerMessage]] = field(default_factory=list)
     facts: list[Fact] = field(default_factory=list)
+
+    def batch(self) -> Batch | None:
+        """Return the transaction that `persist` asks for."""
+        persist = self.persist
+        return None if persist is None else Batch(persist.entries, persist.hard_state, publish=self.publish)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,25 +92,34 @@ class ReplicaStatus:
     sessions: int
     #: Whether this node leads and takes commands.
     ready: bool
+    #: Of the node's last snapshot, and of the first entry of its log.
+    snapshot_index: LogIndex
+    first_index: LogIndex
 
 
 class Replica:
     """See the module's text for the driver's duties."""
 
-    def __init__(self, config: ReplicaConfig, restored: Restored, *, rng: random.Random, now_ms: int) -> None:
+    def __init__(
+        self, config: ReplicaConfig, restored: Restored, *, rng: random.Random, now_ms: int, make_machine: MakeMachine = Machine
+    ) -> None:
         self._config = config
+        stored = restored.snapshot
         self._raft = RaftNode(
             config.raft,
             hard_state=restored.hard_state,
-            snapshot=restored.bootstrap.snapshot,
+            snapshot=restored.bootstrap.snapshot if stored is None else stored.info.metadata,
             entries=restored.entries,
             rng=rng,
+            begin=None if stored is None else (stored.log_index, stored.log_term),
         )
-        self.machine = Machine()
-        self._members = {member.node_id: member for member in restored.bootstrap.members}
-        self._applied: LogIndex = restored.bootstrap.snapshot.index
+        self._snapshots = Snapshots(config.snapshots, self._raft, restored, make_machine)
+        #: Not to be looked at while it `is_loading`.
+        self.machine = self._snapshots.first_machine()
+        self._members = {member.node_id: member for member in restored.members}
+        self._applied: LogIndex = self._snapshots.index
         limits = config.lanes
-        self._messages: deque[Message] = deque()
+        self._messages: deque[PeerMessage] = deque()
         self._control = CommandLane(limits.control_requests_max, limits.command_bytes_max)
         self._commands = CommandLane(limits.commands_max, limits.command_bytes_max)
         self._reads = Reads()
@@ -108,17 +138,17 @@ class Replica:
         self._waiting: list[Entry] = []
         #: A follower's write is on the disk's way: what waits to be applied waits for its acknowledgement.
         self._held = False
-        if self._need_not_wait():
+        if self._need_not_wait(restored.bootstrap.snapshot.index):
             self._raft.campaign()
 
-    def _need_not_wait(self) -> bool:
+    def _need_not_wait(self, founded: LogIndex) -> bool:
         """Whether nobody else can lead now: a lone voter, or the first founder of a cluster that has no entry yet."""
         voters = self._raft.configuration.voters
-        return voters[:1] == (self._raft.node_id,) and (len(voters) == 1 or self._raft.last_index == self._applied)
+        return voters[:1] == (self._raft.node_id,) and (len(voters) == 1 or self._raft.last_index == founded)
 
     # --- events -------------------------------------------------------------------------------------------------------------------
 
-    def receive(self, message: Message) -> None:
+    def receive(self, message: PeerMessage) -> None:
         """A peer's message arrived.  Beyond the bound it is dropped, as a network would: the sender repeats it."""
         if len(self._messages) < self._config.lanes.peer_messages_max:
             self._messages.append(message)
@@ -149,6 +179,24 @@ class Replica:
         """The write of `Effects.persist` is durable."""
         self._held = False
         self._raft.persisted(ack)
+        if self._snapshots.is_active and (installed := self._snapshots.installed(self.machine)) is not None:
+            self._begin_anew(installed)
+
+    def _begin_anew(self, installed: Installed) -> None:
+        """A leader's snapshot is on the disk in place of everything before: go on from it."""
+        metadata = installed.info.metadata
+        self.machine = installed.machine
+        self._members = {member.node_id: member for member in installed.info.members}
+        self._applied = metadata.index
+        self._raft.applied(metadata.index)
+
+    def staged(self) -> None:
+        """The write of `Effects.stage` is durable."""
+        self._snapshots.staged()
+
+    def chunk_read(self, read: ChunkRead, chunk: Chunk | None) -> None:
+        """The disk has answered one of `Effects.reads`."""
+        self._snapshots.chunk_read(read, chunk)
 
     def tick(self) -> None:
         """`tick_ms` have passed.  Counted once however many were missed: what arrived before it is stepped first."""
@@ -176,6 +224,7 @@ class Replica:
         elif effects.persist is not None and self._raft.role is not Role.LEADER:
             self._held = True
         self._serve_reads(lease_ms, effects)
+        self._move_snapshots(effects)
         return effects
 
     def _begin(self, now_ms: int, effects: Effects) -> int:
@@ -191,10 +240,69 @@ class Replica:
     def _step_messages(self) -> None:
         messages, step = self._messages, self._raft.step
         while messages:
-            step(messages.popleft())
+            message = messages.popleft()
+            if type(message) in _ABOUT_SNAPSHOTS:
+                self._step_snapshot(message)  # type: ignore[arg-type]
+            else:
+                step(message)  # type: ignore[arg-type]
         if self._ticks:
             self._ticks = 0
             self._raft.tick()
+            self._snapshots.tick()
+
+    # --- snapshots ----------------------------------------------------------------------------------------------------------------
+
+    def _step_snapshot(self, message: InstallSnapshot | SnapshotOffer | SnapshotChunk | SnapshotAck) -> None:
+        snapshots = self._snapshots
+        if not isinstance(message, InstallSnapshot):
+            snapshots.hear(message)
+        elif snapshots.may_step(message):
+            self._raft.step(message)
+            if snapshots.stepped():
+                # Committed, and covered by the snapshot that takes the machine's place.
+                self._waiting.clear()
+
+    def _send(self, messages: list[Message], effects: Effects) -> None:
+        if InstallSnapshot not in map(type, messages):
+            effects.send.extend(messages)
+            return
+        for message in messages:
+            if type(message) is InstallSnapshot:
+                self._snapshots.wanted(message)
+            else:
+                effects.send.append(message)
+
+    def _move_snapshots(self, effects: Effects) -> None:
+        snapshots = self._snapshots
+        if self._applied >= snapshots.look_at:
+            snapshots.begin_if_due(self.machine, self._members.values())
+        if snapshots.is_active:
+            snapshots.abandon_if_too_much()
+            effects.send += snapshots.take_messages()
+            effects.reads = snapshots.take_reads()
+            effects.stage = snapshots.take_write()
+            effects.facts += snapshots.take_facts()
+            snapshots.rest()
+
+    @property
+    def has_slices(self) -> bool:
+        """Whether there is something for `work` to do now."""
+        return self._snapshots.is_active and self._snapshots.has_work
+
+    def work(self, items: int) -> bool:
+        """Do about so many items of what is done between turns; return whether there is more to do now."""
+        self._snapshots.work(items)
+        return self._snapshots.has_work
+
+    @property
+    def is_loading(self) -> bool:
+        """Whether the machine is still being made from the snapshot with which this node started."""
+        return self._snapshots.is_loading
+
+    @property
+    def makes_many_objects(self) -> bool:
+        """Whether `work` makes objects that stay, more of them than a garbage collector should look at."""
+        return self._snapshots.makes_many_objects
 
     # --- proposing ----------------------------------------------------------------------------------------------------------------
 
@@ -246,22 +354,29 @@ class Replica:
     @property
     def must_apply(self) -> bool:
         """Whether committed entries wait for nothing but a turn: take it as soon as the last one's effects are carried out."""
-        return bool(self._waiting) and (not self._held or len(self._waiting) >= TURN_ENTRIES_MAX)
+        if not self._waiting or self._snapshots.is_loading:
+            return False
+        return not self._held or len(self._waiting) >= TURN_ENTRIES_MAX
 
     def _take_ready(self, effects: Effects) -> None:
-        while len(self._waiting) < TURN_ENTRIES_MAX and (ready := self._raft.ready()) is not None:
+        # A node whose machine is being made takes all there is: it has a voice long before it has a state.
+        most = 1 << 62 if self._snapshots.is_loading else TURN_ENTRIES_MAX
+        while len(self._waiting) < most and (ready := self._raft.ready()) is not None:
+            if ready.changed:
+                self._follow_role(effects)
             if ready.persist is not None:
                 assert effects.persist is None, "two writes in one turn"
                 effects.persist = ready.persist
-            effects.send.extend(ready.messages)
+                if ready.persist.snapshot is not None:
+                    effects.publish = self._snapshots.publish_installed(ready.persist.snapshot)
+            self._send(ready.messages, effects)
             for state in ready.read_states:
                 self._reads.confirm(state.context, state.index)
             self._waiting.extend(ready.committed)
-            self._follow_role(effects)
 
     def _apply_waiting(self, now_ms: int, lease_ms: int, effects: Effects) -> None:
-        if self._waiting:
-            entries, self._waiting = self._waiting, []
+        if self._waiting and not self._snapshots.is_loading:
+            entries, self._waiting = self._waiting[:TURN_ENTRIES_MAX], self._waiting[TURN_ENTRIES_MAX:]
             self._apply(entries, now_ms, lease_ms, effects)
             self._take_ready(effects)  # what applying has let loose
 
@@ -368,6 +483,7 @@ class Replica:
         effects.facts.append(RoleChanged(role[0].name.lower(), role[1], role[2]))
         if self._leading is not None and (role[0] is not Role.LEADER or role[1] != self._leading.term):
             self._leading = None
+        self._snapshots.role_changed()
         if role[0] is not Role.LEADER:
             self._proposed.clear()
             self._dead = []
@@ -411,6 +527,8 @@ class Replica:
         """
         if self._messages or self._ticks or self._refusals or self.must_apply:
             return True
+        if self._snapshots.is_active and (self._snapshots.has_output or self._snapshots.has_work):
+            return True
         return self._leading is not None and bool(len(self._control) or len(self._commands) or self._reads.wants_round())
 
     def status(self) -> ReplicaStatus:
@@ -424,6 +542,8 @@ class Replica:
             last_index=self._raft.last_index,
             sessions=self.machine.session_count(),
             ready=self._leading is not None,
+            snapshot_index=self._snapshots.index,
+            first_index=self._raft.first_index,
         )
 
     @property

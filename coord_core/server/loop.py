@@ -13,22 +13,41 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol, assert_never
 
-from coord_core.errors import StorageFailed
 from coord_core.protocol.messages import Ask, KeepAlive, ServerMessage, Submit
-from coord_core.raft import Persist
-from coord_core.raft.messages import Message
-from coord_core.replica import Effects, Fact, LeaderReady, Replica, ReplicaStatus, RoleChanged, SessionsEnded, Stalled
+from coord_core.replica import (
+    ChunkRead,
+    Effects,
+    Fact,
+    LeaderReady,
+    MachineLoaded,
+    PeerMessage,
+    Replica,
+    ReplicaStatus,
+    RoleChanged,
+    SessionsEnded,
+    SnapshotAbandoned,
+    SnapshotInstalled,
+    SnapshotSent,
+    SnapshotTaken,
+    Stalled,
+)
+from coord_core.server import garbage
 from coord_core.server.writer import StorageThread
 from coord_core.storage.api import Batch
+from coord_core.storage.snapshots import Chunk
 from coord_core.types import NodeId
 
 log = logging.getLogger("coord.server")
+
+#: What is done between two turns may take so long, in slices of so many items, each a fraction of that.
+SLICES_S = 0.005
+SLICE_ITEMS = 200
 
 
 class Outlets(Protocol):
     """Where effects go.  Neither call waits."""
 
-    def send(self, messages: Sequence[Message]) -> None:
+    def send(self, messages: Sequence[PeerMessage]) -> None:
         """To other nodes."""
 
     def deliver(self, replies: Sequence[tuple[int, ServerMessage]]) -> None:
@@ -84,7 +103,7 @@ class NodeLoop:
     def connection_closed(self, connection: int) -> None:
         self._replica.connection_closed(connection)
 
-    def receive(self, message: Message) -> None:
+    def receive(self, message: PeerMessage) -> None:
         self._replica.receive(message)
         self._wake()
 
@@ -114,6 +133,8 @@ class NodeLoop:
             if self._replica.must_apply:
                 # The disk and the other nodes are at work: apply before anything else is looked at.
                 self._carry_out(self._replica.turn(now_ms()))
+            if self._replica.has_slices:
+                self._work()
             if self._replica.has_work():
                 self._wake()
         except BaseException as error:
@@ -123,8 +144,13 @@ class NodeLoop:
 
     def _carry_out(self, effects: Effects) -> None:
         """What others wait for goes first: the disk, the nodes, then the clients."""
-        if effects.persist is not None:
-            self._write(effects.persist)
+        batch = effects.batch()
+        if effects.persist is not None and batch is not None:
+            self._write(batch, self._replica.persisted, effects.persist.ack)
+        if effects.stage is not None:
+            self._write(effects.stage, self._replica.staged)
+        for read in effects.reads:
+            self._read(read)
         if effects.send:
             self._outlets.send(effects.send)
         if effects.replies:
@@ -132,17 +158,32 @@ class NodeLoop:
         for fact in effects.facts:
             self._note(fact)
 
-    def _write(self, persist: Persist) -> None:
-        if persist.snapshot is not None:
-            raise StorageFailed(f"a snapshot at index {persist.snapshot.index} cannot be stored: this release keeps the whole log")
-
+    def _write(self, batch: Batch, when_durable: Callable[..., None], *arguments: object) -> None:
         def done(error: BaseException | None) -> None:
             if error is not None:
                 self.fail(error)
             else:
-                self._event(self._replica.persisted, persist.ack)
+                self._event(when_durable, *arguments)
 
-        self._storage.write(Batch(persist.entries, persist.hard_state), done)
+        self._storage.write(batch, done)
+
+    def _read(self, read: ChunkRead) -> None:
+        def done(chunk: Chunk | None, error: BaseException | None) -> None:
+            if error is not None:
+                self.fail(error)
+            else:
+                self._event(self._replica.chunk_read, read, chunk)
+
+        self._storage.read_chunk(read.staging, read.seq, done)
+
+    def _work(self) -> None:
+        """Do some of what is done between turns; what is left waits for the next one."""
+        until = time.perf_counter() + SLICES_S
+        makes_many_objects = self._replica.makes_many_objects
+        while self._replica.work(SLICE_ITEMS) and time.perf_counter() < until:
+            pass
+        if makes_many_objects:
+            garbage.keep()
 
     # --- time -------------------------------------------------------------------------------------------------------------------
 
@@ -200,6 +241,20 @@ class NodeLoop:
                     index,
                     ", ".join(map(str, sessions[:20])),
                 )
+            case SnapshotTaken(index, size, log_index):
+                log.info("%s snapshot at %d, %d bytes; the log begins behind %d", where, index, size, log_index)
+            case SnapshotAbandoned(index, reason):
+                log.warning("%s snapshot at %d given up: %s", where, index, reason)
+            case SnapshotSent(index, to, reason):
+                name = next((member.name for member in status.members if member.node_id == to), str(to))
+                if reason:
+                    log.warning("%s snapshot at %d not sent to node %s: %s", where, index, name, reason)
+                else:
+                    log.info("%s snapshot at %d sent to node %s", where, index, name)
+            case SnapshotInstalled(index, size):
+                log.info("%s the leader's snapshot at %d installed, %d bytes", where, index, size)
+            case MachineLoaded(index):
+                log.info("%s loaded from the snapshot at %d", where, index)
             case Stalled(gap_ms):
                 log.warning("%s stood still for %d ms; all leases run that much longer", where, gap_ms)
             case _:

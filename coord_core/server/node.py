@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import gc
 import logging
 import resource
 import signal
@@ -12,6 +11,7 @@ import time
 import uvloop
 
 from coord_core.config import ServerConfig
+from coord_core.server import garbage
 from coord_core.server.server import Server
 
 __all__ = ["Server", "serve"]
@@ -39,7 +39,7 @@ async def _serve(config: ServerConfig) -> None:
     began = time.monotonic()
     server = Server(config)
     await server.start()
-    _tame_garbage_collector()
+    garbage.tame()
     log.info("node %s started in %.2f s", config.name, time.monotonic() - began)
     ended = asyncio.ensure_future(server.wait_stopped())
     asked = asyncio.ensure_future(asked_to_stop.wait())
@@ -58,18 +58,6 @@ def _share_interpreter_readily() -> None:
     of runs on a busy machine that cost a leader with 64 sessions 13, 32 and 49 % of its lock pairs.
     """
     sys.setswitchinterval(0.0005)
-
-
-def _tame_garbage_collector() -> None:
-    """Keep the collector from stopping the node.
-
-    A full collection looks at every object of the machine: 0.3 s with a million locks, an election timeout.  What was loaded is set
-    aside for good, and no full collection starts by itself: our records take part in no cycles, and those of short life (errors,
-    connections) are found by the two young generations.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 1_000_000)
 
 
 def _allow_many_files() -> None:

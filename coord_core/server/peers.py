@@ -21,7 +21,7 @@ from coord_core.config import LimitsConfig
 from coord_core.errors import CoordError, ProtocolError, Unavailable, error_from_wire
 from coord_core.protocol.members import Member
 from coord_core.protocol.messages import PeerIdentity, Refused
-from coord_core.raft.messages import Message
+from coord_core.replica import PeerMessage
 from coord_core.server.connections import Connection
 from coord_core.server.dial import NODE_SILENCE_S_MAX, Dialled, dial
 from coord_core.server.handshake import PEER, check_welcome, make_hello
@@ -37,15 +37,15 @@ BACKOFF_S_MAX = 1.0
 DIAL_TIMEOUT_S = 2.0
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder: "msgspec.msgpack.Decoder[Message]" = msgspec.msgpack.Decoder(Message)
+_decoder: "msgspec.msgpack.Decoder[PeerMessage]" = msgspec.msgpack.Decoder(PeerMessage)
 
 
-def encode_peer_messages(messages: Sequence[Message]) -> bytes:
+def encode_peer_messages(messages: Sequence[PeerMessage]) -> bytes:
     """Return messages as frames in one piece, one message a frame: the limit of a frame holds for each."""
     return encode_frames(map(_encoder.encode, messages))
 
 
-def decode_peer_message(payload: bytes) -> Message:
+def decode_peer_message(payload: bytes) -> PeerMessage:
     """Return what a node said.  Raises `ProtocolError`."""
     return codec.decode_with(_decoder, payload, "a message between nodes")
 
@@ -53,7 +53,7 @@ def decode_peer_message(payload: bytes) -> Message:
 class Events(Protocol):
     """What links tell: the node's loop."""
 
-    def receive(self, message: Message) -> None: ...
+    def receive(self, message: PeerMessage) -> None: ...
 
     def peer_lost(self, peer: NodeId) -> None: ...
 
@@ -95,9 +95,9 @@ class Peers:
     async def stopped(self) -> None:
         await asyncio.gather(*(link.stopped() for link in self._links.values()))
 
-    def send(self, messages: Sequence[Message]) -> None:
+    def send(self, messages: Sequence[PeerMessage]) -> None:
         """Send a turn's messages: one write a peer."""
-        by_peer: dict[NodeId, list[Message]] = {}
+        by_peer: dict[NodeId, list[PeerMessage]] = {}
         for message in messages:
             by_peer.setdefault(message.to, []).append(message)
         for peer, its in by_peer.items():
@@ -183,7 +183,7 @@ class Link:
         if self._task is not None:
             await asyncio.wait([self._task])
 
-    def send(self, messages: Sequence[Message]) -> None:
+    def send(self, messages: Sequence[PeerMessage]) -> None:
         """Write messages, or drop them where the link is down or full."""
         connection = self._connection
         if connection is None or connection.transport.is_closing():  # closing: uvloop raises for a write after a reset

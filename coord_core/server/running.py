@@ -11,8 +11,7 @@ from coord_core.config import ServerConfig
 from coord_core.protocol.members import Member
 from coord_core.protocol.messages import Hello, NodeStatus, Refused, ServerMessage, Welcome
 from coord_core.raft import RaftConfig
-from coord_core.raft.messages import Message
-from coord_core.replica import Replica, ReplicaConfig
+from coord_core.replica import PeerMessage, Replica, ReplicaConfig, SnapshotConfig
 from coord_core.server.clients import Client, Clients
 from coord_core.server.connections import Connection
 from coord_core.server.handshake import check_peer
@@ -39,7 +38,7 @@ class Running:
         self._config = config
         self._own = own
         self._storage = storage
-        self._members = {member.node_id: member for member in restored.bootstrap.members}
+        self._members = {member.node_id: member for member in restored.members}
         self._began_ms = now_ms()
         self._version = _version()
         # The seed decides nothing but when this node seeks an election; the simulator has a seed of its own.
@@ -54,7 +53,7 @@ class Running:
 
     # --- a turn's effects -------------------------------------------------------------------------------------------------------
 
-    def send(self, messages: Sequence[Message]) -> None:
+    def send(self, messages: Sequence[PeerMessage]) -> None:
         self._peers.send(messages)
 
     def deliver(self, replies: Sequence[tuple[int, ServerMessage]]) -> None:
@@ -134,7 +133,9 @@ def _replica_config(config: ServerConfig, own: Member) -> ReplicaConfig:
         heartbeat_ticks=times.heartbeat_ms // times.tick_ms,
         announce_commits=False,
     )
-    return ReplicaConfig(raft, times.tick_ms)
+    asked = config.snapshots
+    snapshots = SnapshotConfig(asked.entries, asked.bytes, asked.trailing_entries, asked.trailing_bytes)
+    return ReplicaConfig(raft, times.tick_ms, snapshots=snapshots)
 
 
 def _version() -> str:

@@ -10,6 +10,7 @@ from queue import Empty, SimpleQueue
 from typing import Protocol, TypeVar, runtime_checkable
 
 from coord_core.storage.api import Batch, Storage
+from coord_core.storage.snapshots import Chunk, Staging
 
 T = TypeVar("T")
 
@@ -87,6 +88,20 @@ class StorageThread:
             except BaseException as caught:  # noqa: BLE001 - handed to the loop, which stops the node
                 error = caught
             self._call_back(done, error)
+
+        self._queue.put(job)
+
+    def read_chunk(self, staging: Staging, seq: int, done: Callable[[Chunk | None, BaseException | None], None]) -> None:
+        """Read a chunk of a snapshot; `done` is called on the loop, with what is there or the error."""
+        storage = self.storage
+
+        def job() -> None:
+            chunk, error = None, None
+            try:
+                chunk = storage.read_chunk(staging, seq)
+            except BaseException as caught:  # noqa: BLE001 - handed to the loop, which stops the node
+                error = caught
+            self._call_back(done, chunk, error)
 
         self._queue.put(job)
 

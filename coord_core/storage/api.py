@@ -1,10 +1,12 @@
 """What a node needs of its disk: the seam between consensus and where bytes rest.
 
+Snapshots come in by the same batches: `snapshots` says how.
+
 The contract, held by one test suite over every implementation (tests/storage):
 
 1. `write` returns only when the whole batch is durable, and applies it wholly or not at all.
 2. `load` after a crash returns the state of some prefix of the writes that includes every write that returned.
-3. `write` and `load` are called from one thread at a time (the node's writer thread).
+3. Everything but `close` is called from one thread at a time (the node's writer thread).
 4. An error in `write` is final: the storage is poisoned, every later call raises the same error, and the node stops.
 """
 
@@ -16,6 +18,7 @@ import msgspec
 
 from coord_core.protocol.members import Member
 from coord_core.raft.messages import Entry, HardState, SnapshotMetadata
+from coord_core.storage.snapshots import FIRST_STAGING, Chunk, Publish, Staging, StoredSnapshot
 from coord_core.types import LogIndex, NodeId
 
 
@@ -47,6 +50,16 @@ class Batch:
     #: Entries to append.  Contiguous; `entries[0].index` may lie at or below the last stored index, and then replaces that suffix.
     entries: Sequence[Entry] = ()
     hard_state: HardState | None = None
+    #: Chunks of a snapshot that may be published one day.
+    stage: Sequence[Chunk] = ()
+    #: Comes before the entries: those follow the log that it leaves.
+    publish: Publish | None = None
+    #: Stagings whose chunks are not needed any more.  They go when it suits; the one that is published must not be among them.
+    discard: Sequence[Staging] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.entries or self.stage or self.discard) and self.hard_state is None and self.publish is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +68,16 @@ class Restored:
 
     bootstrap: Bootstrap
     hard_state: HardState
-    #: All entries after `bootstrap.snapshot.index`, contiguous.
+    #: All entries after `snapshot.log_index`, or after `bootstrap.snapshot.index` where there is no other snapshot; contiguous.
     entries: Sequence[Entry]
+    snapshot: StoredSnapshot | None = None
+    #: Above every staging of which anything is left.
+    next_staging: Staging = FIRST_STAGING
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """The nodes of the cluster, as of the snapshot."""
+        return self.bootstrap.members if self.snapshot is None else self.snapshot.info.members
 
 
 class Storage(Protocol):
@@ -72,8 +93,11 @@ class Storage(Protocol):
     def write(self, batch: Batch) -> None:
         """Make the batch durable.  Raises `StorageFailed`; then the node must stop, and the storage refuses all further use."""
 
+    def read_chunk(self, staging: Staging, seq: int) -> Chunk | None:
+        """Return a staged chunk, published or not; None where it was discarded.  Raises `StorageCorrupt`."""
+
     def last_index(self) -> LogIndex:
-        """Index of the last durable entry (the founding snapshot's where there is none)."""
+        """Index of the last durable entry (the snapshot's, or the founding one's, where there is none)."""
 
     def close(self) -> None:
         """Release files and locks.  Idempotent."""

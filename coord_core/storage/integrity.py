@@ -7,6 +7,8 @@ every transaction after it, and one in the database file is served as data; `PRA
 - every log row has a link of a hash chain that starts at the founding configuration: it tells that a row is missing, is an older
   version of itself, or belongs to another log;
 - the meta row holds the end of the chain and the hard state's checksum: all tables belong to one and the same transaction;
+- the snapshot row says where the kept log begins, index and link: an older row does not fit what is there, unless it says the same;
+  its chunks have checksums of their own and a sum over all of them;
 - the mark file (`mark`) holds the number of the last acknowledged transaction outside the database.
 """
 
@@ -41,6 +43,16 @@ def seal_row(previous_link: bytes, first_index: int, last_index: int, data: byte
     link = blake2b(previous_link + span, digest_size=CHAIN_SIZE)
     link.update(data)
     return zlib.crc32(data, zlib.crc32(span)), link.digest()
+
+
+def link_behind_snapshot(sha256: bytes) -> bytes:
+    """The link before the first log row behind a leader's snapshot: it replaces all that came before."""
+    return blake2b(sha256, digest_size=CHAIN_SIZE).digest()
+
+
+def snapshot_crc(row: tuple[object, ...]) -> int:
+    """The checksum of the snapshot row, from all its other columns."""
+    return zlib.crc32(_encode(row))
 
 
 def founding_crc(data: bytes) -> int:

@@ -7,8 +7,9 @@ writes are the simulator's business, which wraps it.
 from coord_core.errors import StorageFailed
 from coord_core.raft.messages import Entry, HardState
 from coord_core.storage.api import Batch, Bootstrap, Restored
-from coord_core.storage.rules import founding_hard_state, misfit
-from coord_core.types import LogIndex
+from coord_core.storage.rules import founding_hard_state, misfit, misfit_of_snapshot
+from coord_core.storage.snapshots import Chunk, Publish, Staging, StoredSnapshot
+from coord_core.types import LogIndex, Term
 
 
 class MemoryStorage:
@@ -17,15 +18,28 @@ class MemoryStorage:
     def __init__(self) -> None:
         self._bootstrap: Bootstrap | None = None
         self._hard_state = HardState()
-        #: Entry i of the list has index snapshot index + 1 + i.
+        #: Where the log begins; `_entries[i]` has index `_log_index + 1 + i`.
+        self._log_index = LogIndex(0)
+        self._log_term = Term(0)
         self._entries: list[Entry] = []
+        self._snapshot: Publish | None = None
+        #: Chunks in order of their seq, by staging.
+        self._staged: dict[Staging, list[Chunk]] = {}
         self._failure: StorageFailed | None = None
 
     def load(self) -> Restored | None:
         self._check_usable()
         if self._bootstrap is None:
             return None
-        return Restored(self._bootstrap, self._hard_state, list(self._entries))
+        snapshot = None
+        if self._snapshot is not None:
+            staging = self._snapshot.staging
+            self._staged = {staging: self._staged[staging]}
+            chunks = [chunk.data for chunk in self._staged[staging]]
+            snapshot = StoredSnapshot(staging, self._snapshot.info, self._log_index, self._log_term, chunks)
+        else:
+            self._staged.clear()
+        return Restored(self._bootstrap, self._hard_state, list(self._entries), snapshot, Staging(max(self._staged, default=0) + 1))
 
     def form(self, bootstrap: Bootstrap) -> None:
         self._check_usable()
@@ -33,25 +47,33 @@ class MemoryStorage:
             raise StorageFailed(f"node {self._bootstrap.identity.name} is formed already")
         self._bootstrap = bootstrap
         self._hard_state = founding_hard_state(bootstrap)
+        self._log_index, self._log_term = bootstrap.snapshot.index, bootstrap.snapshot.term
 
     def write(self, batch: Batch) -> None:
         self._check_usable()
         if self._bootstrap is None:
             raise self._poison("the node has not been formed")
+        fault = self._fault(batch)
+        if fault is not None:
+            raise self._poison(fault)
+        self._take_chunks(batch)
+        if batch.publish is not None:
+            self._publish(batch.publish)
         if batch.entries:
-            fault = misfit(batch, self._bootstrap.snapshot.index, self.last_index())
-            if fault:
-                raise self._poison(fault)
-            kept = batch.entries[0].index - self._bootstrap.snapshot.index - 1
-            self._entries[kept:] = batch.entries
+            self._entries[batch.entries[0].index - self._log_index - 1 :] = batch.entries
         if batch.hard_state is not None:
             self._hard_state = batch.hard_state
+
+    def read_chunk(self, staging: Staging, seq: int) -> Chunk | None:
+        self._check_usable()
+        chunks = self._staged.get(staging, [])
+        return chunks[seq] if seq < len(chunks) else None
 
     def last_index(self) -> LogIndex:
         self._check_usable()
         if self._bootstrap is None:
             raise StorageFailed("the node has not been formed")
-        return LogIndex(self._bootstrap.snapshot.index + len(self._entries))
+        return self._last_index()
 
     def close(self) -> None:
         self._failure = self._failure or StorageFailed("the storage is closed")
@@ -61,8 +83,70 @@ class MemoryStorage:
         other = MemoryStorage()
         other._bootstrap = self._bootstrap
         other._hard_state = self._hard_state
+        other._log_index, other._log_term = self._log_index, self._log_term
         other._entries = self._entries.copy()
+        other._snapshot = self._snapshot
+        other._staged = {staging: chunks.copy() for staging, chunks in self._staged.items()}
         return other
+
+    # --- facts for the simulator -------------------------------------------------------------------------------------------------
+
+    @property
+    def hard_state(self) -> HardState:
+        return self._hard_state
+
+    @property
+    def entries(self) -> list[Entry]:
+        """What is kept of the log, behind `log_index`."""
+        return self._entries
+
+    @property
+    def log_index(self) -> LogIndex:
+        return self._log_index
+
+    @property
+    def log_term(self) -> Term:
+        return self._log_term
+
+    # --- inside ------------------------------------------------------------------------------------------------------------------
+
+    def _fault(self, batch: Batch) -> str | None:
+        """Say what of the batch does not fit, before any of it is taken."""
+        snapshot_index, last_index, publish = self._snapshot_index(), self._last_index(), batch.publish
+        sizes = {staging: [len(chunk.data) for chunk in chunks] for staging, chunks in self._staged.items()} if batch.stage else {}
+        for chunk in batch.stage:
+            before = sizes.setdefault(chunk.staging, [])
+            if chunk.seq != len(before):
+                return f"chunk {chunk.seq} of staging {chunk.staging} does not follow the {len(before)} that are there"
+            before.append(len(chunk.data))
+        if publish is not None:
+            staged = sizes.get(publish.staging) or [len(chunk.data) for chunk in self._staged.get(publish.staging, ())]
+            fault = misfit_of_snapshot(publish, len(staged), sum(staged), self._log_index, last_index)
+            if fault is not None:
+                return fault
+            snapshot_index = publish.info.metadata.index
+            last_index = publish.log_index if publish.replaces_log else last_index
+        published = publish or self._snapshot
+        if published is not None and published.staging in batch.discard:
+            return f"staging {published.staging} is the node's snapshot"
+        return misfit(batch, snapshot_index, last_index) if batch.entries else None
+
+    def _take_chunks(self, batch: Batch) -> None:
+        for chunk in batch.stage:
+            self._staged.setdefault(chunk.staging, []).append(chunk)
+        for staging in batch.discard:
+            self._staged.pop(staging, None)
+
+    def _publish(self, publish: Publish) -> None:
+        self._entries = [] if publish.replaces_log else self._entries[publish.log_index - self._log_index :]
+        self._log_index, self._log_term = publish.log_index, publish.log_term
+        self._snapshot = publish
+
+    def _snapshot_index(self) -> LogIndex:
+        return self._log_index if self._snapshot is None else self._snapshot.info.metadata.index
+
+    def _last_index(self) -> LogIndex:
+        return LogIndex(self._log_index + len(self._entries))
 
     def _check_usable(self) -> None:
         if self._failure is not None:

@@ -7,7 +7,7 @@ what to do.
 from dataclasses import dataclass
 from pathlib import Path
 from struct import error as StructError
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from sqlalchemy import Connection, Row, Table, select
@@ -19,10 +19,24 @@ from coord_core.storage.api import Bootstrap, Identity, Restored
 from coord_core.storage.database import Database
 from coord_core.storage.failures import corrupt
 from coord_core.storage.mark import MarkValue
+from coord_core.storage.published import SnapshotRow
 from coord_core.storage.rows import DamagedRow, LogRow, unpack
-from coord_core.storage.statements import SELECT_ROWS
+from coord_core.storage.snapshots import SnapshotSum, Staging, StoredSnapshot, chunk_crc
+from coord_core.storage.statements import SELECT_CHUNKS, SELECT_ROWS, SELECT_STAGINGS
 from coord_core.storage.tables import FORMAT, founding, hard_state, meta
+from coord_core.storage.tables import snapshot as snapshot_table
 from coord_core.types import LogIndex, NodeId, Term
+
+
+class First(NamedTuple):
+    """Where the log begins."""
+
+    #: The entries up to here count as gone.
+    log_index: LogIndex
+    #: The link of the hash chain before the first row that is left.
+    link: bytes
+    #: What it covers is never replaced.
+    snapshot_index: LogIndex
 
 
 @dataclass(slots=True)
@@ -39,9 +53,10 @@ class Tail:
 @dataclass(frozen=True, slots=True)
 class Found:
     restored: Restored
-    #: The link of the hash chain before the first log row.
-    first_link: bytes
+    first: First
     tail: Tail
+    #: Stagings of which something is left and nothing is needed.
+    leftovers: list[Staging]
 
 
 def restore(database: Database, path: Path, mark: MarkValue) -> Found | None:
@@ -53,6 +68,7 @@ def restore(database: Database, path: Path, mark: MarkValue) -> Found | None:
         meta_row = _only_row(database.core, meta)
         founding_row = _only_row(database.core, founding)
         state_row = _only_row(database.core, hard_state)
+        snapshot_row = _only_row(database.core, snapshot_table)
     if meta_row is None:
         _check_never_formed(mark, path)
         return None
@@ -61,15 +77,48 @@ def restore(database: Database, path: Path, mark: MarkValue) -> Found | None:
         _check_mark(tail, mark, path)
         bootstrap, first_link = _read_founding(founding_row, identity, path)
         state = _read_hard_state(state_row, tail, path)
-        entries = _read_log(database, bootstrap.snapshot.index, first_link, tail, path)
+        row = None if snapshot_row is None else _checked_snapshot(SnapshotRow._make(snapshot_row), tail, path)
+        founded = bootstrap.snapshot.index
+        first, row_index = First(founded, first_link, founded), founded
+        if row is not None:
+            first, row_index = First(row.log_index, row.chain, row.last_index), row.row_index
+        entries = _read_log(database, row_index, first.link, tail, path)
+        del entries[: first.log_index - row_index]
+        snapshot = None if row is None else _read_snapshot(database, row, path)
+        stagings = [Staging(staging) for (staging,) in database.cursor.execute(SELECT_STAGINGS).fetchall()]
     except (TypeError, ValueError, StructError, msgspec.MsgspecError) as error:
         # SQLite gives a column back as whatever type its damaged header claims.
         raise corrupt(path, f"a row holds what was never written there ({error})") from error
-    return Found(Restored(bootstrap, state, entries), first_link, tail)
+    leftovers = [staging for staging in stagings if row is None or staging != row.staging]
+    next_staging = Staging(max(stagings, default=0) + 1)
+    return Found(Restored(bootstrap, state, entries, snapshot, next_staging), first, tail, leftovers)
 
 
 def _only_row(connection: Connection, table: Table) -> Row[Any] | None:
     return connection.execute(select(table)).one_or_none()
+
+
+def _checked_snapshot(row: SnapshotRow, tail: Tail, path: Path) -> SnapshotRow:
+    if not row.is_sound:
+        raise corrupt(path, f"the row of table snapshot, at {row.last_index}, is damaged: its checksum does not fit")
+    if row.last_index > tail.last_index:
+        raise corrupt(path, f"the snapshot at {row.last_index} goes beyond the log, which ends at {tail.last_index}")
+    return row
+
+
+def _read_snapshot(database: Database, row: SnapshotRow, path: Path) -> StoredSnapshot:
+    info = row.info()
+    total, chunks = SnapshotSum(info.metadata, info.members), []
+    for seq, crc, data in database.cursor.execute(SELECT_CHUNKS, (row.staging,)):
+        if seq != total.chunks:
+            raise corrupt(path, f"chunk {total.chunks} of the snapshot at {row.last_index} is missing")
+        if chunk_crc(seq, data) != crc:
+            raise corrupt(path, f"chunk {seq} of the snapshot at {row.last_index} is damaged: its checksum does not fit")
+        total.add(data)
+        chunks.append(data)
+    if not total.fits(info):
+        raise corrupt(path, f"the chunks of the snapshot at {row.last_index} are not those that were published: their sum differs")
+    return StoredSnapshot(row.staging, info, row.log_index, row.log_term, chunks)
 
 
 def _check_never_formed(mark: MarkValue, path: Path) -> None:
@@ -124,7 +173,7 @@ def _read_hard_state(row: Row[Any] | None, tail: Tail, path: Path) -> HardState:
 
 
 def _read_log(database: Database, last_index: LogIndex, link: bytes, tail: Tail, path: Path) -> list[Entry]:
-    """Return all entries, verified; `last_index` and `link` are those of the snapshot, where the first row must follow."""
+    """Return all entries, verified; the first row must follow `last_index` and `link`."""
     entries: list[Entry] = []
     for row in map(LogRow._make, database.cursor.execute(SELECT_ROWS)):
         if row.first_index != last_index + 1:

@@ -2,6 +2,7 @@
 
 from coord_core.raft.messages import HardState
 from coord_core.storage.api import Batch, Bootstrap
+from coord_core.storage.snapshots import Publish
 from coord_core.types import LogIndex, NodeId
 
 
@@ -19,7 +20,20 @@ def misfit(batch: Batch, snapshot_index: LogIndex, last_index: LogIndex) -> str 
     if first > last_index + 1:
         return f"entries {first}..{last} would leave a gap after {last_index}"
     if first <= snapshot_index:
-        return f"entries {first}..{last} would replace the snapshot at {snapshot_index}"
+        return f"entries {first}..{last} would replace what the snapshot at {snapshot_index} covers"
     if last - first + 1 != len(batch.entries):
         return f"{len(batch.entries)} entries numbered {first}..{last} are not contiguous"
+    return None
+
+
+def misfit_of_snapshot(publish: Publish, chunks: int, size: int, log_index: LogIndex, last_index: LogIndex) -> str | None:
+    """Say why a snapshot of which so much is staged cannot be published over such a log; None where it can."""
+    info, index = publish.info, publish.info.metadata.index
+    if (chunks, size) != (info.chunks, info.size):
+        return f"the snapshot at {index} has {info.chunks} chunks of {info.size} bytes, {chunks} of {size} bytes are staged"
+    if publish.replaces_log:
+        if publish.log_index != index or index <= log_index:
+            return f"the snapshot at {index} cannot replace a log that begins behind {log_index}"
+    elif not log_index <= publish.log_index <= index <= last_index:
+        return f"the snapshot at {index} cannot trim the log {log_index}..{last_index} up to {publish.log_index}"
     return None

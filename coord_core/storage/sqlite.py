@@ -22,11 +22,13 @@ from coord_core.storage import integrity
 from coord_core.storage.api import Batch, Bootstrap, Restored
 from coord_core.storage.database import Database
 from coord_core.storage.directory import DataDirectory
-from coord_core.storage.failures import failure_of
+from coord_core.storage.failures import corrupt, failure_of
 from coord_core.storage.mark import Mark, MarkValue
 from coord_core.storage.migrate import bring_up_to_date
-from coord_core.storage.restore import Tail, restore
+from coord_core.storage.restore import First, Tail, restore
 from coord_core.storage.rules import founding_hard_state
+from coord_core.storage.snapshots import Chunk, Staging, chunk_crc
+from coord_core.storage.statements import SELECT_CHUNK
 from coord_core.storage.tables import FORMAT, founding, hard_state, meta
 from coord_core.storage.writer import Writer
 from coord_core.types import LogIndex
@@ -35,6 +37,9 @@ from coord_core.types import LogIndex
 CHECKPOINT_IDLE_BYTES = 2 << 20
 #: ... and when it has this much in any case, before the next write.  The file is then reused from its start.
 CHECKPOINT_BUSY_BYTES = 8 << 20
+
+#: Chunks of old snapshots that go in one quiet moment.
+IDLE_CHUNKS = 16
 
 
 class SqliteStorage:
@@ -65,7 +70,7 @@ class SqliteStorage:
                 return None
             # What a killed process wrote but did not sync reads like the rest, and from here on counts as durable: make it so.
             self._checkpoint()
-            self._take_up(found.restored.bootstrap, found.first_link, found.tail)
+            self._take_up(found.restored.bootstrap, found.first, found.tail, found.leftovers)
         return found.restored
 
     def form(self, bootstrap: Bootstrap) -> None:
@@ -74,12 +79,13 @@ class SqliteStorage:
             raise StorageFailed(f"{self._path}: this directory holds a formed node already", path=str(self._path))
         with self._final_errors:
             data = msgspec.msgpack.encode(bootstrap)
-            self._take_up(bootstrap, integrity.first_link(data), self._insert_founding(bootstrap, data))
+            first = First(bootstrap.snapshot.index, integrity.first_link(data), bootstrap.snapshot.index)
+            self._take_up(bootstrap, first, self._insert_founding(bootstrap, data), [])
 
     def write(self, batch: Batch) -> None:
         self._check_usable()
         with self._final_errors:
-            if not batch.entries and batch.hard_state is None:
+            if batch.is_empty:
                 return
             writer = self._formed()
             if self._wal_bytes >= CHECKPOINT_BUSY_BYTES:
@@ -87,12 +93,24 @@ class SqliteStorage:
             self._wal_bytes += writer.write(batch)
             self._mark.advance(MarkValue(writer.tail.commit_seq, writer.tail.chain))
 
+    def read_chunk(self, staging: Staging, seq: int) -> Chunk | None:
+        self._check_usable()
+        with self._final_errors:
+            row = self._database.cursor.execute(SELECT_CHUNK, (staging, seq)).fetchone()
+            if row is None or staging in self._formed().leftovers:
+                return None
+            crc, data = row
+            if not isinstance(data, bytes) or chunk_crc(seq, data) != crc:
+                raise corrupt(self._path, f"chunk {seq} of staging {staging} is damaged: its checksum does not fit")
+            return Chunk(staging, seq, crc, data)
+
     def last_index(self) -> LogIndex:
         self._check_usable()
         return self._formed().tail.last_index
 
     def idle(self) -> float | None:
-        """Do what waits for a quiet moment: a checkpoint, the mark's sync.  For the writer thread, when it has nothing to write.
+        """Do what waits for a quiet moment: a checkpoint, removing old snapshots, the mark's sync.  For the writer thread, when
+        it has nothing to write.
 
         Returns the seconds after which it wants to be called again if no write comes before; None where nothing waits.
         """
@@ -100,6 +118,9 @@ class SqliteStorage:
         with self._final_errors:
             if self._wal_bytes >= CHECKPOINT_IDLE_BYTES:
                 self._checkpoint()
+            if self._writer is not None and self._writer.leftovers:
+                self._writer.tidy(IDLE_CHUNKS)
+                return 0.0
             return self._mark.sync_if_due()
 
     def size_bytes(self) -> int:
@@ -132,9 +153,10 @@ class SqliteStorage:
             undo.pop_all()
         return database
 
-    def _take_up(self, bootstrap: Bootstrap, first_link: bytes, tail: Tail) -> None:
+    def _take_up(self, bootstrap: Bootstrap, first: First, tail: Tail, leftovers: list[Staging]) -> None:
         """Be ready to write after `tail`, which is durable."""
-        self._writer = Writer(self._database, self._path, bootstrap, first_link, tail)
+        self._writer = Writer(self._database, self._path, bootstrap.identity, first, tail)
+        self._writer.leftovers += leftovers
         self._mark.advance(MarkValue(tail.commit_seq, tail.chain))
         self._mark.sync_if_written()
 

@@ -9,7 +9,7 @@ from sqlalchemy import bindparam, delete, func, insert, select, update
 from sqlalchemy.dialects.sqlite.pysqlite import dialect
 from sqlalchemy.sql import ClauseElement
 
-from coord_core.storage.tables import hard_state, log, meta
+from coord_core.storage.tables import hard_state, log, meta, snapshot, snapshot_chunk
 
 _dialect = dialect(paramstyle="qmark")
 
@@ -62,3 +62,49 @@ DELETE_ROWS_FROM = _compile(delete(log).where(log.c.first_index >= bindparam("in
 
 #: All rows in order: the columns of a `LogRow`.
 SELECT_ROWS = _compile(select(log).order_by(log.c.first_index))
+
+DELETE_ROWS_BEFORE = _compile(delete(log).where(log.c.first_index < bindparam("index")), "index")
+
+DELETE_ALL_ROWS = _compile(delete(log))
+
+#: A `Chunk`.
+INSERT_CHUNK = _compile(insert(snapshot_chunk), "staging", "seq", "crc", "data")
+
+SELECT_CHUNK = _compile(
+    select(snapshot_chunk.c.crc, snapshot_chunk.c.data).where(
+        snapshot_chunk.c.staging == bindparam("staging"), snapshot_chunk.c.seq == bindparam("seq")
+    ),
+    "staging",
+    "seq",
+)
+
+#: Seq, crc and data of all chunks of a staging, in order.
+SELECT_CHUNKS = _compile(
+    select(snapshot_chunk.c.seq, snapshot_chunk.c.crc, snapshot_chunk.c.data)
+    .where(snapshot_chunk.c.staging == bindparam("staging"))
+    .order_by(snapshot_chunk.c.seq),
+    "staging",
+)
+
+SELECT_STAGINGS = _compile(select(snapshot_chunk.c.staging).distinct().order_by(snapshot_chunk.c.staging))
+
+#: Number and bytes of the chunks of a staging.
+MEASURE_STAGING = _compile(
+    select(func.count(), func.sum(func.length(snapshot_chunk.c.data))).where(snapshot_chunk.c.staging == bindparam("staging")),
+    "staging",
+)
+
+#: The first chunks of a staging that are left, up to a seq.
+DELETE_CHUNKS_BELOW = _compile(
+    delete(snapshot_chunk).where(snapshot_chunk.c.staging == bindparam("staging"), snapshot_chunk.c.seq < bindparam("seq")),
+    "staging",
+    "seq",
+)
+
+SELECT_FIRST_SEQ = _compile(
+    select(func.min(snapshot_chunk.c.seq)).where(snapshot_chunk.c.staging == bindparam("staging")), "staging"
+)
+
+DELETE_SNAPSHOT = _compile(delete(snapshot))
+
+INSERT_SNAPSHOT = _compile(insert(snapshot), *snapshot.columns.keys())

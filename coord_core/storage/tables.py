@@ -3,7 +3,7 @@
 These definitions are the newest schema.  A fresh database is made from them; an older one reaches them by the migrations, and a
 test holds that both ways end in the same tables.  So a change here comes with a new file in `migrations/versions`.
 
-What rests in the rows is the business of `rows` (log) and `integrity` (checksums).
+What rests in the rows is the business of `rows` (log), `integrity` (checksums) and `snapshots` (chunks).
 """
 
 from sqlalchemy import CheckConstraint, Column, Integer, LargeBinary, MetaData, Table, Text
@@ -63,5 +63,38 @@ log = Table(
     Column("crc", Integer, nullable=False),
     Column("chain", LargeBinary, nullable=False),
     # Last, so that SQLite reads the other columns without walking the overflow pages.
+    Column("data", LargeBinary, nullable=False),
+)
+
+#: The node's snapshot, if it has one besides its founding, and where the log begins since then.  One row at most.
+snapshot = Table(
+    "snapshot",
+    metadata,
+    Column("staging", Integer, primary_key=True, autoincrement=False),
+    Column("last_index", Integer, nullable=False),
+    Column("term", Integer, nullable=False),
+    Column("configuration", LargeBinary, nullable=False),
+    Column("members", LargeBinary, nullable=False),
+    Column("chunks", Integer, nullable=False),
+    Column("size", Integer, nullable=False),
+    Column("sha256", LargeBinary, nullable=False),
+    # The entries up to here count as gone.
+    Column("log_index", Integer, nullable=False),
+    Column("log_term", Integer, nullable=False),
+    # Whole rows go: the first one that is left may hold entries from before `log_index`.  It follows this index ...
+    Column("row_index", Integer, nullable=False),
+    # ... and this link of the hash chain.
+    Column("chain", LargeBinary, nullable=False),
+    # Over all columns above.
+    Column("crc", Integer, nullable=False),
+)
+
+#: Chunks of that snapshot, of others that are on their way, and of former ones until they are removed.
+snapshot_chunk = Table(
+    "snapshot_chunk",
+    metadata,
+    Column("staging", Integer, primary_key=True, autoincrement=False),
+    Column("seq", Integer, primary_key=True, autoincrement=False),
+    Column("crc", Integer, nullable=False),
     Column("data", LargeBinary, nullable=False),
 )

@@ -3,6 +3,7 @@
 Nothing happens here; `run` lets time pass, breaks things, heals them and judges.
 """
 
+from collections import Counter
 from dataclasses import replace
 
 from coord_core.client.session import SessionConfig
@@ -13,7 +14,7 @@ from coord_core.protocol.messages import ClientMessage, ServerMessage
 from coord_core.protocol.operations import Owner
 from coord_core.raft import RaftConfig
 from coord_core.raft.messages import Configuration, SnapshotMetadata
-from coord_core.replica import Effects, LaneLimits, ReplicaConfig
+from coord_core.replica import Effects, LaneLimits, ReplicaConfig, SnapshotInstalled, SnapshotTaken
 from coord_core.storage.api import Bootstrap, Identity
 from coord_core.testing.checkers.applied import AppliedChecks
 from coord_core.testing.checkers.beliefs import BeliefChecks
@@ -42,6 +43,8 @@ class Watchers:
         self.applied = AppliedChecks(LOCKS, self._first_applied)
         self.leases = LeaseChecks()
         self.beliefs = BeliefChecks()
+        #: What happened to snapshots, by kind of fact.
+        self.snapshots: Counter[str] = Counter()
 
     def booted(self, node: Node) -> None:
         self.consensus.booted(node)
@@ -52,6 +55,7 @@ class Watchers:
     def turned(self, node: Node, effects: Effects) -> None:
         self.consensus.turned(node, effects)
         self.leases.turned(node, effects)
+        self.snapshots.update(type(fact).__name__ for fact in effects.facts if isinstance(fact, SnapshotTaken | SnapshotInstalled))
 
     def asked(self, connection: Connection, message: ClientMessage) -> None:
         self.leases.keep_alive(connection.number, message)
@@ -115,7 +119,11 @@ class Cluster:
             disk,
             self.watchers,
             drift=self._drift(),
-            pace=Pace(turn_us_max=30_000 if self.mix.cramped else self._rng.choice((200, 5_000)), tick_rate=1.0 + skew),
+            pace=Pace(
+                turn_us_max=30_000 if self.mix.cramped else self._rng.choice((200, 5_000)),
+                work_items_max=self.mix.work_items_max,
+                tick_rate=1.0 + skew,
+            ),
         )
 
     def _family(self, name: str) -> Family:
@@ -139,10 +147,11 @@ def _member(number: int) -> Member:
 def _node_config(node_id: NodeId, mix: Mix, tick_ms: int) -> ReplicaConfig:
     raft = RaftConfig(node_id=node_id, max_append_bytes=mix.append_bytes_max, announce_commits=False)  # as servers have it
     if not mix.cramped:
-        return ReplicaConfig(raft=raft, tick_ms=tick_ms)
+        return ReplicaConfig(raft=raft, tick_ms=tick_ms, snapshots=mix.snapshots)
     return ReplicaConfig(
         raft=replace(raft, max_append_bytes=100, max_inflight_appends=2, max_inflight_bytes=1_000, max_uncommitted_bytes=150),
         tick_ms=tick_ms,
+        snapshots=mix.snapshots,
         lanes=LaneLimits(control_requests_max=4, peer_messages_max=32, commands_max=2, turn_commands_max=1),
     )
 

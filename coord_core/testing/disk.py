@@ -1,16 +1,18 @@
 """A disk that can lose what was not synced.
 
-It keeps what `storage.api` promises and nothing more: a batch is durable, wholly, once its write has completed; a crash while
-it is on its way leaves it there or not, never half.  Rows, checksums and torn pages are the storage room's own subject and
-its own tests.
+It keeps what `storage.api` promises and nothing more: a batch is durable, wholly, once its write has completed; a crash while it is
+on its way leaves it there or not, never half.  Rows, checksums and torn pages are the storage room's own subject and its own tests.
 """
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from coord_core.errors import StorageFailed
 from coord_core.raft.messages import Entry, HardState
 from coord_core.storage.api import Batch, Bootstrap, Restored
-from coord_core.storage.rules import founding_hard_state, misfit
+from coord_core.storage.memory import MemoryStorage
+from coord_core.storage.snapshots import Chunk, Staging
 from coord_core.testing.simulator import MILLISECOND, SECOND, Violation
 from coord_core.types import LogIndex, Term
 
@@ -35,10 +37,8 @@ class SimulatedDisk:
     def __init__(self, bootstrap: Bootstrap, rng: random.Random, speed: DiskSpeed) -> None:
         self.bootstrap = bootstrap
         self.speed = speed
-        self.hard_state: HardState = founding_hard_state(bootstrap)
-        #: Durable entries; the first follows the founding snapshot.
-        self.entries: list[Entry] = []
-        self._base = int(bootstrap.snapshot.index)
+        self._storage = MemoryStorage()
+        self._storage.form(bootstrap)
         self._rng = rng
         self._in_flight: Batch | None = None
 
@@ -71,24 +71,40 @@ class SimulatedDisk:
         return landed
 
     def write(self, batch: Batch) -> None:
-        if batch.entries:
-            fault = misfit(batch, LogIndex(self._base), self.last_index())
-            if fault is not None:
-                raise Violation(f"a write that no storage would take: {fault}")
-            self.entries[int(batch.entries[0].index) - self._base - 1 :] = batch.entries
-        if batch.hard_state is not None:
-            self.hard_state = batch.hard_state
+        try:
+            self._storage.write(batch)
+        except StorageFailed as fault:
+            raise Violation(f"a write that no storage would take: {fault.message}") from fault
+
+    def read_chunk(self, staging: Staging, seq: int) -> Chunk | None:
+        return self._storage.read_chunk(staging, seq)
 
     def restored(self) -> Restored:
         """Return what a node that starts now finds."""
-        return Restored(self.bootstrap, self.hard_state, tuple(self.entries))
+        restored = self._storage.load()
+        assert restored is not None, "it was formed when it was made"
+        return restored
+
+    @property
+    def hard_state(self) -> HardState:
+        return self._storage.hard_state
+
+    @property
+    def entries(self) -> Sequence[Entry]:
+        """Durable entries; the first follows `log_index`."""
+        return self._storage.entries
+
+    @property
+    def log_index(self) -> LogIndex:
+        """What came before it is in a snapshot only; the founding one's where there is no other."""
+        return self._storage.log_index
 
     def last_index(self) -> LogIndex:
-        return LogIndex(self._base + len(self.entries))
+        return self._storage.last_index()
 
     def term_at(self, index: int) -> Term | None:
         """Return the term of the durable entry at `index`, or None where there is none."""
-        if index == self._base:
-            return self.bootstrap.snapshot.term
-        at = index - self._base - 1
+        if index == self.log_index:
+            return self._storage.log_term
+        at = index - int(self.log_index) - 1
         return self.entries[at].term if 0 <= at < len(self.entries) else None

@@ -6,11 +6,15 @@ Each seed draws its own, some calm, some nasty, and the report of a failure prin
 import random
 from dataclasses import dataclass
 
+from coord_core.replica import SnapshotConfig
 from coord_core.testing.network import Weather
 from coord_core.testing.simulator import MILLISECOND, SECOND
 from coord_core.testing.workload import Habits, draw_habits
 
 CALM = Weather()
+
+#: As in a real node: in a simulated run there is none.
+RARE_SNAPSHOTS = SnapshotConfig()
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,9 @@ class Mix:
     append_bytes_max: int = 1024 * 1024
     #: Whether nodes have room for next to nothing, so that they refuse with Busy.
     cramped: bool = False
+    snapshots: SnapshotConfig = RARE_SNAPSHOTS
+    #: Items of work between two turns, at most.
+    work_items_max: int = 1_000
 
     @property
     def calm(self) -> bool:
@@ -62,7 +69,9 @@ def draw_mix(rng: random.Random) -> Mix:
     nodes = rng.choice((3, 3, 5))
     temper = rng.random()
     if temper < 0.1:
-        return Mix(nodes, CALM, (), SECOND, drift_max=0.004, tick_skew_max=0.0, habits=draw_habits(rng))
+        return Mix(
+            nodes, CALM, (), SECOND, drift_max=0.004, tick_skew_max=0.0, habits=draw_habits(rng), snapshots=_draw_snapshots(rng)
+        )
     kinds = KINDS if temper < 0.5 else tuple(rng.choices(KINDS, k=rng.randint(1, 4)))
     return Mix(
         nodes,
@@ -74,6 +83,22 @@ def draw_mix(rng: random.Random) -> Mix:
         habits=draw_habits(rng),
         append_bytes_max=rng.choice((100, 1024 * 1024)),
         cramped=rng.random() < 0.2,
+        snapshots=_draw_snapshots(rng),
+        work_items_max=rng.choice((1, 5, 1_000)),
+    )
+
+
+def _draw_snapshots(rng: random.Random) -> SnapshotConfig:
+    """Usually they come all the time, in several chunks, and keep little of the log."""
+    return SnapshotConfig(
+        entries=rng.choice((3, 10, 40, 50_000)),
+        trailing_entries=rng.choice((0, 2, 20)),
+        trailing_bytes=rng.choice((0, 300, 1 << 20)),
+        chunk_bytes=rng.choice((60, 500, 4_000)),
+        stage_bytes=rng.choice((1, 1_000)),
+        pending_bytes=rng.choice((200, 1 << 20)),
+        window_chunks=rng.choice((1, 4)),
+        give_up_ticks=rng.choice((40, 12_000)),
     )
 
 

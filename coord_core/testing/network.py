@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from coord_core.raft.messages import Message
+from coord_core.replica import PeerMessage
 from coord_core.testing.simulator import MILLISECOND, Simulator
 from coord_core.types import NodeId
 
@@ -50,7 +50,7 @@ class Host(Protocol):
 class PeerHost(Host, Protocol):
     """A node, as the other nodes' messages find it."""
 
-    def message(self, message: Message) -> None: ...
+    def message(self, message: PeerMessage) -> None: ...
 
     def peer_unreachable(self, peer: NodeId) -> None: ...
 
@@ -108,7 +108,7 @@ class Network:
             self._links[other_id, node_id] = Pipe(self, other.machine, host, reliable=False)
         self._peers[node_id] = host
 
-    def send(self, message: Message) -> None:
+    def send(self, message: PeerMessage) -> None:
         """Send a peer's message.  It may be lost; then the sender hears, sometimes, that the peer is unreachable."""
         sender, receiver = self._peers[message.sender], self._peers[message.to]
         if receiver.up and not self.blocked(sender.machine, receiver.machine):

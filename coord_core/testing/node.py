@@ -4,15 +4,16 @@ The driver's duties are those of `coord_core.replica.replica`.  Between any two 
 crash strikes, so that every order of "sent", "written", "acknowledged" and "dead" is met.
 """
 
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import Any, Protocol
 
 from coord_core.machine import Machine
 from coord_core.protocol.messages import Ask, ClientMessage, GetStatus, Hello, KeepAlive, NodeStatus, ServerMessage, Submit, Welcome
 from coord_core.raft import PersistAck
-from coord_core.raft.messages import Message
-from coord_core.replica import Effects, Replica, ReplicaConfig
+from coord_core.replica import ChunkRead, Effects, PeerMessage, Replica, ReplicaConfig
 from coord_core.storage.api import Batch
 from coord_core.testing.connection import Connection
 from coord_core.testing.disk import SimulatedDisk
@@ -33,6 +34,11 @@ class Boundary(Enum):
     WRITTEN = "after a write, before it is acknowledged"
     ACKNOWLEDGED = "after a write was acknowledged"
     ANSWERED = "after answering clients"
+    STAGE_BEGUN = "with a snapshot's write on its way"
+    STAGED = "after a snapshot's write, before it is acknowledged"
+    STAGED_TOLD = "after a snapshot's write was acknowledged"
+    INSTALLING = "with a leader's snapshot on its way to take the log's place"
+    WORKED = "after a slice of a snapshot"
 
 
 class Witness(Protocol):
@@ -55,6 +61,8 @@ class Pace:
 
     #: From the first arrival to the turn that takes it.
     turn_us_max: int = 300
+    #: Items of what is done between two turns, at most; drawn anew each time.
+    work_items_max: int = 1_000
     #: Real time between two ticks, in parts of what it should be.
     tick_rate: float = 1.0
 
@@ -81,6 +89,9 @@ class Node(Process):
         self.armed: Boundary | None = None
         #: A write was handed out and is not acknowledged yet.
         self.writing = False
+        #: What the storage thread will do after the write that is on its way.
+        self._staging = False
+        self._queued: deque[tuple[Batch, Callable[..., None], tuple[Any, ...]]] = deque()
         self.replica: Replica
         self._config = config
         self._network = network
@@ -94,9 +105,11 @@ class Node(Process):
         super().start()
         self.armed = None
         self._turn_scheduled = self.writing = False
+        self._staging = False
+        self._queued.clear()
         rng = self.simulator.stream(f"raft {self.name} life {self.life}")
-        self.replica = Replica(self._config, self.disk.restored(), rng=rng, now_ms=self.clock.now_ms())
-        self.replica.machine = self._witness.machine_for(self)
+        restored, now_ms = self.disk.restored(), self.clock.now_ms()
+        self.replica = Replica(self._config, restored, rng=rng, now_ms=now_ms, make_machine=lambda: self._witness.machine_for(self))
         self._witness.booted(self)
         self._tick_later()
 
@@ -120,7 +133,7 @@ class Node(Process):
 
     # --- arrivals -----------------------------------------------------------------------------------------------------------------
 
-    def message(self, message: Message) -> None:
+    def message(self, message: PeerMessage) -> None:
         self.simulator.detail(self.name, f"hears {type(message).__name__} of term {message.term} from n{message.sender}")
         self.replica.receive(message)
 
@@ -195,8 +208,17 @@ class Node(Process):
             return
         if self.replica.must_apply and (self._strike(Boundary.BEFORE_APPLYING) or self._take_turn()):
             return
+        if self._work():
+            return
         if self.replica.has_work():
             self.stirred()
+
+    def _work(self) -> bool:
+        """Do a slice of what is done between turns; say whether the node crashed meanwhile."""
+        if not self.replica.has_slices:
+            return False
+        self.replica.work(self.rng.randint(1, self.pace.work_items_max))
+        return self._strike(Boundary.WORKED)
 
     def _take_turn(self) -> bool:
         """Take a turn and carry out its effects; say whether the node crashed meanwhile."""
@@ -212,7 +234,9 @@ class Node(Process):
             return True
         if self._send(effects) or self._answer(effects):
             return True
-        return not write_first and self._begin_write(effects)
+        if not write_first and self._begin_write(effects):
+            return True
+        return self._begin_stage(effects)
 
     # Each of these says whether the node crashed meanwhile.
 
@@ -235,9 +259,53 @@ class Node(Process):
         persist = effects.persist
         if persist is None:
             return False
-        duration_us = self.disk.begin(Batch(persist.entries, persist.hard_state))
-        self.simulator.after(duration_us, self._written, self.life, persist.ack)
+        batch = effects.batch()
+        assert batch is not None, "there is something to persist"
+        if self._staging:
+            self._queued.append((batch, self._written, (persist.ack,)))
+        else:
+            self._put(batch, self._written, persist.ack)
+        if persist.snapshot is not None and self._strike(Boundary.INSTALLING):
+            return True
         return self._strike(Boundary.WRITE_BEGUN)
+
+    def _begin_stage(self, effects: Effects) -> bool:
+        for read in effects.reads:
+            self.simulator.after(self.rng.randint(50, 2 * MILLISECOND), self._read, self.life, read)
+        if effects.stage is None:
+            return False
+        if self.disk.busy:
+            self._queued.append((effects.stage, self._staged, ()))
+        else:
+            self._put(effects.stage, self._staged)
+        return self._strike(Boundary.STAGE_BEGUN)
+
+    def _put(self, batch: Batch, then: Callable[..., None], *arguments: Any) -> None:
+        duration_us = self.disk.begin(batch)
+        self._staging = then == self._staged
+        self.simulator.after(duration_us, then, self.life, *arguments)
+
+    def _put_next(self) -> None:
+        self._staging = False
+        if self._queued:
+            batch, then, arguments = self._queued.popleft()
+            self._put(batch, then, *arguments)
+
+    def _read(self, life: int, read: ChunkRead) -> None:
+        if life == self.life and self.up:
+            self.arrive(self.replica.chunk_read, read, self.disk.read_chunk(read.staging, read.seq))
+
+    def _staged(self, life: int) -> None:
+        if life != self.life or not self.up:
+            return
+        self.disk.complete()
+        if not self._strike(Boundary.STAGED):
+            self._put_next()
+            self.arrive(self._staged_told)
+
+    def _staged_told(self) -> None:
+        self.replica.staged()
+        self._strike(Boundary.STAGED_TOLD)
 
     def _written(self, life: int, ack: PersistAck) -> None:
         """The writer thread has committed.  It tells the loop, which may be stopped or dead by then."""
@@ -245,6 +313,7 @@ class Node(Process):
             return
         self.disk.complete()
         if not self._strike(Boundary.WRITTEN):
+            self._put_next()
             self.arrive(self._acknowledged, ack)
 
     def _acknowledged(self, ack: PersistAck) -> None:

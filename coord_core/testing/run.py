@@ -60,6 +60,9 @@ class Report:
     leaders: int
     operations: int
     expired: int
+    #: Snapshots that nodes took of their own, and that took the place of a follower's log.
+    taken: int
+    installed: int
     #: Keys whose search for an order was given up.
     undecided: int
 
@@ -67,7 +70,7 @@ class Report:
         kinds = ", ".join(sorted(set(self.mix.kinds))) or "calm"
         return (
             f"seed {self.seed}: {self.mix.nodes} nodes, {self.virtual_s:.0f} s, {self.entries} entries, {self.leaders} leaders,"
-            f" {self.operations} operations, {self.expired} expired ({kinds})"
+            f" {self.operations} operations, {self.expired} expired, {self.taken} snapshots, {self.installed} installed ({kinds})"
         )
 
 
@@ -108,6 +111,8 @@ class _Run:
             leaders=len(watchers.consensus.leaders),
             operations=len(books.registers) + len(books.locks),
             expired=len(watchers.leases.expired),
+            taken=watchers.snapshots["SnapshotTaken"],
+            installed=watchers.snapshots["SnapshotInstalled"],
             undecided=self._undecided,
         )
 

@@ -3,9 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
 import pytest
 
 from coord_core.machine import Machine
+from coord_core.machine.names import Named
 from coord_core.machine.resources import OperationHandler, QueryHandler, Registry
 from coord_core.machine.sessions import Attachment
 from coord_core.protocol.operations import LockAcquire, Operation
@@ -21,6 +23,7 @@ class Dutiful:
     def __init__(self, operations: Mapping[type[Any], OperationHandler] | None = None) -> None:
         self.operations: Mapping[type[Any], OperationHandler] = operations or {}
         self.queries: Mapping[type[Any], QueryHandler] = {}
+        self.named: type[Named] = type("Thing", (Named,), {"kind": f"thing {id(self)}"})
         self.heard: list[list[AttachmentId]] = []
 
     def attachments_ended(self, ended: Sequence[Attachment], answer: Failed) -> None:
@@ -35,8 +38,14 @@ class Dutiful:
     def state(self) -> None:
         return None
 
+    def row(self, path: str, resource: Named) -> tuple[None, int]:
+        return None, 0
 
-@pytest.mark.parametrize("duty", ["attachments_ended", "withdraw", "holdings", "state"])
+    def restore(self, rows: msgspec.Raw) -> int:
+        return 0
+
+
+@pytest.mark.parametrize("duty", ["attachments_ended", "withdraw", "holdings", "state", "row", "restore"])
 def test_resource_that_lacks_a_duty_is_refused(duty: str) -> None:
     """Above all the hook that frees what the dead held: forgetting it must fail at start, not at the first death."""
     lacking = type("Lacking", (Dutiful,), {duty: None})()

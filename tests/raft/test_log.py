@@ -145,3 +145,34 @@ def test_log_refuses_marks_that_are_out_of_order():
         held.applied_to(LogIndex(5))
     with pytest.raises(InvariantViolation):
         held.install(SnapshotMetadata(LogIndex(6), Term(1), held.snapshot.configuration))
+
+
+@given(st.lists(st.integers(0, 60), max_size=30), st.integers(0, 40), st.integers(0, 800), st.data())
+def test_trailing_point_keeps_no_more_than_was_asked_for_and_as_much_as_it_can(
+    sizes: list[int], most: int, most_bytes: int, data: st.DataObject
+):
+    """As a plain loop from the end would find it; never below what is held."""
+    held = log()
+    held.append([Entry(LogIndex(5 + i), Term(1), 0, b"x" * n) for i, n in enumerate(sizes)])
+    index = data.draw(st.integers(4, 4 + len(sizes)))
+    expected, used = index, 0
+    while expected > 4 and index - expected < most and used + sizes[expected - 5] + ENTRY_OVERHEAD_BYTES <= most_bytes:
+        used += sizes[expected - 5] + ENTRY_OVERHEAD_BYTES
+        expected -= 1
+    assert held.trailing(LogIndex(index), most, most_bytes) == expected
+
+
+def test_log_that_begins_before_its_snapshot_serves_what_lies_between():
+    """What is kept for followers that lag survives a restart; the snapshot's index is applied."""
+    snapshot = SnapshotMetadata(LogIndex(7), Term(2), Configuration(voters=(NodeId(1),)))
+    held = RaftLog(snapshot, entries(5, 1, 2, 2, 3), LogIndex(7), LogIndex(7), (LogIndex(4), Term(1)))
+    assert (held.first_index, held.applied, held.handed, held.commit, held.last_index) == (5, 7, 7, 7, 8)
+    assert [held.term(LogIndex(i)) for i in (4, 5, 7, 8)] == [1, 1, 2, 3]
+
+
+@pytest.mark.parametrize(("begin", "first", "terms"), [(4, 5, (1, 2, 3, 3)), (4, 5, (1, 2)), (8, 9, (3,))])
+def test_snapshot_that_its_log_does_not_hold_is_refused(begin: int, first: int, terms: tuple[int, ...]):
+    """Another term at its index, a log that ends before it, one that begins behind it: parts of different nodes or times."""
+    snapshot = SnapshotMetadata(LogIndex(7), Term(2), Configuration(voters=(NodeId(1),)))
+    with pytest.raises(InvariantViolation, match="restored"):
+        RaftLog(snapshot, entries(first, *terms), LogIndex(7), LogIndex(7), (LogIndex(begin), Term(1)))

@@ -1,9 +1,14 @@
 """Compaction, and followers that need what was compacted (Raft, 7; dissertation, 5)."""
 
+import random
+
 import pytest
 
+from coord_core.raft.config import RaftConfig
 from coord_core.raft.invariants import InvariantViolation
-from coord_core.raft.messages import AppendReply, Configuration, InstallSnapshot, SnapshotMetadata
+from coord_core.raft.membership import MembershipChange, MembershipStep, StepKind, encode
+from coord_core.raft.messages import AppendReply, Configuration, Entry, EntryKind, HardState, InstallSnapshot, SnapshotMetadata
+from coord_core.raft.node import RaftNode
 from coord_core.raft.progress import Sending
 from coord_core.raft.state import Role
 from coord_core.types import LogIndex, NodeId, Term
@@ -293,3 +298,32 @@ def test_compacted_node_restarts_from_its_snapshot():
     assert (cluster[3].first_index, cluster[3].last_index, cluster[3].applied_index) == (6, 6, 5)
     cluster.tick(2)
     assert [e.data for e in cluster.servers[3].applied] == [b"d"]
+
+
+def test_node_that_kept_entries_before_its_snapshot_serves_them_after_a_restart():
+    """A change of the configuration that the snapshot has already is not made twice."""
+    voters = Configuration(voters=(NodeId(1),))
+    change = encode(MembershipChange((MembershipStep(StepKind.ADD_LEARNER, NodeId(9)),)))
+    after = Configuration(voters=(NodeId(1),), learners=(NodeId(9),))
+    entries = [
+        Entry(LogIndex(2), Term(1), EntryKind.CONFIGURATION, change),
+        Entry(LogIndex(3), Term(1), EntryKind.COMMAND, b"a"),
+        Entry(LogIndex(4), Term(1), EntryKind.COMMAND, b"b"),
+    ]
+    node = RaftNode(
+        RaftConfig(NodeId(1)),
+        hard_state=HardState(Term(1), NodeId(0), LogIndex(4)),
+        snapshot=SnapshotMetadata(LogIndex(3), Term(1), after),
+        entries=entries,
+        rng=random.Random(1),
+        begin=(LogIndex(1), Term(1)),
+    )
+    assert voters != node.configuration == after
+    assert (node.first_index, node.applied_index, node.last_index) == (2, 3, 4)
+    assert (node.term_at(LogIndex(1)), node.bytes_since(LogIndex(3)), node.durable_index) == (1, 0, 4)
+    ready = node.ready()
+    assert ready is not None
+    assert [entry.data for entry in ready.committed] == [b"b"]
+    node.applied(LogIndex(4))
+    assert node.bytes_since(LogIndex(3)) == 33
+    assert node.trailing_index(1, 1_000) == 3

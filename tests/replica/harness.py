@@ -8,9 +8,9 @@ from coord_core.protocol.messages import Reply, Submit
 from coord_core.protocol.operations import Operation, Owner
 from coord_core.protocol.results import SessionOpened
 from coord_core.raft.config import RaftConfig
-from coord_core.raft.messages import Configuration, Entry, HardState, Message, SnapshotMetadata
+from coord_core.raft.messages import Configuration, Entry, HardState, SnapshotMetadata
 from coord_core.raft.outbox import Persist
-from coord_core.replica import Effects, LaneLimits, Replica, ReplicaConfig
+from coord_core.replica import Effects, LaneLimits, PeerMessage, Replica, ReplicaConfig
 from coord_core.storage.api import Bootstrap, Identity, Restored
 from coord_core.types import AttachmentId, LogIndex, NodeId, RequestNumber, SessionId, Term
 from coord_core.wire.codec import encode_command
@@ -60,7 +60,7 @@ class Driver:
                 self.replicas[node].persisted(effects.persist.ack)
         return effects
 
-    def deliver(self, sender: int, message: Message) -> None:
+    def deliver(self, sender: int, message: PeerMessage) -> None:
         if sender not in self.cut and message.to not in self.cut:
             self.replicas[message.to].receive(message)
 

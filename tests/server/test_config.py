@@ -162,6 +162,7 @@ def test_listening_on_this_machine_alone_needs_nothing(listen: str) -> None:
         ({"raft.tick": "0ms"}, "raft.tick must be more than 0"),
         ({"limits.requests_in_flight_max": 10}, "limits.requests_in_flight_max must be at least 4096"),
         ({"limits.peer_frame_bytes_max": 600_000}, "limits.peer_frame_bytes_max is below"),
+        ({"snapshots.entries": 0}, "snapshots.entries must be more than 0"),
         ({"insecure": "perhaps"}, "--insecure: expected true or false"),
     ],
 )

@@ -14,10 +14,12 @@ from coord_core.config import LimitsConfig
 from coord_core.errors import ProtocolError
 from coord_core.protocol.members import Member
 from coord_core.protocol.messages import PeerIdentity, Refused, Welcome
-from coord_core.raft.messages import Append, Entry, EntryKind, Heartbeat, Message, VoteReply, VoteRequest
+from coord_core.raft.messages import Append, Configuration, Entry, EntryKind, Heartbeat, SnapshotMetadata, VoteReply, VoteRequest
+from coord_core.replica import PeerMessage, SnapshotAck, SnapshotChunk, SnapshotOffer
 from coord_core.server import handshake
 from coord_core.server.peers import Link, Peers, Ways, decode_peer_message, encode_peer_messages
 from coord_core.server.server import Server
+from coord_core.storage.snapshots import SnapshotInfo
 from coord_core.types import LogIndex, NodeId, Term
 from coord_core.wire import codec
 from coord_core.wire.frames import FrameParser, encode_frame
@@ -37,9 +39,21 @@ def append_of(sender: int, to: int, size: int) -> Append:
     return Append(sender=NodeId(sender), to=NodeId(to), term=one, prev_index=index, prev_term=one, commit=index, entries=(entry,))
 
 
+def transfer(sender: int, to: int) -> list[PeerMessage]:
+    """One of each about a snapshot."""
+    who: dict[str, Any] = {"sender": NodeId(sender), "to": NodeId(to), "term": Term(1)}
+    metadata = SnapshotMetadata(LogIndex(5), Term(1), Configuration((NodeId(1), NodeId(2))))
+    members = (Member(NodeId(1), "n1", "h:1", "h:2", "life"),)
+    return [
+        SnapshotOffer(**who, info=SnapshotInfo(metadata, members, 3, 40, b"s" * 32)),
+        SnapshotChunk(**who, sha256=b"s" * 32, seq=2, crc=77, data=b"x" * 20),
+        SnapshotAck(**who, sha256=b"s" * 32, safe=2, resume=None),
+    ]
+
+
 def test_messages_of_a_turn_are_one_piece_of_frames() -> None:
     """One message a frame, so that the limit of a frame holds for each of them."""
-    messages: list[Message] = [append_of(1, 2, 100), heartbeat(1, 2)]
+    messages: list[PeerMessage] = [append_of(1, 2, 100), heartbeat(1, 2), *transfer(1, 2)]
     assert [decode_peer_message(payload) for payload in FrameParser(1000).feed(encode_peer_messages(messages))] == messages
 
 
@@ -175,7 +189,7 @@ class Recorder:
         self.lost: list[NodeId] = []
         self.errors: list[BaseException] = []
 
-    def receive(self, message: Message) -> None:
+    def receive(self, message: PeerMessage) -> None:
         raise AssertionError("nothing is received on a dialled connection")
 
     def peer_lost(self, peer: NodeId) -> None:

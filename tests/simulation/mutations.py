@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,17 +12,20 @@ import pytest
 from coord_core.client.calls import Calls
 from coord_core.client.session import ClientSession
 from coord_core.client.settings import SessionConfig
-from coord_core.machine.locks import Locks
-from coord_core.machine.windows import RequestWindow
+from coord_core.machine import Restoring, Snapshot
+from coord_core.machine.locks import LockRow, Locks
+from coord_core.machine.windows import RequestWindow, WindowRow
 from coord_core.protocol.messages import Ask, KeepAlive, KeptAlive, Told
 from coord_core.raft import replication
 from coord_core.raft.log import RaftLog
 from coord_core.raft.messages import HardState
 from coord_core.raft.quorum import joint_index
-from coord_core.replica import Replica
+from coord_core.replica import Effects, Replica
 from coord_core.replica.leading import Leading
 from coord_core.replica.leases import LeaseClock, Leases
+from coord_core.replica.snapshots import Snapshots
 from coord_core.storage.api import Batch
+from coord_core.storage.memory import MemoryStorage
 from coord_core.testing.disk import SimulatedDisk
 from coord_core.testing.node import Node
 from coord_core.types import LogIndex, NodeId, RequestNumber
@@ -37,7 +41,7 @@ def vote_is_not_durable(patch: pytest.MonkeyPatch) -> None:
         hard_state = batch.hard_state
         if hard_state is not None:
             hard_state = HardState(hard_state.term, NodeId(0), hard_state.commit)
-        write(disk, Batch(batch.entries, hard_state))
+        write(disk, replace(batch, hard_state=hard_state))
 
     patch.setattr(SimulatedDisk, "write", forgetful)
 
@@ -47,7 +51,7 @@ def term_is_not_durable(patch: pytest.MonkeyPatch) -> None:
     write = SimulatedDisk.write
 
     def forgetful(disk: SimulatedDisk, batch: Batch) -> None:
-        write(disk, Batch(batch.entries, None))
+        write(disk, replace(batch, hard_state=None))
 
     patch.setattr(SimulatedDisk, "write", forgetful)
 
@@ -229,3 +233,106 @@ def machines_differ(patch: pytest.MonkeyPatch) -> None:
         return granted
 
     patch.setattr(Locks, "_grant", uneven)
+
+
+def snapshot_mixes_two_indexes(patch: pytest.MonkeyPatch) -> None:
+    """What changes while the snapshot is written is written as it is later (etcd#13766 and its kind)."""
+    patch.setattr(Snapshot, "before_name", lambda snapshot, path: None)
+    patch.setattr(Snapshot, "before_attachment", lambda snapshot, attachment: None)
+
+
+def snapshot_has_no_cached_answers(patch: pytest.MonkeyPatch) -> None:
+    """copycat#14: a restored node applies again what is sent again."""
+    restored = RequestWindow.restored.__func__  # type: ignore[attr-defined]
+
+    def forgetful(cls: Any, row: Any) -> Any:
+        return restored(cls, WindowRow(row.low_water, row.ranges, [item for item in row.answers if item[1] is None]))
+
+    patch.setattr(RequestWindow, "restored", classmethod(forgetful))
+
+
+def snapshot_has_no_cluster_time(patch: pytest.MonkeyPatch) -> None:
+    """copycat#134: timers of a restored node fire at other entries than everybody else's."""
+    begin = Restoring._begin
+
+    def timeless(restoring: Restoring, header: Any) -> None:
+        begin(restoring, header)
+        restoring._entry.time_ms = 0
+
+    patch.setattr(Restoring, "_begin", timeless)
+
+
+def snapshot_forgets_what_waits(patch: pytest.MonkeyPatch) -> None:
+    """A waiter's place in the queue lives in the resource."""
+    row = Locks.row
+
+    def without_queue(locks: Locks, path: str, lock: Any) -> Any:
+        found, size = row(locks, path, lock)
+        return LockRow(found.path, found.holder, []), size
+
+    patch.setattr(Locks, "row", without_queue)
+
+
+def snapshot_is_installed_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
+    """LogCabin#174: the log is replaced in one write, the snapshot published in none."""
+    batch = Effects.batch
+
+    def careless(effects: Effects) -> Batch | None:
+        found = batch(effects)
+        if found is None or found.publish is None:
+            return found
+        return replace(found, publish=None)
+
+    patch.setattr(Effects, "batch", careless)
+
+
+def entries_behind_a_snapshot_are_applied_again(patch: pytest.MonkeyPatch) -> None:
+    """etcd#13766: a restarted node begins at the wrong entry."""
+    begin = Replica.__init__
+
+    def early(replica: Replica, config: Any, restored: Any, **more: Any) -> None:
+        begin(replica, config, restored, **more)
+        log = replica._raft._state.log
+        if restored.snapshot is not None and log.first_index <= log.applied:
+            log.handed = log.applied = LogIndex(log.applied - 1)
+
+    patch.setattr(Replica, "__init__", early)
+
+
+def term_is_taken_from_a_snapshot(patch: pytest.MonkeyPatch) -> None:
+    """jgroups-raft#23."""
+    write = SimulatedDisk.write
+
+    def old_term(disk: SimulatedDisk, batch: Batch) -> None:
+        if batch.publish is not None:
+            term = batch.publish.info.metadata.term
+            state = batch.hard_state or disk.hard_state
+            batch = replace(batch, hard_state=HardState(term, NodeId(0), state.commit))
+        write(disk, batch)
+
+    patch.setattr(SimulatedDisk, "write", old_term)
+
+
+def log_is_trimmed_beyond_the_snapshot(patch: pytest.MonkeyPatch) -> None:
+    """What the snapshot does not cover is gone from everywhere."""
+    publish = Snapshots._write_publish
+
+    def greedy(snapshots: Snapshots, taking: Any) -> Batch:
+        found = publish(snapshots, taking)
+        assert found.publish is not None
+        return replace(found, publish=replace(found.publish, log_index=LogIndex(found.publish.log_index + 1)))
+
+    patch.setattr(Snapshots, "_write_publish", greedy)
+
+
+def chunks_of_a_former_life_are_kept(patch: pytest.MonkeyPatch) -> None:
+    """A crash in mid-stage, and the next snapshot grows out of the pieces."""
+    load = MemoryStorage.load
+
+    def keep(storage: MemoryStorage) -> Any:
+        staged = dict(storage._staged)
+        found = load(storage)
+        storage._staged = staged
+        return found
+
+    patch.setattr(MemoryStorage, "load", keep)

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 
+from coord_core.replica import SnapshotConfig
 from coord_core.testing.mix import CALM, Mix
 from coord_core.testing.network import Weather
 from coord_core.testing.run import Failure, run
@@ -73,6 +74,17 @@ SECOND_THOUGHTS = replace(
     habits=Habits(think_us_max=100 * MILLISECOND, hold_us_max=300 * MILLISECOND, locks=1.0, cancels=0.8, ttl_ms=4_000),
 )
 
+#: A snapshot every few entries in many chunks, next to nothing of the log before it, and crashes at every boundary.
+SNAPSHOTS = replace(
+    CRASHES,
+    nodes=3,
+    weather=CALM,
+    kinds=("crash", "crash at a boundary", "isolate"),
+    habits=replace(FIGHT, hold_us_max=300 * MILLISECOND, locks=0.6, paths=3, ttl_ms=2_000),
+    work_items_max=1,
+    snapshots=SnapshotConfig(entries=10, trailing_entries=3, chunk_bytes=60, stage_bytes=1, pending_bytes=200),
+)
+
 #: The bug, its mix, how many seeds, and what is said of it.
 CASES: list[tuple[Mutation, Mix, int, str]] = [
     (mutations.vote_is_not_durable, CRASHES, 20, "voted twice"),
@@ -92,6 +104,15 @@ CASES: list[tuple[Mutation, Mix, int, str]] = [
     (mutations.last_waiter_goes_first, CUTS, 10, "changed its order|granted before"),
     (mutations.client_sends_again_under_a_new_number, CUTS, 20, "took effect twice|changed its order|not linearizable"),
     (mutations.machines_differ, CUTS, 20, "has another state|applied"),
+    (mutations.snapshot_mixes_two_indexes, SNAPSHOTS, 5, "has another state"),
+    (mutations.snapshot_has_no_cached_answers, SNAPSHOTS, 5, "has another state"),
+    (mutations.snapshot_has_no_cluster_time, SNAPSHOTS, 5, "has another state"),
+    (mutations.snapshot_forgets_what_waits, SNAPSHOTS, 5, "has another state"),
+    (mutations.snapshot_is_installed_before_it_is_durable, SNAPSHOTS, 20, "fits|applied|forgot|no storage would take|restored"),
+    (mutations.entries_behind_a_snapshot_are_applied_again, SNAPSHOTS, 5, "comes after|has another state|applied"),
+    (mutations.term_is_taken_from_a_snapshot, SNAPSHOTS, 20, "the term fell|stored term|forgot term|voted twice"),
+    (mutations.log_is_trimmed_beyond_the_snapshot, SNAPSHOTS, 5, "no storage would take|does not fit"),
+    (mutations.chunks_of_a_former_life_are_kept, SNAPSHOTS, 20, "no storage would take|does not decode|no snapshot|follow"),
 ]
 
 
@@ -111,7 +132,7 @@ def test_some_seed_finds_the_bug(mutation: Mutation, mix: Mix, seeds: int, said:
     pytest.fail(f"no seed of {seeds} says {said!r}; others: {other[:3]}")
 
 
-@pytest.mark.parametrize("mix", [CRASHES, SMALL_APPENDS, PARTITIONS, CUTS, FAR, READS, SECOND_THOUGHTS])
+@pytest.mark.parametrize("mix", [CRASHES, SMALL_APPENDS, PARTITIONS, CUTS, FAR, READS, SECOND_THOUGHTS, SNAPSHOTS])
 def test_without_the_bug_the_same_mix_is_clean(mix: Mix) -> None:
     """Else the case above would prove nothing."""
     for seed in range(1, 4):

@@ -8,6 +8,7 @@ import pytest
 
 from coord_core.storage.sqlite import SqliteStorage
 from tests.storage.building import BOOTSTRAP
+from tests.storage.places import OnMemory, OnSqlite, Place
 
 
 @pytest.fixture
@@ -29,3 +30,16 @@ def formed(tmp_path: Path, open_sqlite: Callable[[Path], SqliteStorage]) -> Sqli
     storage = open_sqlite(tmp_path / "node")
     storage.form(BOOTSTRAP)
     return storage
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    place: Place = OnMemory() if request.param == "memory" else OnSqlite(tmp_path / "node")
+    yield place
+    place.storage.close()
+
+
+@pytest.fixture
+def formed_place(place: Place) -> Place:
+    place.storage.form(BOOTSTRAP)
+    return place

@@ -1,62 +1,18 @@
 """The contract of `coord_core.storage.api`, held over every implementation."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import islice
-from pathlib import Path
 from threading import Thread
 
 import pytest
 
 from coord_core.errors import StorageFailed
 from coord_core.raft.messages import Entry, EntryKind, HardState
-from coord_core.storage.api import Batch, Storage
+from coord_core.storage.api import Batch
 from coord_core.storage.memory import MemoryStorage
-from coord_core.storage.sqlite import SqliteStorage
 from coord_core.types import LogIndex, NodeId, Term
 from tests.storage.building import BOOTSTRAP, FOUNDING_STATE, content, entries, random_batches, state
-
-
-class OnMemory:
-    """A restart of a memory storage is a clone."""
-
-    def __init__(self) -> None:
-        self.storage: Storage = MemoryStorage()
-
-    def restart(self) -> Storage:
-        assert isinstance(self.storage, MemoryStorage)
-        survivor = self.storage.clone()
-        self.storage.close()
-        self.storage = survivor
-        return survivor
-
-
-class OnSqlite:
-    """A restart of a SQLite storage opens its directory again."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.storage: Storage = SqliteStorage(path)
-
-    def restart(self) -> Storage:
-        self.storage.close()
-        self.storage = SqliteStorage(self._path)
-        return self.storage
-
-
-Place = OnMemory | OnSqlite
-
-
-@pytest.fixture(params=["memory", "sqlite"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
-    place: Place = OnMemory() if request.param == "memory" else OnSqlite(tmp_path / "node")
-    yield place
-    place.storage.close()
-
-
-@pytest.fixture
-def formed_place(place: Place) -> Place:
-    place.storage.form(BOOTSTRAP)
-    return place
+from tests.storage.places import Place
 
 
 def test_a_fresh_storage_holds_no_node(place: Place) -> None:

@@ -7,7 +7,7 @@ must do, in this life or any later one.  The rest is judged there and then, from
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from coord_core.machine import Applied, Machine
+from coord_core.machine import CHUNK_BYTES_MAX, Applied, Machine, Snapshot
 from coord_core.protocol.commands import Call, CloseAttachment, Command
 from coord_core.protocol.operations import LockAcquire, Operation, ValueSet
 from coord_core.protocol.queries import LockInfo, LockParty, LockState
@@ -23,12 +23,21 @@ Report = Callable[["ObservedMachine", int, int, Command, Applied], None]
 
 
 class ObservedMachine(Machine):
-    """A machine that reports what it applied."""
+    """A machine that reports what it applied, and its state where a snapshot begins and where it came out of one."""
 
-    def __init__(self, node: Node, report: Report) -> None:
+    def __init__(self, node: Node, report: Report, compare: Callable[["ObservedMachine"], None]) -> None:
         super().__init__()
         self.node = node
         self._report = report
+        self._compare = compare
+
+    def begin_snapshot(self, chunk_bytes: int = CHUNK_BYTES_MAX) -> Snapshot:
+        self._compare(self)
+        return super().begin_snapshot(chunk_bytes)
+
+    def restored(self) -> None:
+        super().restored()
+        self._compare(self)
 
     def apply(self, index: LogIndex, time_ms: int, command: Command) -> Applied:
         applied = super().apply(index, time_ms, command)
@@ -72,7 +81,13 @@ class AppliedChecks:
     ended_attachments: set[AttachmentId] = field(default_factory=set)
 
     def machine_for(self, node: Node) -> Machine:
-        return ObservedMachine(node, self._applied)
+        return ObservedMachine(node, self._applied, self._compare)
+
+    def _compare(self, machine: ObservedMachine) -> None:
+        """The state at an index is the same, whether it was made by applying or came out of a snapshot."""
+        index, digest = int(machine.index), machine.digest()
+        if self.digests.setdefault(index, digest) != digest:
+            raise Violation(f"{machine.node.name} has another state after entry {index}")
 
     def acknowledged(self, name: bytes | str, index: int) -> None:
         """A client was told that the operation took effect at `index`."""
@@ -87,10 +102,8 @@ class AppliedChecks:
             self.first_applied(machine.node, index, command, applied)
         elif first != step:
             raise Violation(f"{machine.node.name} applied {step} at {index}, others {first}")
-        if index % DIGEST_EVERY == 0:
-            digest = machine.digest()
-            if self.digests.setdefault(index, digest) != digest:
-                raise Violation(f"{machine.node.name} has another state after entry {index}")
+        if index % DIGEST_EVERY == 0 or index in self.digests:
+            self._compare(machine)
 
     def _judge(self, machine: ObservedMachine, index: int, command: Command, applied: Applied) -> None:
         if type(command) is Call:

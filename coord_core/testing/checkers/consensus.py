@@ -1,13 +1,14 @@
 """Raft's promises (Raft, figure 3), judged from outside: from what nodes send, write and say of themselves.
 
-The checker keeps a copy of each node's log, made of what the node sends and writes; nothing is read out of its inside.
+The checker keeps a copy of each node's log, made of what the node sends and writes; nothing is read out of its inside.  What a node
+has given up for a snapshot it is taken to have still: a snapshot may only say what was committed, and is held to that.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from coord_core.raft.messages import Append, Entry, Message, VoteReply, VoteRequest
-from coord_core.replica import Effects
+from coord_core.raft.messages import Append, Entry, SnapshotMetadata, VoteReply, VoteRequest
+from coord_core.replica import Effects, PeerMessage, SnapshotOffer
 from coord_core.replica.facts import RoleChanged
 from coord_core.testing.node import Node
 from coord_core.testing.simulator import Violation
@@ -74,7 +75,8 @@ class ConsensusChecks:
         return self.base + len(self.committed)
 
     def booted(self, node: Node) -> None:
-        log = list(node.disk.entries)
+        covered = self._covered(node, int(node.disk.log_index), node.disk.term_at(int(node.disk.log_index)))
+        log = [*covered, *node.disk.entries]
         view = View(self.base, log, term=int(node.disk.hard_state.term), compared=self.base)
         self.views[node.node_id] = view
         status = node.replica.status()
@@ -86,6 +88,9 @@ class ConsensusChecks:
         for message in effects.send:
             self._sent(node, view, message)
         # After what was sent: a deposed leader's last Appends may hold what it has given up by now.
+        if effects.persist is not None and effects.persist.snapshot is not None:
+            metadata = effects.persist.snapshot
+            view.log = self._covered(node, int(metadata.index), metadata.term)
         if effects.persist is not None and effects.persist.entries:
             self._learn(view, effects.persist.entries)
         for fact in effects.facts:
@@ -102,6 +107,17 @@ class ConsensusChecks:
         """Return the term of the entry that `node` has at `index`."""
         entry = self.views[node.node_id].entry(index)
         return 0 if entry is None else int(entry.term)
+
+    def _covered(self, node: Node, index: int, term: Term | None) -> list[Entry]:
+        """Return the entries that a snapshot at `index` stands for."""
+        if index > self.last_committed:
+            raise Violation(f"{node.name} has a snapshot at {index}; what is committed ends at {self.last_committed}")
+        covered = [committed.entry for committed in self.committed[: index - self.base]]
+        if term != (covered[-1].term if covered else self.base_term):
+            raise Violation(
+                f"{node.name} has a snapshot at {index} of term {term}; the committed entry's term is {covered[-1].term}"
+            )
+        return covered
 
     # --- what a node has ----------------------------------------------------------------------------------------------------------
 
@@ -120,15 +136,20 @@ class ConsensusChecks:
                 )
             previous_term = int(entry.term)
 
-    def _sent(self, node: Node, view: View, message: Message) -> None:
+    def _sent(self, node: Node, view: View, message: PeerMessage) -> None:
         if type(message) is Append:
             if message.entries:
                 self._learn(view, message.entries)
+        elif type(message) is SnapshotOffer:
+            self._offered(node, message.info.metadata)
         elif type(message) is VoteReply:
             if message.granted and not message.pre_vote:
                 self._voted(node, message.term, message.to)
         elif type(message) is VoteRequest and not message.pre_vote:
             self._voted(node, message.term, node.node_id)
+
+    def _offered(self, node: Node, metadata: SnapshotMetadata) -> None:
+        self._covered(node, int(metadata.index), metadata.term)
 
     def _voted(self, node: Node, term: Term, candidate: NodeId) -> None:
         earlier = self.votes.setdefault((node.node_id, term), candidate)

@@ -1,0 +1,54 @@
+"""What nodes say to each other to move a snapshot: offered, asked for, sent in chunks, acknowledged.
+
+    leader:   SnapshotOffer  ->
+    follower:                <-  SnapshotAck(safe=0, resume=0)
+    leader:   SnapshotChunk 0, 1, 2, 3  ->
+    follower:                <-  SnapshotAck(safe=2), SnapshotAck(safe=4), ...
+    leader:   InstallSnapshot (consensus) ->         when all of it is safe
+
+Every message may be lost or repeated.  A follower takes chunks in order only and says what it wants next; where that goes on too
+long without progress the leader offers again, and the follower says where to resume, be it after a broken connection.
+"""
+
+from typing import TypeAlias
+
+import msgspec
+
+from coord_core.raft.messages import Message
+from coord_core.storage.snapshots import SnapshotInfo
+from coord_core.types import NodeId, Term
+
+
+class _Transfer(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True):
+    # Tags from 20: they share a union with the messages of consensus.
+    sender: NodeId
+    to: NodeId
+    #: Of the leader: what another term says belongs to another leadership.
+    term: Term
+
+
+class SnapshotOffer(_Transfer, frozen=True, tag=20):
+    info: SnapshotInfo
+
+
+class SnapshotChunk(_Transfer, frozen=True, tag=21):
+    #: The sum of the snapshot to which it belongs.
+    sha256: bytes
+    seq: int
+    crc: int
+    data: bytes
+
+
+class SnapshotAck(_Transfer, frozen=True, tag=22):
+    sha256: bytes
+    #: Every chunk below it is on the follower's disk and in its machine: it may be sent as many more as the window has.  The number
+    #: of all chunks: the snapshot is whole, and its sum is right.
+    safe: int
+    #: Send from here on, whatever was sent before: what came below it came in order.  None: go on as before.
+    resume: int | None
+
+
+TransferMessage: TypeAlias = SnapshotOffer | SnapshotChunk | SnapshotAck
+
+#: Everything that one node says to another.
+PeerMessage: TypeAlias = Message | TransferMessage
