@@ -20,8 +20,9 @@ def test_celery_example_declares_a_singleton_task_without_touching_the_network()
     assert names["rebuild"].singleton.unique_on == ("account",)
 
 
-def test_client_example_runs(capsys: pytest.CaptureFixture[str]):
-    block = next(block for block in BLOCKS if "coord_core.connect" in block)
+@pytest.mark.parametrize("call", ["coord_core.connect(", "coord_core.connect_async("])
+def test_client_example_runs(call: str, capsys: pytest.CaptureFixture[str]):
+    block = next(block for block in BLOCKS if call in block)
     assert URL.search(block)
     cluster = Dev()
     try:

@@ -51,7 +51,6 @@ _HINTS: tuple[tuple[type[errors.CoordError], str], ...] = (
     (errors.Busy, "wait a moment and try again"),
     (errors.AuthenticationFailed, "pass the cluster's token with --token-file or COORD_TOKEN_FILE"),
     (errors.InvalidUrl, "a URL looks like coord://host1:7400,host2:7400/namespace"),
-    (errors.DataDirInUse, "stop the other process, or choose another --data-dir"),
 )
 
 
@@ -65,6 +64,8 @@ def exit_of(error: errors.CoordError) -> Exit:
 
 def hint_of(error: errors.CoordError) -> str:
     """Return what the user can do about `error`, or an empty string."""
+    if error.details.get("part") == "options":
+        return ""  # an option out of bounds says enough, and may come from a flag
     for kind, hint in _HINTS:
         if isinstance(error, kind):
             return hint

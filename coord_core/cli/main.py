@@ -118,6 +118,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
     try:
         result = coord.main(arguments, prog_name="coord", standalone_mode=False)
         return result if isinstance(result, int) else Exit.OK
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()  # `coord` alone: the help as it is, not squeezed into a line
+        return Exit.USAGE
     except click.UsageError as error:
         return _usage(error)
     except click.exceptions.Abort:
@@ -132,8 +135,15 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 def _usage(error: click.UsageError) -> int:
     place = error.ctx.command_path if error.ctx is not None else "coord"
-    _complain(f"{error.format_message().rstrip('.')}.  See `{place} --help`.")
+    message = error.format_message().rstrip(".")
+    _complain(f"{message}{'' if message.endswith('?') else '.'}  {_own_options(error)}See `{place} --help`.")
     return Exit.USAGE
+
+
+def _own_options(error: click.UsageError) -> str:
+    """An option that a noun with a COMMAND does not know is most likely the command's."""
+    takes_command = error.ctx is not None and any(parameter.name == "command" for parameter in error.ctx.command.params)
+    return "Options of COMMAND come after `--`.  " if takes_command and isinstance(error, click.NoSuchOption) else ""
 
 
 def _failure(error: Exception, *, show_traceback: bool) -> int:

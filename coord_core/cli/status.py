@@ -13,6 +13,7 @@ from coord_core.cli.settings import Settings, output_option, pass_settings
 from coord_core.errors import AuthenticationFailed, CoordError
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
     from coord_core.client.status import ClusterReport, NodeReport
@@ -74,7 +75,7 @@ def _raise_if_silent(reports: Sequence["NodeReport"]) -> None:
 
 def _without(address: str, error: CoordError | None) -> str:
     """What is wrong with a node, where its address stands beside it anyway."""
-    return "" if error is None else error.message.removeprefix(address).lstrip(": ").lower()
+    return "" if error is None else error.message.removeprefix(address).lstrip(": ")
 
 
 def _report(cluster: "ClusterReport") -> dict[str, Any]:
@@ -143,8 +144,10 @@ def _write(settings: Settings, report: dict[str, Any]) -> None:
         write_plain([node[column] for column in columns] for node in report["nodes"])
     else:
         out = console(color=settings.color)
-        out.print(_table(report))
+        out.print(_table(report, out))
         out.print(_summary(report))
+        for line in _troubles(report):
+            out.print(line, markup=False)
 
 
 def _watch(settings: Settings) -> None:
@@ -155,11 +158,13 @@ def _watch(settings: Settings) -> None:
             time.sleep(WATCH_SECONDS)
     from rich.console import Group
     from rich.live import Live
+    from rich.text import Text
 
-    with Live(console=console(color=settings.color), auto_refresh=False) as live:
+    out = console(color=settings.color)
+    with Live(console=out, auto_refresh=False) as live:
         while True:
             report = _ask_again(settings)
-            live.update(Group(_table(report), _summary(report)), refresh=True)
+            live.update(Group(_table(report, out), _summary(report), *map(Text, _troubles(report))), refresh=True)
             time.sleep(WATCH_SECONDS)
 
 
@@ -179,20 +184,29 @@ def _summary(report: Mapping[str, Any]) -> str:
     return f"leader {leader}, term {report['term']}; tolerates {more} more failure{'' if more == 1 else 's'}"
 
 
-def _table(report: Mapping[str, Any]) -> "Table":
+def _troubles(report: Mapping[str, Any]) -> Sequence[str]:
+    """Below the table, where there is room for it: why a node did not answer."""
+    silent = (node for node in report["nodes"] if not node["reachable"])
+    return [f"{node['name'] or '?'} at {node['address']}: {node['error']}" for node in silent]
+
+
+def _table(report: Mapping[str, Any], out: "Console") -> "Table":
+    from rich.measure import Measurement
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("NODE", "ADDRESS", "ROLE", "TERM", "COMMIT", "APPLIED", "SESSIONS", "DISK", "UP"):
-        table.add_column(heading, justify="left" if heading in ("NODE", "ADDRESS", "ROLE") else "right")
+        table.add_column(heading, justify="left" if heading in ("NODE", "ADDRESS", "ROLE") else "right", no_wrap=True)
     for node in report["nodes"]:
         table.add_row(*_cells(node))
+    # As wide as it needs, also where the terminal is not: a line that wraps can be read, a cell that is cut cannot.
+    table.width = Measurement.get(out, out.options.update(max_width=1000), table).maximum
     return table
 
 
 def _cells(node: Mapping[str, Any]) -> Sequence[str]:
     if not node["reachable"]:
-        return (node["name"] or "?", node["address"], f"[red]unreachable[/red]: {node['error']}")
+        return (node["name"] or "?", node["address"], "[red]unreachable[/red]")
     return (
         node["name"],
         node["address"],

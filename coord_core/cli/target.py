@@ -88,7 +88,9 @@ def _read_token(path: str) -> str:
     try:
         token = Path(path).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise CommandFailed(Exit.AUTH, f"the token's file {path} cannot be read: {error}") from error
+        raise CommandFailed(
+            Exit.AUTH, f"the token's file {path} cannot be read: {getattr(error, 'strerror', None) or error}"
+        ) from error
     if not token:
         raise CommandFailed(Exit.AUTH, f"the token's file {path} is empty")
     return token

@@ -160,8 +160,12 @@ class AsyncClient:
         driver.refresh_lease()
         return driver.session.believes_held(self.full_path(path), token, clock_ms())
 
-    async def lock_state(self, path: str, waiters_max: int) -> LockState:
-        state: LockState = await self.driver().ask(LockInfo(self.full_path(path), waiters_max))
+    async def lock_state(self, path: str, waiters_max: int, *, within_lease: bool = False) -> LockState:
+        """Ask who holds the lock and who waits; `within_lease`: an answer after the present lease is over is of no use."""
+        driver, timeout_ms = self.driver(), None
+        if within_lease and driver.session.lease_deadline_ms is not None:
+            timeout_ms = max(1, driver.session.lease_deadline_ms - clock_ms())
+        state: LockState = await driver.ask(LockInfo(self.full_path(path), waiters_max), timeout_ms=timeout_ms)
         return state
 
     def _start(self) -> Driver:
@@ -199,7 +203,9 @@ def _tls(url: ClientUrl) -> ssl.SSLContext | None:
         if url.cert:
             context.load_cert_chain(url.cert, url.key)
     except OSError as error:  # ssl.SSLError is one
-        raise InvalidConfig(f"the TLS files of the URL cannot be used: {error.strerror or error}", faults=[str(error)]) from error
+        files = ", ".join(file for file in (url.ca, url.cert, url.key) if file) or "the system's"
+        fault = f"the TLS files ({files}) cannot be used: {error.strerror or error}"
+        raise InvalidConfig(fault, faults=[fault]) from error
     return context
 
 

@@ -55,7 +55,7 @@ class _Connection(asyncio.Protocol):
         driver.flush()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._driver.connection_lost(self, _reason(exc) if exc else "the node closed the connection")
+        self._driver.connection_lost(self, reason_of(exc) if exc else "the node closed the connection")
 
 
 class Driver:
@@ -96,8 +96,8 @@ class Driver:
         call = self.session.call(operation, clock_ms(), order=order)
         return call, self._future(call)
 
-    def ask(self, query: Query, order: Hashable | None = None) -> "asyncio.Future[Any]":
-        return self._future(self.session.ask(query, clock_ms(), order=order))
+    def ask(self, query: Query, order: Hashable | None = None, *, timeout_ms: int | None = None) -> "asyncio.Future[Any]":
+        return self._future(self.session.ask(query, clock_ms(), order=order, timeout_ms=timeout_ms))
 
     def command(self, command: Command) -> "asyncio.Future[Any]":
         return self._future(self.session.command(command, clock_ms()))
@@ -167,7 +167,9 @@ class Driver:
 
     def _announce(self, effects: ClientEffects) -> None:
         for change in effects.states:
-            _log.info("session %s is %s", change.session_id, change.state.value)
+            if change.session_id is not None:  # a client that never had one closes in silence
+                level = logging.WARNING if change.state is SessionState.LOST else logging.INFO
+                _log.log(level, "session %s is %s", change.session_id, change.state.value)
             if change.state is SessionState.CONNECTED:
                 self._complained = False
             self.on_state(change)
@@ -223,8 +225,8 @@ class Driver:
         ) as error:  # ValueError: a name that cannot be looked up; OSError: also ssl.SSLError
             if self._pending is connection:
                 self._pending = None
-                self._complain(connection.address, _reason(error))
-                self.session.connection_failed(connection.address, clock_ms(), _reason(error))
+                self._complain(connection.address, reason_of(error))
+                self.session.connection_failed(connection.address, clock_ms(), reason_of(error))
                 self._stir()
                 self.flush()
 
@@ -280,7 +282,8 @@ def _nothing(change: StateChange) -> None:
     pass
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
+    """Write in a few words why a connection could not be made."""
     if isinstance(error, ssl.SSLError):
         return f"TLS: {error.reason or error}"
     if isinstance(error, OSError) and error.strerror:

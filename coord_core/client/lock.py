@@ -13,7 +13,16 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from coord_core.client.paths import acquire_wait_ms
-from coord_core.errors import CoordError, InvalidRequest, LockLost, LostError, NotHolder, OutcomeUnknown, error_from_wire
+from coord_core.errors import (
+    CoordError,
+    InvalidRequest,
+    LockLost,
+    LostError,
+    NotHolder,
+    OutcomeUnknown,
+    Unavailable,
+    error_from_wire,
+)
 from coord_core.protocol.operations import LockAcquire, LockRelease, Owner
 from coord_core.protocol.queries import LockParty
 from coord_core.protocol.results import Granted, NotGranted, Result
@@ -46,13 +55,20 @@ class AsyncGrant:
     async def check(self) -> None:
         """Ask the cluster whether the lock is held under this grant, linearizably.
 
-        Raises `LockLost` (it is not: stop), `Unavailable` (nobody could say: it stands at most until the lease is over).
+        Raises `LockLost` (it is not: stop; also when the lease ends while nobody answers), `Unavailable` (nobody could say).
         """
-        if not self.is_held_locally():
-            raise LockLost(f"{self.path} is not held any more: released, or the session's lease is over", token=self.token)
-        holder = (await self._client.lock_state(self.path, 0)).holder
+        self._check_locally()
+        try:
+            holder = (await self._client.lock_state(self.path, 0, within_lease=True)).holder
+        except Unavailable:
+            self._check_locally()
+            raise
         if holder is None or (holder.token, holder.session, holder.attachment) != (self.token, self.session_id, self.attachment_id):
             raise LockLost(f"{self.path} is not held under token {self.token} any more", token=self.token)
+
+    def _check_locally(self) -> None:
+        if not self.is_held_locally():
+            raise LockLost(f"{self.path} is not held any more: released, or the session's lease is over", token=self.token)
 
 
 class AsyncDistributedLock:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from coord_core.client.driver import reason_of
 from coord_core.client.url import split_address
 from coord_core.errors import CoordError, ProtocolError, Unavailable, error_from_wire
 from coord_core.protocol.members import Member
@@ -26,6 +27,7 @@ from coord_core.wire.frames import FrameParser
 
 _READ_BYTES = 65_536
 _M = TypeVar("_M")
+_CLOSED = "the node closed the connection"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,7 @@ async def ask_node(address: str, token: str, tls: ssl.SSLContext | None, timeout
     except CoordError as error:
         return NodeReport(address, None, error)
     except (OSError, ValueError) as error:
-        return NodeReport(address, None, Unavailable(f"{address}: {getattr(error, 'strerror', None) or error}"))
+        return NodeReport(address, None, Unavailable(f"{address}: {reason_of(error)}"))
 
 
 async def _converse(address: str, token: str, tls: ssl.SSLContext | None) -> NodeStatus:
@@ -88,7 +90,12 @@ async def _converse(address: str, token: str, tls: ssl.SSLContext | None) -> Nod
         hello = Hello(PROTOCOL_VERSION_MIN, PROTOCOL_VERSION_MAX, "client", "", token)
         writer.write(MAGIC + encode_messages([hello]))
         incoming = _Incoming(reader)
-        await incoming.expect(Welcome)
+        try:
+            await incoming.expect(Welcome)
+        except Unavailable as error:
+            if tls is None and error.message == _CLOSED:
+                raise Unavailable(f"{_CLOSED} without a word; perhaps it wants TLS: coords://") from None
+            raise
         writer.write(encode_messages([GetStatus(1)]))
         return await incoming.expect(NodeStatus)
     finally:
@@ -107,7 +114,7 @@ class _Incoming:
         while not self._messages:
             data = await self._reader.read(_READ_BYTES)
             if not data:
-                raise Unavailable("the node closed the connection")
+                raise Unavailable(_CLOSED)
             self._messages.extend(map(decode_server, self._frames.feed(data)))
         message = self._messages.pop(0)
         if isinstance(message, Refused):

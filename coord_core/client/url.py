@@ -199,9 +199,19 @@ def _bounded(name: str, text: str, least_ms: int, most_ms: int) -> int:
         raise InvalidUrl(f"the option {name!r}: {error.message}", part="options", option=name) from None
     if not least_ms <= value_ms <= most_ms:
         raise InvalidUrl(
-            f"the option {name!r} is {text}: it must be from {least_ms} ms to {most_ms} ms", part="options", option=name
+            f"the option {name!r} is {text}: it must be from {_readable(least_ms)} to {_readable(most_ms)}",
+            part="options",
+            option=name,
         )
     return value_ms
+
+
+def _readable(ms: int) -> str:
+    """Write a bound as it could stand in a URL: `500ms`, `24h`."""
+    for unit, unit_ms in (("h", 3_600_000), ("s", 1000)):
+        if ms % unit_ms == 0:
+            return f"{ms // unit_ms}{unit}"
+    return f"{ms}ms"
 
 
 def _decoded(text: str, part: str) -> str:

@@ -127,7 +127,8 @@ class ServerConfig:
         try:
             token = self.token_file.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
-            raise InvalidConfig(f"token_file {self.token_file} cannot be read: {error}", faults=[str(error)]) from error
+            fault = f"token_file {self.token_file} cannot be read: {getattr(error, 'strerror', None) or error}"
+            raise InvalidConfig(fault, faults=[fault]) from error
         # An empty file must not mean a cluster that is open to all.
         refuse([] if token else [f"token_file {self.token_file} is empty"])
         return token

@@ -99,7 +99,7 @@ def leader_lost(state: State) -> None:
     if rank == 0:
         state.election_elapsed = 0
         hup(state)
-        if state.role is Role.PRE_CANDIDATE:
+        if state.config.pre_vote:
             state.campaign_countdown = 1
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from coord_core.config import ServerConfig, format_address, parse_address
-from coord_core.errors import CoordError, InvalidConfig, NodeError, Unavailable, WrongCluster
+from coord_core.errors import AuthenticationFailed, CoordError, InvalidConfig, NodeError, Unavailable, WrongCluster
 from coord_core.protocol.members import Member
 from coord_core.protocol.messages import Hello, NodeStatus, PeerIdentity, Welcome
 from coord_core.server import tls
@@ -329,4 +329,4 @@ class Server:
 
 def _unexpected(error: BaseException) -> BaseException | None:
     """A traceback is for errors that nobody foresaw."""
-    return None if isinstance(error, NodeError | WrongCluster | InvalidConfig | OSError) else error
+    return None if isinstance(error, NodeError | WrongCluster | AuthenticationFailed | InvalidConfig | OSError) else error

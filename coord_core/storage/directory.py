@@ -64,7 +64,7 @@ class DataDirectory:
             pid = os.pread(self._lock_fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
             self.release()
             raise DataDirInUse(
-                f"data directory {self.path} is in use by process {pid}; stop that one or choose another directory.",
+                f"data directory {self.path} is in use by process {pid}; stop that one or choose another directory",
                 path=str(self.path),
                 pid=int(pid) if pid.isdigit() else None,
             ) from error

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,40 @@ from coord_core.config import OPTIONS
 
 #: Nobody listens here: port 1 needs privileges that no test server has.
 NOBODY = "coord://127.0.0.1:1"
+
+
+def test_coord_alone_shows_the_help_as_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([]) == Exit.USAGE
+    assert "\nCommands:\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["lock", "/a", "echo", "--hello"], ["dev", "echo", "--hello"]])
+def test_option_of_the_command_before_the_dashes(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(arguments) == Exit.USAGE
+    assert "Options of COMMAND come after `--`" in capsys.readouterr().err
+
+
+def test_flag_out_of_bounds_says_so_without_talk_of_urls(capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(["lock", "/a", "--ttl", "0", "--", "true"]) == Exit.USAGE
+    shown = capfd.readouterr().err
+    assert "must be from 500ms to 24h" in shown
+    assert "looks like" not in shown
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--url", "coords://h", "--cacert", "nope.pem", "status"],
+        ["--token-file", "nope.pem", "status"],
+        ["server", "--name", "n", "--data-dir", "d", "--init", "--token-file", "nope.pem"],
+    ],
+)
+def test_file_that_is_not_there_is_named(arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(arguments) in (Exit.USAGE, Exit.AUTH)
+    shown = capfd.readouterr().err
+    assert "nope.pem" in shown
+    assert "Errno" not in shown
 
 
 @pytest.mark.parametrize("noun", sorted(NOUNS))

@@ -230,6 +230,16 @@ async def test_lease_ends_locally_while_the_cluster_is_silent(fake: FakeCluster,
     await until(lambda: CloseSession(grant.session_id) in fake.log)
 
 
+async def test_check_that_nobody_answers_ends_with_the_lease(fake: FakeCluster, shell: Shell) -> None:
+    """Whoever asks whether to go on must hear of the loss when it happens, not when the question has grown old."""
+    client = shell.connect(fake.addresses, "/ns?ttl=500ms&timeout=60s")
+    grant = await shell.go(client.lock("/a").acquire)
+    fake.holds = True
+    with pytest.raises(LockLost):
+        await shell.go(grant.check)
+    fake.holds = False
+
+
 async def test_with_block_whose_lock_was_lost_says_so_at_its_end(fake: FakeCluster, shell: Shell) -> None:
     """Its body was not protected all the time; its own exception would go first."""
     client = shell.connect(fake.addresses)

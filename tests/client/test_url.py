@@ -74,7 +74,7 @@ def test_slashes_around_a_namespace_do_not_count(text: str) -> None:
         ("coord://h?ttl=5s&ttl=6s", "options", "twice"),
         ("coord://h?ttl=soon", "options", "such as 15s"),
         ("coord://h?ttl=15", "options", "such as 15s"),
-        ("coord://h?ttl=1ms", "options", "500 ms"),
+        ("coord://h?ttl=1ms", "options", "500ms"),
         ("coord://h?ttl=", "options", "no value"),
         ("coord://h?ca=x", "options", "coords://"),
         ("coords://h?cert=x", "options", "go together"),

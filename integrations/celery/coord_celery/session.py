@@ -29,6 +29,8 @@ class WorkerSession:
         self._settings = settings
         self._board = board
         self._client: Client | None = None
+        #: The one session of that client which children are told of; their locks go with it.
+        self._session_id = 0
         #: Set while there is a session.
         self._open_now = threading.Event()
         #: Set when something has changed: the session was lost, or the worker stops.
@@ -58,8 +60,11 @@ class WorkerSession:
         client = self._client
         if client is None:
             return 0, 0
-        session, end = client.session.session_id, client.session.lease_deadline
-        return (0, 0) if session is None or end is None else (session, int(end * 1e9))
+        # In this order: where the session is lost and followed by another in between, the number no longer fits.
+        end = client.session.lease_deadline
+        if end is None or client.session.session_id != self._session_id:
+            return 0, 0
+        return self._session_id, int(end * 1e9)
 
     def raise_fence(self, fence: Fence) -> None:
         """The main process does not kill itself: in solo and threads pools `check()` and the token guard."""
@@ -77,14 +82,14 @@ class WorkerSession:
                 continue
             self._moved.clear()
             client.session.on_state_change(lambda *_: self._moved.set())
+            session_id = self._session_id = client.session.session_id or 0
             self._client = client
             self._open_now.set()
-            session_id = client.session.session_id
             logger.info("session %d with the coordination service is open", session_id)
             self._wait_until_over(client)
             self._open_now.clear()
             self._client = None
-            if client.session.state.name == "LOST":
+            if not self._stopping:
                 logger.error("session %d is lost: pool processes that held its locks are stopped", session_id)
                 self._wait_for_fenced()
             self._close(client)
@@ -101,7 +106,8 @@ class WorkerSession:
         return client
 
     def _wait_until_over(self, client: Client) -> None:
-        while not self._stopping and client.session.state.name not in ("LOST", "CLOSED"):
+        """Return when the session is lost, also where a call of this process has opened another on the same client meanwhile."""
+        while not self._stopping and client.session.session_id == self._session_id:
             self._moved.wait()
             self._moved.clear()
 
