@@ -96,7 +96,7 @@ CASES: list[tuple[Mutation, Mix, int, str]] = [
     (mutations.keep_alive_needs_no_quorum, PARTITIONS, 60, "after its last promise"),
     (mutations.read_needs_no_quorum, READS, 40, "not linearizable"),
     (mutations.client_counts_its_lease_from_the_answer, FAR, 60, "is held by"),
-    (mutations.client_never_declares_its_session_lost, PARTITIONS, 10, "is held by"),
+    (mutations.client_never_declares_its_session_lost, PARTITIONS, 60, "is held by"),
     (mutations.leases_run_while_the_leader_is_stopped, PARTITIONS, 20, "the leader was stopped for"),
     (mutations.new_leader_grants_no_fresh_leases, CRASHES, 5, "after the leader was ready|after its last promise"),
     (mutations.cancel_leaves_the_grant, SECOND_THOUGHTS, 10, "is held|acquire"),
