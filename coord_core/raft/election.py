@@ -29,7 +29,7 @@ def tick(state: State) -> None:
         state.campaign_countdown -= 1
         if state.campaign_countdown == 0 and state.is_promotable:
             state.election_elapsed = 0
-            hup(state)
+            _campaign_and_ask_again(state)
             return
     if state.is_promotable and state.election_elapsed >= state.timeout_drawn:
         state.election_elapsed = 0
@@ -85,7 +85,8 @@ def leader_lost(state: State) -> None:
     Followers of a dead leader notice at the same moment and would split the vote, so they take turns by rank: the first voter
     goes at once, each next one a third of an election timeout later, if nobody leads by then.  Where the leader lives and only
     this node's link broke, the others still hear it and ignore the pre-vote.  They ignore it too where they have not noticed yet
-    that it died: so the first asks once more, a tick later.
+    that it died, or do not hear the question: so whoever's turn it is asks again after one tick, two, four, until somebody leads
+    or the time drawn for an ordinary campaign has come.
     """
     if state.role is not Role.FOLLOWER or not state.leader_id:
         return
@@ -96,11 +97,18 @@ def leader_lost(state: State) -> None:
     others = [voter for voter in state.configuration.voters if voter != lost]
     rank = others.index(state.node_id) if state.node_id in others else len(others)
     state.campaign_countdown = rank * max(state.config.election_timeout_ticks // 3, 1)
+    state.ask_again_ticks = 1
     if rank == 0:
         state.election_elapsed = 0
-        hup(state)
-        if state.config.pre_vote:
-            state.campaign_countdown = 1
+        _campaign_and_ask_again(state)
+
+
+def _campaign_and_ask_again(state: State) -> None:
+    again = state.ask_again_ticks
+    hup(state)
+    # A candidate's real election has a timeout of its own.
+    if state.config.pre_vote and again < state.config.election_timeout_ticks:
+        state.campaign_countdown, state.ask_again_ticks = again, 2 * again
 
 
 def forget_leader(state: State) -> None:

@@ -67,7 +67,7 @@ def _reset(state: State, term: Term) -> None:
         # One vote a term: cleared where the term rises, and only there.
         state.voted_for = NOBODY
     state.leader_id = NOBODY
-    state.election_elapsed = state.heartbeat_elapsed = state.campaign_countdown = 0
+    state.election_elapsed = state.heartbeat_elapsed = state.campaign_countdown = state.ask_again_ticks = 0
     timeout = state.config.election_timeout_ticks
     state.timeout_drawn = state.rng.randrange(timeout, 2 * timeout)
     state.transferee = NOBODY

@@ -57,6 +57,8 @@ class State:
     timeout_drawn: int = 0
     #: Ticks until a campaign after the leader's connection closed; 0 for none (`election.leader_lost`).
     campaign_countdown: int = 0
+    #: Ticks from one question of a node that lost its leader to the next, doubled each time; 0 where it asks once.
+    ask_again_ticks: int = 0
     #: Who is to take over; 0 for nobody.  Nothing is proposed meanwhile.
     transferee: NodeId = NOBODY
     #: On a leader: the index of its no-op, the first entry of its term.

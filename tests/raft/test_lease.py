@@ -198,8 +198,10 @@ def test_first_in_line_asks_again_soon_where_the_others_had_not_noticed_yet():
     cluster[2].leader_lost()
     cluster.settle()
     assert cluster.leader() is None
-    cluster[3].forget_leader()
     cluster.tick(1)
+    assert cluster.leader() is None
+    cluster[3].forget_leader()
+    cluster.tick(2)
     assert cluster[2].role is Role.LEADER
 
 
