@@ -18,6 +18,7 @@ from coord_core.raft.messages import (
 from coord_core.raft.progress import Progress, Sending
 from coord_core.raft.quorum import joint_index
 from coord_core.raft.state import State
+from coord_core.raft.zero import START
 from coord_core.types import LogIndex, NodeId
 
 # -- the leader sends
@@ -125,6 +126,9 @@ def on_append_reply(state: State, message: AppendReply, progress: Progress) -> N
     progress.recent_active = True
     if message.rejected:
         _on_rejection(state, message, progress)
+        return
+    if message.index == START and state.log.snapshot.index > START:
+        # Not an acceptance: the answer to an older term's message, from before this node led.
         return
     probing = progress.state is Sending.PROBE
     if not progress.accepted(message.index) and not (probing and progress.match == message.index):

@@ -41,7 +41,8 @@ class Leading:
     def check_expiries(self, lease_ms: int) -> None:
         """Ask for a confirmed round for every lease that ran out."""
         for session in self._leases.due(lease_ms, EXPIRIES_A_TURN):
-            if not self._reads.add(ExpiryCheck(session)):
+            deadline_ms = self._leases.deadline_ms(session)
+            if deadline_ms is not None and not self._reads.add(ExpiryCheck(session, deadline_ms)):
                 self._leases.watch_again(session)
 
     def own_commands(self, expired: list[SessionId], now_ms: int) -> list[Command]:
@@ -66,12 +67,15 @@ class Leading:
                 self._expiring.discard(command.session)
                 self._leases.watch_again(command.session)
 
-    def still_due(self, session: SessionId, lease_ms: int) -> bool:
-        """Whether the lease is over now that a quorum has confirmed this leader; else watch it again.
+    def still_due(self, check: ExpiryCheck) -> bool:
+        """Whether nothing has renewed the lease by the time that a quorum has confirmed this leader; else watch it again.
+
+        A lease that was renewed and ran out anew meanwhile gets a check of its own, behind the keep-alives that have come since.
 
         From here on nothing renews it: a keep-alive served behind the check must not be promised what the next turn takes away.
         """
-        if self._leases.is_due(session, lease_ms):
+        session = check.session
+        if self._leases.deadline_ms(session) == check.deadline_ms:
             self._expiring.add(session)
             return True
         self._leases.watch_again(session)

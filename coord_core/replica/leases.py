@@ -70,11 +70,6 @@ class Leases:
             self._heap = [item for item in self._heap if item[1] in self._deadline]
             heapify(self._heap)
 
-    def clear(self) -> None:
-        self._ttl.clear()
-        self._deadline.clear()
-        self._heap.clear()
-
     def due(self, now_ms: int, most: int) -> list[SessionId]:
         """Return up to `most` sessions whose lease has run out, each once until it is granted again."""
         found: list[SessionId] = []
@@ -89,9 +84,9 @@ class Leases:
                 found.append(session)
         return found
 
-    def is_due(self, session: SessionId, now_ms: int) -> bool:
-        deadline = self._deadline.get(session)
-        return deadline is not None and deadline <= now_ms
+    def deadline_ms(self, session: SessionId) -> int | None:
+        """Return when the session's lease ends, None where it has none."""
+        return self._deadline.get(session)
 
     def watch_again(self, session: SessionId) -> None:
         """Put a session that `due` returned, and that turned out to be renewed, back under watch."""

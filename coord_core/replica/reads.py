@@ -35,9 +35,11 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class ExpiryCheck:
-    """A lease ran out: end the session if nothing renewed it by the time this is served."""
+    """A lease ran out: end the session if nothing has renewed it by the time this is served."""
 
     session: SessionId
+    #: The end of the lease that ran out: another end is another lease, which has to run out by itself.
+    deadline_ms: int
 
 
 Item: TypeAlias = Renewal | Question | ExpiryCheck

@@ -457,7 +457,7 @@ class Replica:
                 case Renewal():
                     self._renew(leading, item, lease_ms, effects)
                 case ExpiryCheck(session):
-                    if leading.still_due(session, lease_ms):
+                    if leading.still_due(item):
                         self._dead.append(session)
 
     @staticmethod

@@ -134,8 +134,8 @@ class Snapshots:
     def wanted(self, message: InstallSnapshot) -> None:
         """Consensus, leading, has nothing but its snapshot for a follower."""
         if self._published is None or self._published[1].metadata.index != message.metadata.index:
-            # The founding: nobody can lack it.
-            self._raft.report_snapshot(message.to, ok=False)
+            # The founding: nobody lacks it, so the log can go on behind it.
+            self._raft.report_snapshot(message.to, ok=True)
             return
         self.is_active = True
         self._sending.begin(message.to, *self._published)

@@ -274,7 +274,8 @@ class Worker:
         process, session = self._process, self._process.session
         believed = session.believes_held(path, token, process.now_ms())
         self._books.beliefs.ends(path, token)
-        if session.session_id != session_id:
+        # None: the session was lost or closed in the turn in which the grant came.
+        if session_id is None or session.session_id != session_id:
             self._rest()
             return
         if not believed and session.lease_deadline_ms is not None and process.now_ms() < session.lease_deadline_ms:

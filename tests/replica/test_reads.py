@@ -44,7 +44,7 @@ def test_an_old_rounds_confirmation_does_not_confirm_the_next():
 
 def test_an_expiry_check_is_served_after_the_keep_alive_that_came_before_it():
     reads = Reads()
-    check = ExpiryCheck(SessionId(5))
+    check = ExpiryCheck(SessionId(5), 1_000)
     reads.add(SECOND)
     reads.add(check)
     number = reads.begin()

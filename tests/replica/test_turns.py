@@ -5,8 +5,10 @@ from coord_core.protocol.messages import Ask, KeepAlive, KeptAlive, Redirect, Su
 from coord_core.protocol.operations import LockAcquire, LockRelease, ValueSet
 from coord_core.protocol.queries import LockInfo, LockState, SessionInfo, SessionState, ValueGet, ValueState
 from coord_core.protocol.results import Done, Failed, Granted, NotGranted, SessionOpened, ValueWritten
+from coord_core.raft.messages import AppendReply
+from coord_core.raft.progress import Sending
 from coord_core.replica import LaneLimits, SessionsEnded, Stalled
-from coord_core.types import FencingToken, SessionId
+from coord_core.types import FencingToken, LogIndex, NodeId, SessionId
 from tests.replica.harness import OWNER, Driver, call
 
 
@@ -291,3 +293,31 @@ def test_a_lone_voter_and_the_first_founder_of_an_empty_log_do_not_wait_for_an_e
         driver.settle()
         assert driver.replicas[1].status().ready, nodes
         assert driver.now_ms == 0
+
+
+def test_an_answer_to_an_older_terms_message_is_no_acceptance():
+    """It carries index 0; taken for an acceptance it would send the leader back to before the log's beginning."""
+    driver = Driver(nodes=3)
+    leader = driver.elect()
+    follower = NodeId(leader % 3 + 1)
+    raft = driver.replicas[leader]._raft
+    unheard = raft._state.progress[follower]
+    unheard.state, unheard.match = Sending.PROBE, LogIndex(0)
+    raft.step(AppendReply(sender=follower, to=NodeId(leader), term=raft.term, index=LogIndex(0)))
+    assert unheard.state is Sending.PROBE
+
+
+def test_a_follower_that_consensus_would_send_the_founding_gets_the_log():
+    """Nobody lacks the founding: there is nothing to send, and the follower must not wait for it."""
+    driver = Driver(nodes=3)
+    leader = driver.elect()
+    follower = NodeId(leader % 3 + 1)
+    session = driver.open(leader)
+    driver.cut.add(follower)
+    driver.submit(leader, 1, 2, call(session, 1, ValueSet("/v", b"new")))
+    driver.settle()
+    lagging = driver.replicas[leader]._raft._state.progress[follower]
+    lagging.state, lagging.match, lagging.next = Sending.PROBE, LogIndex(0), LogIndex(1)
+    driver.cut.clear()
+    driver.advance(300)
+    assert driver.replicas[follower].status().applied_index == driver.replicas[leader].status().applied_index
