@@ -10,6 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
+import pytest
+
 import coord_core
 
 
@@ -79,3 +81,7 @@ class SyncShell(Shell):
         await super().close_all()
         self._threads.shutdown(wait=False)
         self._threads = ThreadPoolExecutor(32)
+
+
+#: For what only coroutines can do, such as being cancelled.
+ASYNC_ONLY = pytest.mark.parametrize("shell", [AsyncShell], ids=["async"], indirect=True)

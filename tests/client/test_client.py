@@ -20,7 +20,7 @@ from coord_core import (
 )
 from coord_core.client import clock
 from tests.client.fake import until
-from tests.client.shells import AsyncShell, Shell
+from tests.client.shells import ASYNC_ONLY, AsyncShell, Shell
 
 Addresses = list[str]
 
@@ -339,10 +339,9 @@ async def test_attached_client_is_lost_when_its_keeper_closes(shell: Shell, addr
         await shell.go(child.wait_connected, 5)
 
 
-async def test_many_calls_at_once_are_all_answered(shell: Shell, addresses: Addresses) -> None:
+@ASYNC_ONLY
+async def test_many_calls_at_once_are_all_answered(shell: AsyncShell, addresses: Addresses) -> None:
     """More than the window holds."""
-    if not isinstance(shell, AsyncShell):
-        pytest.skip("three thousand threads")
     client = shell.connect(addresses)
     values = [client.value(f"/v{number}") for number in range(3000)]
     versions = await asyncio.gather(*(value.set(b"x") for value in values))

@@ -21,7 +21,7 @@ from coord_core.client.clocks import clock_ms
 from coord_core.protocol.commands import Call, CloseSession
 from coord_core.protocol.operations import Cancel, LockAcquire, LockRelease
 from tests.client.fake import FakeCluster, until
-from tests.client.shells import AsyncShell, Shell
+from tests.client.shells import ASYNC_ONLY, AsyncShell, Shell
 
 pytestmark = pytest.mark.usefixtures("closing")
 
@@ -131,10 +131,9 @@ async def test_busy_cluster_delays_and_does_not_fail(fake: FakeCluster, shell: S
     assert fake.busy == 0
 
 
-async def test_client_that_could_not_close_in_time_gives_up_for_good(fake: FakeCluster, shell: Shell) -> None:
+@ASYNC_ONLY
+async def test_client_that_could_not_close_in_time_gives_up_for_good(fake: FakeCluster, shell: AsyncShell) -> None:
     """Its session expires by itself; nothing goes on connecting behind the application's back."""
-    if not isinstance(shell, AsyncShell):
-        pytest.skip("the blocking client's loop is gone then")
     client = shell.connect(fake.addresses)
     await client.wait_connected()
     driver = client.driver()
@@ -148,12 +147,11 @@ async def test_client_that_could_not_close_in_time_gives_up_for_good(fake: FakeC
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
+@ASYNC_ONLY
 async def test_acquire_that_is_cancelled_in_the_turn_of_its_grant_and_of_the_clients_end_is_cancelled(
-    fake: FakeCluster, shell: Shell, monkeypatch: pytest.MonkeyPatch
+    fake: FakeCluster, shell: AsyncShell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The grant went with the session: there is nothing to give back, and no error may take the cancellation's place."""
-    if not isinstance(shell, AsyncShell):
-        pytest.skip("a blocking caller is not cancelled")
     client = shell.connect(fake.addresses)
     await client.wait_connected()
     driver = client.driver()
@@ -171,12 +169,11 @@ async def test_acquire_that_is_cancelled_in_the_turn_of_its_grant_and_of_the_cli
     await client.close(0.1)
 
 
+@ASYNC_ONLY
 async def test_attached_client_whose_lease_cannot_be_told_is_lost_when_the_last_known_one_ends(
-    fake: FakeCluster, shell: Shell, caplog: pytest.LogCaptureFixture
+    fake: FakeCluster, shell: AsyncShell, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An error there is no reason to believe on without end."""
-    if not isinstance(shell, AsyncShell):
-        pytest.skip("the driver is the same")
     keeper = shell.connect(fake.addresses)
     await keeper.wait_connected()
     until_s, works = clock_ms() / 1000 + 0.5, True
@@ -272,10 +269,9 @@ async def test_acquire_that_waits_when_its_session_is_lost_is_told(fake: FakeClu
 # --- callers that go away --------------------------------------------------------------------------------------------------------
 
 
-async def test_cancelled_acquire_leaves_the_queue(fake: FakeCluster, shell: Shell) -> None:
+@ASYNC_ONLY
+async def test_cancelled_acquire_leaves_the_queue(fake: FakeCluster, shell: AsyncShell) -> None:
     """Its caller has gone: a grant would be held by nobody."""
-    if not isinstance(shell, AsyncShell):
-        pytest.skip("threads are not cancelled; see the test with a signal")
     client = shell.connect(fake.addresses)
     await client.lock("/a").acquire()
     waiter = client.lock("/a")
@@ -287,10 +283,9 @@ async def test_cancelled_acquire_leaves_the_queue(fake: FakeCluster, shell: Shel
     assert await waiter.waiters() == ()
 
 
-async def test_grant_that_crosses_the_cancellation_is_given_back(fake: FakeCluster, shell: Shell) -> None:
+@ASYNC_ONLY
+async def test_grant_that_crosses_the_cancellation_is_given_back(fake: FakeCluster, shell: AsyncShell) -> None:
     """At every turn of the loop between the call and its answer: nothing stays behind."""
-    if not isinstance(shell, AsyncShell):
-        pytest.skip("threads are not cancelled; see the test with a signal")
     client = shell.connect(fake.addresses)
     await client.wait_connected()
     for turns in range(12):
@@ -309,10 +304,9 @@ async def test_grant_that_crosses_the_cancellation_is_given_back(fake: FakeClust
                 pass
 
 
-async def test_acquire_under_a_timeout_of_asyncio_leaves_nothing(fake: FakeCluster, shell: Shell) -> None:
+@ASYNC_ONLY
+async def test_acquire_under_a_timeout_of_asyncio_leaves_nothing(fake: FakeCluster, shell: AsyncShell) -> None:
     """`asyncio.timeout` cancels like any other."""
-    if not isinstance(shell, AsyncShell):
-        pytest.skip("for coroutines")
     client = shell.connect(fake.addresses)
     holder, waiter = client.lock("/a"), client.lock("/a")
     await holder.acquire()
