@@ -22,6 +22,7 @@ NOUNS = {
     "config": "Look at a node's configuration without starting it.",
     "dev": "Run a cluster on this machine, for trying things out and for tests.",
     "lock": "Run a command while holding a lock.",
+    "members": "Show who belongs to the cluster, and change it.",
     "server": "Run one node of a cluster.",
     "status": "Show the leader and every node.",
 }

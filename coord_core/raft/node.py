@@ -203,7 +203,10 @@ class RaftNode:
     def unreachable(self, peer: NodeId) -> None:
         """A message to `peer` was lost: what followed it was in vain, so find out anew where its log stands."""
         progress = self._state.progress.get(peer)
-        if self._state.is_leader and progress is not None and progress.state is Sending.REPLICATE and peer != self.node_id:
+        if not self._state.is_leader or progress is None or peer == self.node_id:
+            return
+        progress.unreachable = True
+        if progress.state is Sending.REPLICATE:
             progress.become_probe()
 
     def report_snapshot(self, peer: NodeId, ok: bool) -> None:
