@@ -13,6 +13,7 @@ from coord_core.protocol.messages import (
     PROTOCOL_VERSION_MIN,
     ClientMessage,
     Hello,
+    Members,
     Refused,
     ServerMessage,
     Welcome,
@@ -69,12 +70,13 @@ class _Incoming:
         self._messages: list[ServerMessage] = []
 
     async def next(self) -> ServerMessage:
-        """Return the next message.  Raises what it says where it is a refusal."""
+        """Return the next message that is no mere news.  Raises what it says where it is a refusal."""
         while not self._messages:
             data = await self._reader.read(_READ_BYTES)
             if not data:
                 raise Unavailable(_CLOSED)
-            self._messages.extend(map(decode_server, self._frames.feed(data)))
+            said = map(decode_server, self._frames.feed(data))
+            self._messages.extend(message for message in said if not isinstance(message, Members))
         message = self._messages.pop(0)
         if isinstance(message, Refused):
             raise error_from_wire(message.code, message.message, {})

@@ -154,12 +154,14 @@ class RaftNode:
         """Put a committed CONFIGURATION entry in force; the driver calls it when it comes to the entry, before `applied`."""
         return membership.apply(self._state, entry)
 
-    def keep_commit(self) -> None:
-        """Have it written that the log is committed up to the applied index, which by itself is not worth a write.
+    def keep_commit(self, index: LogIndex) -> None:
+        """Have it written that the log is committed up to `index`, which it is; by itself that is not worth a write.
 
         For what must not be forgotten though others may be gone that know it too: who was removed stops one day.
         """
-        self._state.commit_to_keep = self._state.log.applied
+        if index > self._state.log.commit:
+            raise InvariantViolation(f"{index} is not committed: {self._state.log!r}")
+        self._state.commit_to_keep = index
 
     def transfer(self, to: NodeId) -> None:
         """Hand leadership to `to`.  Proposals are refused until it leads, or an election timeout has passed.
