@@ -27,6 +27,7 @@
     +-- NodeError               a server's own trouble; the process stops
         +-- StorageFailed
         +-- StorageCorrupt
+        +-- ReleaseTooOld
         +-- DataDirInUse
 
 An expected refusal (the lock is busy) is a result, not an error.  Every error pickles (Celery and multiprocessing move them) and
@@ -160,6 +161,10 @@ class StorageFailed(NodeError):
 
 class StorageCorrupt(NodeError):
     """What is on the disk is not what was written."""
+
+
+class ReleaseTooOld(NodeError):
+    """The log or a snapshot has something that only a newer release understands.  Nothing is damaged: start that release."""
 
 
 class DataDirInUse(NodeError):

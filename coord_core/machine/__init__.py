@@ -15,6 +15,7 @@ answered, an ill-formed command with `Failed`.  An exception out of `apply` is a
 - `bounds`, `refusals`: how much of everything, and the answers of those who want more.
 - `snapshot`, `restoring`, `stream`: the state written down in slices while entries go on being applied, taken up again, and its
   form.
+- `rolling`: one number that tells whether two machines did the same.
 - `dismantle`: how a machine that another replaced goes away.
 - `invariants`: what must hold between any two entries, for the tests and the simulator.
 

@@ -26,6 +26,7 @@ from coord_core.machine.locks import Locks
 from coord_core.machine.names import Names
 from coord_core.machine.resources import OperationHandler, QueryHandler, Registry
 from coord_core.machine.restoring import Restoring
+from coord_core.machine.rolling import RollingHash
 from coord_core.machine.sessions import Attachment, Session, Sessions, SessionView
 from coord_core.machine.snapshot import Snapshot
 from coord_core.machine.stream import CHUNK_BYTES_MAX, Cutter, Header
@@ -71,6 +72,7 @@ class Machine:
 
     def __init__(self) -> None:
         self._entry = CurrentEntry()
+        self._rolling = RollingHash()
         self._timers = Timers()
         self._names = Names()
         self._sessions = Sessions()
@@ -107,12 +109,21 @@ class Machine:
         """The last entry applied; 0 before the first."""
         return self._entry.index
 
+    @property
+    def rolling_hash(self) -> int:
+        """64 bits that follow from every entry so far and what it did: differing at one index, two machines are not replicas.
+
+        0 says nothing: this machine came out of a snapshot of a release that kept none.
+        """
+        return self._rolling.value
+
     def apply(self, index: LogIndex, time_ms: int, command: Command) -> Applied:
         """Apply the committed entry `index`, stamped `time_ms` by its leader; return what came of it."""
         entry = self._entry
         entry.begin(index, time_ms)
         self._timers.fire(entry.time_ms)
         result = self._commands[type(command)](command)
+        self._rolling.add(entry, result)
         return Applied(result, entry.replies, entry.opened, entry.closed)
 
     def query(self, query: Query) -> Answer:
@@ -146,7 +157,7 @@ class Machine:
         """Begin to write down the state as it is now, while entries go on being applied.  One at a time."""
         assert self._entry.snapshot is None, "one snapshot at a time"
         entry = self._entry
-        header = Header(self.VERSION, entry.index, entry.time_ms, self._timers.next_id)
+        header = Header(self.VERSION, entry.index, entry.time_ms, self._timers.next_id, self._rolling.value)
         self._snapshots += 1
         cutter = Cutter(header, chunk_bytes)
         snapshot = Snapshot(self._snapshots, header.index, cutter, self._sessions, self._names, self._registry)
@@ -160,7 +171,7 @@ class Machine:
     def begin_restore(self) -> Restoring:
         """Begin to take up a snapshot.  The machine is new and must not be used before `Restoring.finish`."""
         assert self._entry.index == 0, "a machine that has applied something cannot become another"
-        return Restoring(self._entry, self._timers, self._sessions, self._registry, self.restored)
+        return Restoring(self._entry, self._rolling, self._timers, self._sessions, self._registry, self.restored)
 
     def restored(self) -> None:
         """All of the snapshot was taken up: from here on this is a machine like any other."""

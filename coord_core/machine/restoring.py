@@ -12,6 +12,7 @@ from coord_core.errors import StorageCorrupt
 from coord_core.machine.bounds import MACHINE_VERSION
 from coord_core.machine.entry import CurrentEntry
 from coord_core.machine.resources import Registry
+from coord_core.machine.rolling import RollingHash
 from coord_core.machine.sessions import ATTACHMENT, SESSION, AttachmentRow, SessionRow, Sessions
 from coord_core.machine.stream import End, Header, Reader, Rows, decode
 from coord_core.machine.timers import Timers
@@ -24,9 +25,16 @@ class Restoring:
     """One machine on its way out of a snapshot.  Made by `Machine.begin_restore`."""
 
     def __init__(
-        self, entry: CurrentEntry, timers: Timers, sessions: Sessions, registry: Registry, restored: Callable[[], None]
+        self,
+        entry: CurrentEntry,
+        rolling: RollingHash,
+        timers: Timers,
+        sessions: Sessions,
+        registry: Registry,
+        restored: Callable[[], None],
     ) -> None:
         self._entry = entry
+        self._rolling = rolling
         self._timers = timers
         self._sessions = sessions
         self._registry = registry
@@ -77,6 +85,7 @@ class Restoring:
             )
         self._header = header
         self._entry.index, self._entry.time_ms = header.index, header.time_ms
+        self._rolling.restore(header.rolling_hash)
         self._timers.next_id = header.next_timer
 
     def _take_rows(self, record: Rows) -> int:
