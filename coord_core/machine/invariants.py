@@ -10,11 +10,13 @@ from coord_core.machine.locks import Claim
 from coord_core.machine.machine import Machine
 from coord_core.machine.sessions import Attachment
 from coord_core.machine.timers import Timer
+from coord_core.machine.versions import VERSION_FIRST, VERSION_MAX
 from coord_core.types import AttachmentId, RequestNumber
 
 
 def check(machine: Machine) -> None:
     """Raise AssertionError where an invariant is broken."""
+    assert VERSION_FIRST <= machine.version <= VERSION_MAX
     attachments = _check_sessions(machine)
     _check_locks(machine, attachments)
     _check_windows(machine, attachments)

@@ -6,7 +6,7 @@ the same of the whole state, and takes seconds over a million locks.
 
 What goes in: the entry's index, the cluster time after it, the answer to its command, the answers it made for earlier requests, the
 sessions it ended.  Of a refusal only the code: a release may put it in other words, and members of two releases must still agree.
-Everything else counts to the byte, so a field added to a result is a change of the machine's version (see `bounds`).
+Everything else counts to the byte, so a field added to a result is a change of the machine's version (`versions`).
 
 It is two checksums of one stream, CRC-32 above Adler-32, which go on from their last values.  Neither resists who looks for
 a collision; but nobody can choose how two machines will differ.
@@ -54,6 +54,10 @@ class RollingHash:
         data = _encode((entry.index, entry.time_ms, told, replies, entry.closed))
         self._crc = crc32(data, self._crc)
         self._adler = adler32(data, self._adler)
+
+    def begin_anew(self) -> None:
+        """From here on every machine has the same behind it: the version rose.  So those that did not know theirs do again."""
+        self.restore(_CRC_FIRST << 32 | _ADLER_FIRST)
 
     def restore(self, value: int) -> None:
         """Go on from the value of another machine, or not to know any from here on."""

@@ -44,7 +44,7 @@ class _Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
 class Header(_Record, frozen=True, tag=1):
     """The machine's own numbers, at the index at which the snapshot stands."""
 
-    machine_version: int
+    version: int
     index: LogIndex
     time_ms: int
     #: The timers' next number: equal deadlines fire in the order of their numbers.
