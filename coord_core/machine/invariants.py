@@ -34,7 +34,8 @@ def _check_sessions(machine: Machine) -> dict[AttachmentId, Attachment]:
             assert attachment.id not in attachments, f"attachment {attachment.id} is in two sessions"
             attachments[attachment.id] = attachment
         assert list(session.attachments) == sorted(session.attachments), "attachments end in the order in which they were opened"
-    assert machine._sessions._attachments == attachments
+    assert machine._sessions._attachment_count == len(attachments)
+    assert {number: found for shard in machine._sessions._attachments for number, found in shard.items()} == attachments
     return attachments
 
 
@@ -72,7 +73,7 @@ def _check_windows(machine: Machine, attachments: dict[AttachmentId, Attachment]
 def _check_names(machine: Machine) -> None:
     locks, values = machine._locks.all(), machine._values.all()
     paths = [path for path, _ in locks] + [path for path, _ in values]
-    assert len(machine._names) == len(paths), "a name is bound to nothing"
+    assert len(machine._names) == sum(map(len, machine._names.shards())) == len(paths), "a name is bound to nothing"
     assert machine._names._bytes == sum(len(path.encode()) for path in paths)
     assert machine._values._count == len(values)
     assert machine._values._bytes == sum(len(value.content) for _, value in values)

@@ -219,8 +219,14 @@ class Machine:
             self._end_session(session, refusals.session_expired(session.id))
 
     def _end_session(self, session: Session, answer: Failed) -> None:
+        self._before_end(session.attachments.values())
         self._registry.attachments_ended(self._sessions.end(session), answer)
         self._entry.closed.append(session.id)
+
+    def _before_end(self, attachments: Iterable[Attachment]) -> None:
+        if self._entry.snapshot is not None:
+            for attachment in attachments:
+                self._entry.snapshot.before_attachment(attachment)
 
     def _open_attachment(self, command: OpenAttachment) -> Result:
         session = self._sessions.get(command.session)
@@ -235,6 +241,7 @@ class Machine:
         session = self._sessions.get(command.session)
         attachment = None if session is None else session.attachments.get(command.attachment)
         if session is not None and attachment is not None:
+            self._before_end([attachment])
             answer = refusals.attachment_closed(session.id, attachment.id)
             self._registry.attachments_ended([self._sessions.detach(session, attachment)], answer)
         return _DONE

@@ -81,7 +81,7 @@ def test_another_holder_shows_with_the_next_entry_that_meets_it(meets: str) -> N
         log, first, second = with_a_holder()
         token = first.hold()
         if faulty:
-            claim = log.machine._names._bound["/l"].holder  # type: ignore[attr-defined]
+            claim = log.machine._locks.all()[0][1].holder
             claim.attachment = log.machine._sessions.attachment(second.attachment)
             claim.owner = claim.attachment.owner
         before = log.machine.rolling_hash

@@ -12,12 +12,12 @@ from coord_core.machine import Machine, Snapshot, dismantle
 from coord_core.machine import stream as stream_module
 from coord_core.machine.invariants import check
 from coord_core.machine.stream import CHUNK_BYTES_MAX, Cutter, Header, Reader
-from coord_core.protocol.commands import Call, OpenSession
-from coord_core.protocol.operations import LockAcquire, Operation, Owner, ValueSet
+from coord_core.protocol.commands import Call, CloseAttachment, OpenSession
+from coord_core.protocol.operations import LockAcquire, LockRelease, Operation, Owner, ValueSet
 from coord_core.protocol.queries import LockInfo, LockState
-from coord_core.protocol.results import Granted
-from coord_core.types import AttachmentId, LogIndex, RequestNumber, SessionId
-from tests.machine.driver import OWNER, Log
+from coord_core.protocol.results import Granted, Result
+from coord_core.types import AttachmentId, FencingToken, LogIndex, RequestNumber, SessionId
+from tests.machine.driver import OWNER, Log, Process
 from tests.machine.traffic import Traffic
 
 
@@ -74,6 +74,52 @@ def test_a_snapshot_is_the_state_at_its_index_whatever_is_applied_meanwhile(seed
         writer.slice()
     check(machine)
     assert writer.finished >= 5, "too few snapshots for a verdict"
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_names_and_processes_that_come_and_go_before_their_turn_are_what_they_were(seed: int) -> None:
+    """They are listed part by part: dropped, dropped and bound again, changed, new; also where whoever had them has ended."""
+    draw, log = random.Random(f"churn {seed}"), Log()
+    paths = [f"/{number}" for number in range(600)]
+    processes = [log.open() for _ in range(4)]
+    processes += [draw.choice(processes).attach() for _ in range(20)]
+    log.machine = unchecked = Machine.restore(written(log.machine))
+    tokens: dict[str, tuple[Process, int]] = {}
+
+    def change() -> None:
+        path, process = draw.choice(paths), draw.choice(processes)
+        if path in tokens and draw.random() < 0.7:
+            holder, token = tokens.pop(path)
+            apply(holder, LockRelease(path, FencingToken(token)))
+        elif isinstance(granted := apply(process, LockAcquire(path, 0, OWNER)), Granted):
+            tokens[path] = (process, granted.token)
+
+    def apply(process: Process, operation: Operation) -> Result | None:
+        log.index = LogIndex(log.index + 1)
+        process.last_request += 1
+        request, low_water = RequestNumber(process.last_request), RequestNumber(process.last_request - 1)
+        call = Call(process.session, process.attachment, request, low_water, (), operation)
+        return unchecked.apply(log.index, log.time_ms, call).result
+
+    for _ in range(600):
+        change()
+    digest, rolling = unchecked.digest(), unchecked.rolling_hash
+    snapshot = unchecked.begin_snapshot()
+    chunks: list[bytes] = []
+    while not snapshot.done:
+        for _ in range(draw.choice((0, 1, 5))):
+            change()
+        if processes and draw.random() < 0.05:
+            log.index = LogIndex(log.index + 1)
+            ended = processes.pop(draw.randrange(len(processes)))
+            unchecked.apply(log.index, log.time_ms, CloseAttachment(ended.session, ended.attachment))
+            tokens = {path: held for path, held in tokens.items() if held[0] is not ended}
+            processes.append(log.open() if draw.random() < 0.2 else processes[0])
+        chunks += snapshot.step(draw.choice((1, 3, 20)))
+    unchecked.end_snapshot()
+    check(unchecked)
+    again = restored(chunks)
+    assert (again.digest(), again.rolling_hash) == (digest, rolling)
 
 
 @pytest.mark.parametrize("seed", range(10))
