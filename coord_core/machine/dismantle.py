@@ -41,11 +41,12 @@ def dismantle(machine: Machine, budget: int) -> bool:
 
 
 def _drop_timers(machine: Machine, budget: int) -> int:
-    heap = machine._timers._heap
-    count = min(budget, len(heap))
-    for _ in range(count):
-        heap.pop()[2].on_due = None
-    return count
+    spent = 0
+    for block in machine._timers._blocks:
+        while block and spent < budget:
+            block.pop()[2].on_due = None
+            spent += 1
+    return spent
 
 
 def _drop_claims(index: dict[Any, MutableMapping[Any, Any]], budget: int) -> int:

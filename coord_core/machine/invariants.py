@@ -83,9 +83,10 @@ def _check_timers(machine: Machine) -> None:
     for timer in _timers(machine):
         assert timer.on_due is not None, "a timer in use has fired or was cancelled"
     assert len(machine._timers) == len(list(_timers(machine))), "a timer is set for nothing"
-    cancelled = [item for item in machine._timers._heap if item[2].on_due is None]
-    assert machine._timers._cancelled == len(cancelled)
-    assert not cancelled or machine._timers._heap[0][2].on_due is not None, "a cancelled timer is at the top"
+    items = [item for block in machine._timers._blocks for item in block]
+    assert len(machine._timers) == len(items)
+    assert items == sorted(items)
+    assert all(item == (*item[2].row(), item[2]) and item[2].on_due is not None for item in items)
 
 
 def _timers(machine: Machine) -> Iterator[Timer]:
