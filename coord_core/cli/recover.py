@@ -23,8 +23,8 @@ def recover(settings: Settings, source: Path, target: Path) -> None:
 
     Everything in that node's log is kept: sessions, locks, queues, values, fencing tokens.  What only the lost nodes had is lost.
 
-    So take the node that has most of the log, and never start one of the others again.  The new cluster has one node and an id of its
-    own: others join it on empty directories, and programs that were connected to the old one are to be started again.
+    So take the node that has most of the log, and never start one of the others again.  The new cluster has one node and an id
+    of its own: others join it on empty directories, and programs that were connected to the old one are to be started again.
     """
     from coord_core.server.recovery import recover as recover_directory
 

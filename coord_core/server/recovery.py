@@ -1,8 +1,8 @@
 """Out of the directory of one node, a new cluster of that node alone: for when the majority of a cluster is gone for good.
 
-The rule: nothing is guessed and nothing is hidden.  The new cluster is another one, under an id of its own, in a directory of its
-own: a node or a client of the old one is refused by it, for what it was told may not be in here.  What is in the log of the one that
-is left counts, also what was not known to be committed: it may have been acknowledged.
+The rule: nothing is guessed and nothing is hidden.  The new cluster is another one, under an id of its own, in a directory of
+its own: a node or a client of the old one is refused by it, for what it was told may not be in here.  What is in the log of the
+one that is left counts, also what was not known to be committed: it may have been acknowledged.
 """
 
 import secrets
