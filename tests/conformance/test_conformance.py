@@ -69,6 +69,6 @@ def test_parser_reads_arguments_input_and_expected_text():
     """The form: words, options with one or several values, input lines, comments, and output with blank lines between dashes."""
     text = "# note\nadd 2 voters=(1, 2) x=y\nv1\n----\none\ntwo\n\nsay\n----\n----\na\n\nb\n----\n----\n"
     add, say = parse(text)
-    assert (add.command, add.words, add.options) == ("add", ["2"], {"voters": ["1", "2"], "x": ["y"]})
+    assert (add.command, add.arguments) == ("add", [("2", None), ("voters", ["1", "2"]), ("x", ["y"])])
     assert (add.input, add.expected) == ("v1", ["one", "two"])
     assert say.expected == ["a", "", "b"]
