@@ -10,6 +10,9 @@ them:
 - Everything else leaves at once, even in a term that the disk does not have: only what votes or acknowledges waits.
 - What is committed is handed out when it is on this node's own disk, and no more than `max_committed_bytes` of it unapplied.
 
+The price is a promise less: a candidate's question leaves before its vote for itself is durable, so a late answer may reach it
+after a crash, in the same term again.  This project's own driver leaves the option off.
+
 The rule: writes become durable in the order of their numbers, and an acknowledgement says only what still stands.  One whose term
 is over may speak of entries that a later write replaces on the disk, even if the same index and term have come back since (the
 ABA hazard); it is passed over, and the next Persist's acknowledgement speaks for those entries again.

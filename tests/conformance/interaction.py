@@ -408,10 +408,10 @@ class Interaction:
                     self._transfer(node, to)
             case Stored(persist):
                 node.persisted(persist.ack)
-                if persist.snapshot is not None and persist.snapshot.index > node.applied_index:
-                    node.applied(persist.snapshot.index)
+                if persist.snapshot is not None:
+                    server.applied(persist.snapshot.index)
             case Applied(index):
-                node.applied(index)
+                server.applied(index)
             case message:
                 if parcel.shown.kind.endswith("Resp") and message.sender not in node._state.progress:
                     self._say("raft: cannot step as peer not found")

@@ -133,10 +133,18 @@ class Server:
         """Do what a machine does, short of telling the node that it is done."""
         node = self.node
         for entry in entries:
+            if entry.index < node.first_index:
+                # Handed out before a snapshot came that has it.
+                continue
             if entry.kind == EntryKind.CONFIGURATION:
                 node.apply_membership(entry)
             # Whoever asks gets a snapshot of the newest state, compacted or not.
             node._state.log.snapshot = SnapshotMetadata(entry.index, entry.term, node.configuration)
+
+    def applied(self, index: LogIndex) -> None:
+        """Tell the node, unless it is further already: with a snapshot, entries on their way to the machine come to nothing."""
+        if index > self.node.applied_index:
+            self.node.applied(index)
 
     def compact(self, index: LogIndex) -> None:
         if index <= self.disk.snapshot.index:
