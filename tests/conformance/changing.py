@@ -9,7 +9,7 @@ from coord_core.raft.messages import Configuration, Entry, HardState, SnapshotMe
 from coord_core.raft.node import RaftNode
 from coord_core.raft.refusals import MembershipRefused
 from coord_core.types import LogIndex, NodeId, Term
-from tests.conformance.datadriven import Directive, Malformed, number
+from tests.conformance.datadriven import Directive, number
 from tests.conformance.describe import configuration_text, progress_text
 
 _KINDS = {"v": StepKind.ADD_VOTER, "l": StepKind.ADD_LEARNER, "r": StepKind.REMOVE, "u": StepKind.UPDATE}
@@ -60,6 +60,6 @@ class Changing:
             return membership.enter_joint(now, steps(directive.input), auto_leave=directive.flag("autoleave"))
         if directive.command == "leave-joint":
             if directive.input:
-                raise Malformed("leave-joint takes no input")
+                raise UnknownStep("this command takes no input")
             return membership.leave_joint(now)
         raise NotImplementedError(f"the command {directive.command}")

@@ -7,7 +7,8 @@
     expected lines, up to a blank one
 
 Where the output itself has blank lines, it stands between two pairs of dash lines.  A directive that ends in a backslash goes on
-in the next line.  What is not of this form raises `Malformed`: a file that cannot be read must not pass.
+in the next line; `subtest` stands alone and only names what follows.  What is not of this form raises `Malformed`: a file that
+cannot be read must not pass.
 """
 
 from collections.abc import Iterator
@@ -129,6 +130,9 @@ def parse(text: str) -> Iterator[Directive]:
             line = line[:-1] + " " + lines[at].strip()
             at += 1
         found = directive(line, begun)
+        if found.command == "subtest":
+            # Only a name for what follows.
+            continue
         end = next((i for i in range(at, len(lines)) if lines[i] == _DASHES), None)
         if end is None:
             raise Malformed(f"no line of dashes follows {line!r}", begun)
