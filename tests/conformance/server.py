@@ -150,8 +150,8 @@ class Server:
         if index <= self.disk.snapshot.index:
             raise Reported("requested index is unavailable due to compaction")
         term = self.node.term_at(index)
-        if term is None or index > self.node.durable_index:
-            raise Malformed(f"the stored log does not reach {index}")
+        if term is None or index > min(self.node.durable_index, self.node.applied_index):
+            raise Malformed(f"what is stored and applied does not reach {index}")
         self.node.compact(index)
         del self.disk.entries[: index - self.disk.snapshot.index]
         # Where the stored log begins; the snapshot that a follower would get is of the newest state.

@@ -85,7 +85,7 @@ def test_own_vote_counts_when_it_comes_back():
     assert cluster.sync(1)
     assert cluster[1].role is Role.CANDIDATE
     cluster.deliver(1)
-    assert cluster[1].role is Role.LEADER
+    assert cluster.role(1) is Role.LEADER
 
 
 def test_leader_counts_its_own_entries_when_their_acknowledgement_comes_back():
