@@ -71,5 +71,7 @@ class RaftConfig:
             faults.append("election_timeout_ticks must be at least 3 x heartbeat_ticks")
         if self.max_inflight_bytes < self.max_append_bytes:
             faults.append("max_inflight_bytes must be at least max_append_bytes")
+        if self.lease_relied_on and not self.check_quorum:
+            faults.append("lease_relied_on needs check_quorum: without it nobody keeps a lease")
         if faults:
             raise InvalidConfig("; ".join(faults), faults=faults)

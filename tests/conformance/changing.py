@@ -42,24 +42,26 @@ class Changing:
 
     def answer(self, directive: Directive) -> list[str]:
         try:
-            configuration = self._changed(directive)
+            changes = steps(directive.input)
+            configuration = self._changed(directive, changes)
         except (MembershipRefused, UnknownStep) as refused:
             return [str(refused)]
         else:
+            membership.forget_removed(self._state, changes, configuration)
             membership.switch(self._state, configuration)
             return [configuration_text(configuration), *map(progress_text, self._state.progress.items())]
         finally:
             log = self._state.log
             log.append([Entry(LogIndex(log.last_index + 1), Term(1), 0, b"")])
 
-    def _changed(self, directive: Directive) -> Configuration:
+    def _changed(self, directive: Directive, changes: tuple[MembershipStep, ...]) -> Configuration:
         now = self._state.configuration
         if directive.command == "simple":
-            return membership.simple(now, steps(directive.input))
+            return membership.simple(now, changes)
         if directive.command == "enter-joint":
-            return membership.enter_joint(now, steps(directive.input), auto_leave=directive.flag("autoleave"))
+            return membership.enter_joint(now, changes, auto_leave=directive.flag("autoleave"))
         if directive.command == "leave-joint":
-            if directive.input:
+            if changes:
                 raise UnknownStep("this command takes no input")
             return membership.leave_joint(now)
         raise NotImplementedError(f"the command {directive.command}")
