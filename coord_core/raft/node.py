@@ -168,7 +168,10 @@ class RaftNode:
         election.hup(self._state)
 
     def persisted(self, ack: PersistAck) -> None:
-        """The outstanding Persist is durable.  Another's `ack` is ignored."""
+        """The outstanding Persist is durable.  Another's `ack` is ignored.
+
+        With `async_storage_writes`: the one of `ack` is, and all before it.
+        """
         state = self._state
         if state.config.async_storage_writes:
             pipeline.persisted(state, ack)

@@ -14,8 +14,8 @@ from coord_core.types import LogIndex, NodeId
 from tests.conformance.changing import UnknownStep, steps
 from tests.conformance.datadriven import Directive, Malformed, directive, number
 from tests.conformance.describe import KINDS, OLD_FORM, ROLES, entry_text, progress_text
-from tests.conformance.scene import Output, Scene, parcel
-from tests.conformance.server import Reported, Server, servers
+from tests.conformance.scene import Output, Scene
+from tests.conformance.server import Reported, Server, parcel, servers
 
 _TRANSITIONS = {"auto": Transition.AUTO, "implicit": Transition.JOINT_IMPLICIT, "explicit": Transition.JOINT_EXPLICIT}
 _LEVELS = ("debug", "info", "warn", "error", "fatal", "none")

@@ -13,7 +13,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from coord_core.raft.membership import MembershipChange
-from coord_core.raft.messages import Message
 from coord_core.raft.node import RaftNode
 from coord_core.raft.ready import Ready
 from coord_core.raft.refusals import MembershipRefused, Refused, TransferRefused
@@ -30,18 +29,13 @@ from tests.conformance.describe import (
     change_text,
     command_text,
     entry_text,
-    shown,
     snapshot_text,
 )
-from tests.conformance.server import Applied, Handover, Outside, Parcel, Proposal, Reported, Server, Stored, Work
+from tests.conformance.server import Applied, Handover, Outside, Parcel, Proposal, Reported, Server, Stored, Work, parcel
 
 _DROPPED = "raft proposal dropped"
 #: Rounds of `stabilize` after which nothing will come to rest any more.
 _MAX_ROUNDS = 10_000
-
-
-def parcel(message: Message) -> Parcel:
-    return Parcel(shown(message), message)
 
 
 class Output:
@@ -88,7 +82,7 @@ class Scene:
         if node.role is Role.FOLLOWER and node.leader_id:
             entry = command_text(proposal) if isinstance(proposal, bytes) else change_text(proposal)
             message = Shown(node.node_id, node.leader_id, "MsgProp", entries=(f"0/0 {entry}",))
-            server.forwarding.append(Parcel(message, Proposal(proposal)))
+            server.forward(Parcel(message, Proposal(proposal)))
             return
         try:
             self._append(node, proposal)
@@ -100,7 +94,7 @@ class Scene:
         if node.role is Role.FOLLOWER and node.leader_id:
             # It names who is to lead as its sender.
             message = Shown(to, node.leader_id, "MsgTransferLeader", node.term)
-            server.forwarding.append(Parcel(message, Handover(node.term, to)))
+            server.forward(Parcel(message, Handover(node.term, to)))
         else:
             self._transfer(node, to)
 
@@ -136,17 +130,16 @@ class Scene:
         return ready, outside
 
     def _carry_out(self, server: Server, ready: Ready, outside: Outside) -> None:
-        sent, server.forwarding = [*server.forwarding, *map(parcel, ready.messages)], []
         if server.config.async_storage_writes:
-            self._queue(server, ready, outside, sent)
+            self._queue(server, ready, outside)
         else:
-            self._carry_out_now(server, ready, outside, sent)
+            self._carry_out_now(server, ready, outside)
 
-    def _carry_out_now(self, server: Server, ready: Ready, outside: Outside, sent: list[Parcel]) -> None:
+    def _carry_out_now(self, server: Server, ready: Ready, outside: Outside) -> None:
         node, persist, applied = server.node, ready.persist, None
         outbox = node._state.outbox
         held = [m for m in outbox.covered if m.to != node.node_id] if persist is not None else []
-        sent += map(parcel, held)
+        sent = server.take_sent([*ready.messages, *held])
         self._describe(server, ready, outside, [each.shown for each in sent])
         if persist is not None:
             server.disk.write(persist)
@@ -161,9 +154,9 @@ class Scene:
         if applied is not None:
             node.applied(applied)
 
-    def _queue(self, server: Server, ready: Ready, outside: Outside, sent: list[Parcel]) -> None:
+    def _queue(self, server: Server, ready: Ready, outside: Outside) -> None:
         node_id, persist, committed = server.node.node_id, ready.persist, ready.committed
-        asked = []
+        sent, asked = server.take_sent(ready.messages), []
         if persist is not None:
             responses = [*map(parcel, persist.replies)]
             if persist.ack.last_index or persist.snapshot is not None:
@@ -274,7 +267,7 @@ class Scene:
         node = server.node
         if node.role is Role.FOLLOWER and node.leader_id:
             # Sent to a leader that is none any more: on to the next, still in the first sender's name.
-            server.forwarding.append(Parcel(replace(each.shown, to=node.leader_id), content))
+            server.forward(Parcel(replace(each.shown, to=node.leader_id), content))
             return
         try:
             self._append(node, content.proposal)

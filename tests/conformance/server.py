@@ -10,13 +10,22 @@ from dataclasses import dataclass, field, replace
 
 from coord_core.raft.config import RaftConfig
 from coord_core.raft.membership import MembershipChange
-from coord_core.raft.messages import Configuration, Entry, EntryKind, HardState, Message, SnapshotMetadata
+from coord_core.raft.messages import (
+    AppendReply,
+    Configuration,
+    Entry,
+    EntryKind,
+    HardState,
+    Message,
+    SnapshotMetadata,
+    VoteReply,
+)
 from coord_core.raft.node import RaftNode
 from coord_core.raft.outbox import Persist
 from coord_core.raft.state import Role
 from coord_core.types import LogIndex, NodeId, Term
 from tests.conformance.datadriven import Directive, Malformed, number
-from tests.conformance.describe import Shown
+from tests.conformance.describe import Shown, shown
 from tests.raft.cluster import Disk
 
 _UNLIMITED = 2**40
@@ -91,6 +100,15 @@ class Parcel:
     content: Message | Proposal | Handover | Stored | Applied
 
 
+def parcel(message: Message) -> Parcel:
+    return Parcel(shown(message), message)
+
+
+def _waits(message: Message) -> bool:
+    """Tell whether etcd/raft lets a message wait for the disk."""
+    return isinstance(message, AppendReply | VoteReply)
+
+
 @dataclass
 class Work:
     """What a storage thread has to do, and what is said when it is done."""
@@ -117,7 +135,8 @@ class Server:
     node: RaftNode
     disk: Disk
     shown: Outside
-    forwarding: list[Parcel] = field(default_factory=list)
+    #: What it forwards, each with how many of its own messages go before.
+    forwarding: list[tuple[int, Parcel]] = field(default_factory=list)
     append_work: deque[Work] = field(default_factory=deque)
     apply_work: deque[Work] = field(default_factory=deque)
 
@@ -128,6 +147,21 @@ class Server:
     def outside(self) -> Outside:
         node = self.node
         return Outside(node.leader_id, node.role, HardState(node.term, node.voted_for, node.commit_index))
+
+    def forward(self, parcel: Parcel) -> None:
+        """Send on what somebody asked, behind what this node has said so far."""
+        outbox = self.node._state.outbox
+        before = [message for message in (*outbox.now, *outbox.waiting) if not _waits(message)]
+        self.forwarding.append((len(before), parcel))
+
+    def take_sent(self, messages: Iterable[Message]) -> list[Parcel]:
+        """Return what leaves with a Ready, in etcd/raft's order: what votes or acknowledges comes after all else."""
+        sent = [parcel(message) for message in sorted(messages, key=_waits)]
+        # From the last to the first, so that no place moves before it is used.
+        for place, forwarded in reversed(self.forwarding):
+            sent.insert(place, forwarded)
+        self.forwarding = []
+        return sent
 
     def apply(self, entries: Iterable[Entry]) -> None:
         """Do what a machine does, short of telling the node that it is done."""

@@ -392,7 +392,7 @@ def test_node_that_is_removed_and_added_by_one_change_begins_anew():
     cluster.settle()
     match = {progress.node_id: progress.match for progress in leader.progress()}
     assert leader.configuration.learners == (4,)
-    assert (match[3] >= index - 1, match[4]) == (True, 0)
+    assert (match[NodeId(3)] >= index - 1, match[NodeId(4)]) == (True, 0)
     cluster.heal()
     cluster.tick(4)
     assert {progress.match for progress in leader.progress()} == {leader.last_index}
