@@ -55,6 +55,7 @@ cannot end a campaign that the rest would carry.
 *A refused vote tells what is committed* (with TiKV's raft-rs).  A leader that removed itself can be the only one to know that,
 and have the longer log; it refuses whoever should follow, who counts by the old configuration.  Told of the commit index, that
 one applies the change and needs the vote no more.  A node that was removed should run until a new leader has shown itself.
+`refusals_tell_commit` can be switched off.
 
 *`leader_lost`* has no counterpart there: a closed connection is better news than silence, and costs a tenth of the time.  It
 gives up the node's own lease only, so the leader stays as long as a quorum hears it.

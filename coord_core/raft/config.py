@@ -42,6 +42,9 @@ class RaftConfig:
     async_storage_writes: bool = False
     #: Something outside answers by the leader's lease (etcd/raft: lease-based reads): no node gives the lease up before its time.
     lease_relied_on: bool = False
+    #: A refused vote tells what is committed, which opens a lock that a removed leader can leave behind
+    #: (`election.on_vote_reply`).  Off: a refusal says nothing but no, as with etcd/raft.
+    refusals_tell_commit: bool = True
     #: The following three are where this core is stricter than etcd/raft; its own scenarios need them off.
     #: A leader that was removed or demoted steps down when it applies that change (dissertation, 4.2.2).
     step_down_on_removal: bool = True

@@ -150,14 +150,15 @@ def on_vote_request(state: State, message: VoteRequest) -> None:
 
 def _refuse(state: State, message: VoteRequest) -> None:
     log = state.log
+    told = log.commit if state.config.refusals_tell_commit else START
     refusal = VoteReply(
         sender=state.node_id,
         to=message.sender,
         term=state.term,
         pre_vote=message.pre_vote,
         granted=False,
-        commit=log.commit,
-        commit_term=log.term(log.commit) or NO_TERM,
+        commit=told,
+        commit_term=log.term(told) or NO_TERM,
     )
     outbox.send_after_persist(state, refusal)
 

@@ -232,6 +232,7 @@ def _config(directive: Directive) -> RaftConfig:
         step_down_on_removal=directive.flag("step-down-on-removal"),
         validate_membership=not directive.flag("disable-conf-change-validation"),
         membership_waits_for_own_term=False,
+        refusals_tell_commit=False,
         async_storage_writes=directive.flag("async-storage-writes"),
         lease_relied_on=_is_lease_based(directive),
     )
