@@ -54,5 +54,6 @@ from coord_core.machine.restoring import Restoring
 from coord_core.machine.sessions import SessionView
 from coord_core.machine.snapshot import Snapshot
 from coord_core.machine.stream import CHUNK_BYTES_MAX
+from coord_core.machine.versions import VERSION_MAX
 
-__all__ = ["CHUNK_BYTES_MAX", "Applied", "Machine", "Restoring", "SessionView", "Snapshot", "dismantle"]
+__all__ = ["CHUNK_BYTES_MAX", "VERSION_MAX", "Applied", "Machine", "Restoring", "SessionView", "Snapshot", "dismantle"]
