@@ -27,6 +27,7 @@
     +-- NodeError               a server's own trouble; the process stops
         +-- StorageFailed
         +-- StorageCorrupt
+        +-- NodeSuspect         what it promised or holds is not what the others know: it must not run again on its data
         +-- DataDirInUse
 
 An expected refusal (the lock is busy) is a result, not an error.  Every error pickles (Celery and multiprocessing move them) and
@@ -160,6 +161,13 @@ class StorageFailed(NodeError):
 
 class StorageCorrupt(NodeError):
     """What is on the disk is not what was written."""
+
+
+class NodeSuspect(NodeError):
+    """The others showed that this node lost what it had acknowledged, or holds another state than a majority.
+
+    It stops, and refuses to start again on the same data directory.
+    """
 
 
 class DataDirInUse(NodeError):

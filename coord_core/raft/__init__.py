@@ -65,7 +65,8 @@ gives up the node's own lease only, so the leader stays as long as a quorum hear
 
 Stricter than etcd/raft: one outstanding Persist (group commit, and no write can overtake another); nobody proposes for another
 (clients find the leader); a membership change is checked against the configuration before it is appended and refused, not
-turned into an empty entry; messages that cannot be true are dropped where etcd/raft panics.
+turned into an empty entry; messages that cannot be true are dropped where etcd/raft panics.  Where a heartbeat shows that this
+node's disk has lost what it acknowledged, both stop (`NodeSuspect` here).
 """
 
 from coord_core.raft.config import RaftConfig

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from coord_core.config import ServerConfig, format_address, parse_address
-from coord_core.errors import AuthenticationFailed, CoordError, InvalidConfig, NodeError, Unavailable, WrongCluster
+from coord_core.errors import AuthenticationFailed, CoordError, InvalidConfig, NodeError, NodeSuspect, Unavailable, WrongCluster
 from coord_core.protocol.members import Member
 from coord_core.protocol.messages import Hello, NodeStatus, PeerIdentity, Welcome
 from coord_core.server import tls
@@ -28,6 +28,7 @@ from coord_core.server.running import Running
 from coord_core.server.writer import StorageThread
 from coord_core.storage.api import Restored, Storage
 from coord_core.storage.sqlite import SqliteStorage
+from coord_core.storage.suspect import condemn
 
 log = logging.getLogger("coord.server")
 
@@ -108,12 +109,24 @@ class Server:
         await self._end_connections()
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await self._condemn_if_suspect()
                 await self._storage.close()
         except TimeoutError:
             log.warning("node %s: the disk did not answer for %g s; leaving it alone", self.config.name, CLOSE_TIMEOUT_S)
         if not self._ended.done():
             self._ended.set_result(None)
             log.info("node %s has stopped", self.config.name)
+
+    async def _condemn_if_suspect(self) -> None:
+        """A node that must not go on must not start again either, whatever starts it."""
+        data_dir = self.config.data_dir
+        if data_dir is None or not self._ended.done() or not isinstance(error := self._ended.exception(), NodeSuspect):
+            return
+        reason = error.message
+        try:
+            await self._storage.run(lambda: condemn(data_dir, reason))
+        except OSError as fault:
+            log.critical("node %s: cannot mark %s as suspect (%s): do not start it again", self.config.name, data_dir, fault)
 
     def fail(self, error: BaseException) -> None:
         """Stop at once because of `error`: say nothing more to anybody.  `wait_stopped` raises it; `stop` cleans up."""

@@ -1,7 +1,7 @@
 """The data directory: made for its owner alone, and held by one process at a time.
 
-Files: `coord.db` and `coord.db-wal` (SQLite), `mark` (see `mark`), `lock`.  Whoever copies or restores a directory takes all of
-them together or none.
+Files: `coord.db` and `coord.db-wal` (SQLite), `mark` (see `mark`), `lock`, `suspect` (see `suspect`).  Whoever copies or restores a
+directory takes all of them together or none.
 """
 
 import fcntl
@@ -40,7 +40,7 @@ class DataDirectory:
 
     def sync(self) -> None:
         """Make created, renamed and removed names durable."""
-        _sync_directory(self.path)
+        sync_directory(self.path)
 
     def release(self) -> None:
         """Let another process in.  Idempotent.  The lock file stays: removing it would race with the next holder."""
@@ -53,7 +53,7 @@ class DataDirectory:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.mkdir(mode=0o700, exist_ok=True)
-        _sync_directory(self.path.parent)
+        sync_directory(self.path.parent)
 
     def _lock(self) -> None:
         # flock, not fcntl: the lock goes with the process however it dies, and closing another handle does not drop it.
@@ -72,7 +72,8 @@ class DataDirectory:
         os.pwrite(self._lock_fd, f"{os.getpid()}\n".encode("ascii"), 0)
 
 
-def _sync_directory(path: Path) -> None:
+def sync_directory(path: Path) -> None:
+    """Make created, renamed and removed names in `path` durable."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)

@@ -29,6 +29,7 @@ from coord_core.storage.restore import First, Tail, restore
 from coord_core.storage.rules import founding_hard_state
 from coord_core.storage.snapshots import Chunk, Staging, chunk_crc
 from coord_core.storage.statements import SELECT_CHUNK
+from coord_core.storage.suspect import refuse_suspect
 from coord_core.storage.tables import FORMAT, founding, hard_state, meta
 from coord_core.storage.writer import Writer
 from coord_core.types import LogIndex
@@ -48,7 +49,7 @@ class SqliteStorage:
     def __init__(self, data_dir: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
         """Make, lock and open the directory and bring its tables up to date.
 
-        Raises `DataDirInUse`, `StorageCorrupt`, or `StorageFailed` (also for a database of a newer release).
+        Raises `DataDirInUse`, `StorageCorrupt`, `NodeSuspect`, or `StorageFailed` (also for a database of a newer release).
         """
         self._failure: NodeError | None = None
         #: None until `load` or `form` has found or made a node.
@@ -142,6 +143,7 @@ class SqliteStorage:
     def _open(self) -> Database:
         with ExitStack() as undo:
             undo.callback(self._directory.release)
+            refuse_suspect(self._directory.path)
             # The mark comes first: from here on, a database without one has lost it.
             if not self._path.exists() and not self._directory.mark.exists():
                 self._mark.create()
