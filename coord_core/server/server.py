@@ -27,6 +27,7 @@ from coord_core.server.peers import Ways
 from coord_core.server.running import Running
 from coord_core.server.writer import StorageThread
 from coord_core.storage.api import Restored, Storage
+from coord_core.storage.room import RoomLimits
 from coord_core.storage.sqlite import SqliteStorage
 from coord_core.storage.suspect import condemn
 
@@ -42,10 +43,11 @@ BACKLOG = 1024
 class Server:
     """One node in this event loop."""
 
-    def __init__(self, config: ServerConfig, *, open_storage: Callable[[Path], Storage] = SqliteStorage) -> None:
+    def __init__(self, config: ServerConfig, *, open_storage: Callable[[Path], Storage] | None = None) -> None:
+        """`open_storage`: None opens SQLite's, with the room that the configuration wants kept."""
         self.config = config
         self.limits = config.limits
-        self._open_storage = open_storage
+        self._open_storage = open_storage or self._open_sqlite
         #: host:port that clients dial; known once started.
         self.client_address = ""
         #: host:port that other nodes dial; known once started.
@@ -159,6 +161,10 @@ class Server:
         for listener in self._listeners:
             await listener.start_serving()
         log.info("node %s listens for clients on %s and for nodes on %s", self.config.name, self.client_address, self.peer_address)
+
+    def _open_sqlite(self, data_dir: Path) -> Storage:
+        asked = self.config.storage
+        return SqliteStorage(data_dir, room=RoomLimits(asked.reserve_bytes, asked.low_bytes, asked.quota_bytes))
 
     def _check_whose(self, restored: Restored | None) -> None:
         config = self.config

@@ -50,6 +50,11 @@ class Database:
         busy, frames, copied = self.cursor.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         return not busy and frames == copied
 
+    def roll_back(self) -> None:
+        """End the transaction that an error has broken, if SQLite has not done it already."""
+        if self._raw.in_transaction:
+            self.cursor.execute("ROLLBACK")
+
     def wal_bytes(self) -> int:
         return _size(self._wal)
 

@@ -1,7 +1,7 @@
 """The data directory: made for its owner alone, and held by one process at a time.
 
-Files: `coord.db` and `coord.db-wal` (SQLite), `mark` (see `mark`), `lock`, `suspect` (see `suspect`).  Whoever copies or restores a
-directory takes all of them together or none.
+Files: `coord.db` and `coord.db-wal` (SQLite), `mark`, `reserve` and `suspect` (see there), `lock`.  Whoever copies or restores a
+directory takes all of them together or none; the reserve does not matter.
 """
 
 import fcntl
@@ -68,8 +68,8 @@ class DataDirectory:
                 path=str(self.path),
                 pid=int(pid) if pid.isdigit() else None,
             ) from error
-        os.ftruncate(self._lock_fd, 0)
-        os.pwrite(self._lock_fd, f"{os.getpid()}\n".encode("ascii"), 0)
+        # Always as long, and over what is there: on a full disk a file that was cut may find no room to grow again.
+        os.pwrite(self._lock_fd, f"{os.getpid():<31}\n".encode("ascii"), 0)
 
 
 def sync_directory(path: Path) -> None:

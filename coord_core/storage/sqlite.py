@@ -1,18 +1,20 @@
 """Storage in SQLite: one database, one connection, one transaction a batch, one fsync a transaction.
 
 Rule: nothing is acknowledged before COMMIT has returned and the mark is written, and nothing is tried again: the first error
-poisons the storage, and the node stops.
+poisons the storage, and the node stops.  The one exception is a disk that has no room, while there is a reserve: `_with_reserve`
+says why that is safe.
 
 This file is the shell: opening, poisoning, checkpoints, closing.  The transaction is in `writer`, reading and verifying in
-`restore`, the way rows are sealed in `rows` and `integrity`, what is known outside the database in `mark`.
+`restore`, the way rows are sealed in `rows` and `integrity`, what is known outside the database in `mark`, room in `reserve`.
 """
 
+import sqlite3
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from sqlalchemy import Table, insert
@@ -22,10 +24,12 @@ from coord_core.storage import integrity
 from coord_core.storage.api import Batch, Bootstrap, Restored
 from coord_core.storage.database import Database
 from coord_core.storage.directory import DataDirectory
-from coord_core.storage.failures import corrupt, failure_of
+from coord_core.storage.failures import corrupt, failure_of, is_full
 from coord_core.storage.mark import Mark, MarkValue
 from coord_core.storage.migrate import bring_up_to_date
+from coord_core.storage.reserve import Reserve, file_system_bytes
 from coord_core.storage.restore import First, Tail, restore
+from coord_core.storage.room import Level, Room, RoomLimits
 from coord_core.storage.rules import founding_hard_state
 from coord_core.storage.snapshots import Chunk, Staging, chunk_crc
 from coord_core.storage.statements import SELECT_CHUNK
@@ -34,20 +38,34 @@ from coord_core.storage.tables import FORMAT, founding, hard_state, meta
 from coord_core.storage.writer import Writer
 from coord_core.types import LogIndex
 
+T = TypeVar("T")
+
 #: A checkpoint is made when the WAL has this much and there is nothing to write ...
 CHECKPOINT_IDLE_BYTES = 2 << 20
 #: ... and when it has this much in any case, before the next write.  The file is then reused from its start.
 CHECKPOINT_BUSY_BYTES = 8 << 20
+
+#: Where room is not ample, a quiet moment makes a checkpoint of this much already: what comes next goes where the WAL has been.
+CHECKPOINT_LOW_BYTES = 256 << 10
 
 #: Chunks of old snapshots that go in one quiet moment.
 IDLE_CHUNKS = 16
 
 
 class SqliteStorage:
-    """`api.Storage` on a data directory, plus `idle` and `size_bytes` for whoever runs it."""
+    """`api.Storage` on a data directory, plus `idle`, `look` and `size_bytes` for whoever runs it."""
 
-    def __init__(self, data_dir: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        room: RoomLimits | None = None,
+        free_bytes: Callable[[Path], int] = file_system_bytes,
+    ) -> None:
         """Make, lock and open the directory and bring its tables up to date.
+
+        `room`: what to keep free; None: nothing, and nothing is measured.
 
         Raises `DataDirInUse`, `StorageCorrupt`, `NodeSuspect`, or `StorageFailed` (also for a database of a newer release).
         """
@@ -57,6 +75,7 @@ class SqliteStorage:
         self._directory = DataDirectory(data_dir)
         self._path = self._directory.database
         self._mark = Mark(self._directory.mark, clock)
+        self._reserve = Reserve(self._directory.path, room, clock, free_bytes)
         self._final_errors = _FinalErrors(self)
         with self._final_errors:
             self._database = self._open()
@@ -91,7 +110,9 @@ class SqliteStorage:
             writer = self._formed()
             if self._wal_bytes >= CHECKPOINT_BUSY_BYTES:
                 self._checkpoint()
-            self._wal_bytes += writer.write(batch)
+            written = self._with_reserve(lambda: writer.write(batch))
+            self._wal_bytes += written
+            self._reserve.wrote(written)
             self._mark.advance(MarkValue(writer.tail.commit_seq, writer.tail.chain))
 
     def read_chunk(self, staging: Staging, seq: int) -> Chunk | None:
@@ -117,12 +138,21 @@ class SqliteStorage:
         """
         self._check_usable()
         with self._final_errors:
-            if self._wal_bytes >= CHECKPOINT_IDLE_BYTES:
+            is_ample = self._reserve.room.level is Level.AMPLE
+            if self._wal_bytes >= (CHECKPOINT_IDLE_BYTES if is_ample else CHECKPOINT_LOW_BYTES):
                 self._checkpoint()
-            if self._writer is not None and self._writer.leftovers:
-                self._writer.tidy(IDLE_CHUNKS)
+            writer = self._writer
+            # It gives room back, and takes some of the WAL first.
+            if writer is not None and writer.leftovers and self._reserve.room.level is not Level.FULL:
+                self._with_reserve(lambda: writer.tidy(IDLE_CHUNKS))
                 return 0.0
             return self._mark.sync_if_due()
+
+    def look(self) -> Room:
+        """Return how much room there is, measured a moment ago at the latest.  For the writer thread, as often as it likes."""
+        self._check_usable()
+        with self._final_errors:
+            return self._reserve.look()
 
     def size_bytes(self) -> int:
         """Bytes on disk, the write-ahead log included.  May be called from any thread."""
@@ -144,6 +174,7 @@ class SqliteStorage:
         with ExitStack() as undo:
             undo.callback(self._directory.release)
             refuse_suspect(self._directory.path)
+            self._reserve.begin()
             # The mark comes first: from here on, a database without one has lost it.
             if not self._path.exists() and not self._directory.mark.exists():
                 self._mark.create()
@@ -186,8 +217,36 @@ class SqliteStorage:
         return tail
 
     def _checkpoint(self) -> None:
-        if self._database.checkpoint():
-            self._wal_bytes = 0
+        """Copy the WAL into the database, as far as there is room.
+
+        One that ended for want of room has changed nothing that counts: what it copied is in the WAL too and is read from there,
+        and SQLite reuses a WAL only when all of it was copied and synced.
+        """
+        try:
+            done = self._with_reserve(self._database.checkpoint)
+        except sqlite3.OperationalError as error:
+            if not is_full(error):
+                raise
+        else:
+            if done:
+                self._wal_bytes = 0
+
+    def _with_reserve(self, work: Callable[[], T]) -> T:
+        """Do `work`; where the disk has no room for it, give up the reserve and do it once more.
+
+        Nothing else is ever done twice.  Why this may be: SQLITE_FULL is the answer of a write, never of a sync, so no page was
+        dropped that was called clean (those errors have other codes).  The transaction is rolled back; its frames in the WAL
+        are not part of the database without the last one, the commit frame.  Even where that one was written whole and the error
+        came behind it (padding to a sector), nothing is lost: the second attempt writes the same transaction, with the same
+        number, over the same frames, and a crash in between leaves the state before it or after it.
+        """
+        try:
+            return work()
+        except sqlite3.OperationalError as error:
+            if not is_full(error) or not self._reserve.give_up():
+                raise
+            self._database.roll_back()
+        return work()
 
     def _formed(self) -> Writer:
         if self._writer is None:
