@@ -5,6 +5,7 @@
     |   +-- NotLeader           another node leads (the client follows by itself)
     |   +-- Unavailable         no quorum, no connection, or not within the timeout
     |   +-- Busy                a bound was reached; wait and try again
+    |   +-- DiskFull            a majority of nodes has no room on disk; somebody must free some
     +-- OutcomeUnknown          it may or may not have been applied: look before trying again
     +-- LostError               what you held is gone: stop acting on it
     |   +-- SessionExpired
@@ -73,6 +74,13 @@ class Unavailable(RetryableError):
 
 class Busy(RetryableError):
     """A bound of the server was reached; `details["limit"]` names it."""
+
+
+class DiskFull(RetryableError):
+    """The cluster takes no new commands for want of room on disk; the message names the nodes.
+
+    Releases, reads and leases go on.
+    """
 
 
 class OutcomeUnknown(CoordError):

@@ -131,8 +131,8 @@ class ClientSession:
         `timeout_ms`: local; None: `request_timeout_ms`, for an acquire its own waiting time and a grace, without end where it waits
         without end.  `order`: calls with the same value take effect in the order in which they are made.
 
-        The outcome is the operation's result, or an error: `Unavailable` or `SessionExpired` (not applied), `OutcomeUnknown`.  An
-        acquire that was sent and not answered in time comes out as `NotGranted`, and is withdrawn.
+        The outcome is the operation's result, or an error: `Unavailable`, `DiskFull` or `SessionExpired` (not applied),
+        `OutcomeUnknown`.  An acquire that was sent and not answered in time comes out as `NotGranted`, and is withdrawn.
         Raises `Busy`, and `SessionClosed`, `SessionExpired` or `AttachmentClosed` where this client takes no more calls.
         """
         self.check_usable()
@@ -510,7 +510,7 @@ class ClientSession:
         code = failed.code
         if code == "NotLeader":
             self._follow(str(failed.details.get("leader", "")))
-        elif code in _BUSY:
+        elif code in _BUSY or (code == "DiskFull" and _must_wait_for_room(request)):
             self._pause(request)
         elif request.kind is Kind.BURY:
             self._buried(request)
@@ -632,6 +632,15 @@ class ClientSession:
         if state is not self.state:
             self.state = state
             self._effects.states.append(StateChange(state, self.session_id))
+
+
+def _must_wait_for_room(request: Request) -> bool:
+    """Whether a request that the cluster has no room for stays with this client, rather than end with `DiskFull`.
+
+    What gives something back is still owed.  What was sent before may have been applied then: nobody may be told that it was not.
+    Everything else ends at once: space is freed by people, and whoever called should hear why nothing happens.
+    """
+    return request.kind is Kind.BURY or request.urgent or (request.kind is Kind.CALL and request.sends > 1)
 
 
 def _error(failed: Failed) -> CoordError:

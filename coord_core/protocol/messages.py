@@ -156,6 +156,10 @@ class NodeStatus(_Message, frozen=True, tag=24):
     connections: int = 0
     storage_bytes: int = 0
     uptime_ms: int = 0
+    #: Room on the node's disk: ample, low (new commands are refused) or full (no entries are taken); empty: not measured.
+    disk: str = ""
+    #: Bytes; -1 where it is not measured.
+    disk_free_bytes: int = -1
 
 
 ServerMessage: TypeAlias = Welcome | Refused | Reply | KeptAlive | Told | Redirect | NodeStatus

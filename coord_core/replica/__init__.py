@@ -11,10 +11,14 @@ loop and the simulator drive the same object; neither decides anything.
 - `entries`: what an entry's bytes are.
 - `snapshots`: when they are taken, published, installed; `taking` (its own), `receiving`, `sending` (the leader's, with the
   messages of `transfer`), `building` (a machine out of one).
+- `vitals`: what nodes report of themselves; `space`: what a leader makes of full disks.
 """
 
 from coord_core.replica.config import ReplicaConfig, SnapshotConfig
 from coord_core.replica.facts import (
+    CommandsRefused,
+    CommandsTaken,
+    DiskRoom,
     Fact,
     LeaderReady,
     MachineLoaded,
@@ -30,9 +34,13 @@ from coord_core.replica.lanes import LaneLimits
 from coord_core.replica.replica import Effects, Replica, ReplicaStatus
 from coord_core.replica.sending import ChunkRead
 from coord_core.replica.transfer import PeerMessage, SnapshotAck, SnapshotChunk, SnapshotOffer
+from coord_core.replica.vitals import Vitals
 
 __all__ = [
     "ChunkRead",
+    "CommandsRefused",
+    "CommandsTaken",
+    "DiskRoom",
     "Effects",
     "Fact",
     "LaneLimits",
@@ -53,4 +61,5 @@ __all__ = [
     "SnapshotSent",
     "SnapshotTaken",
     "Stalled",
+    "Vitals",
 ]

@@ -82,6 +82,26 @@ class MachineLoaded:
     index: LogIndex
 
 
+@dataclass(frozen=True, slots=True)
+class DiskRoom:
+    """This node's disk has another level of room (`storage.room`): ample, low or full."""
+
+    level: str
+    free_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class CommandsRefused:
+    """This leader takes no new commands, for want of room on disks."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CommandsTaken:
+    """This leader takes commands again."""
+
+
 Fact: TypeAlias = (
     RoleChanged
     | LeaderReady
@@ -92,4 +112,7 @@ Fact: TypeAlias = (
     | SnapshotSent
     | SnapshotInstalled
     | MachineLoaded
+    | DiskRoom
+    | CommandsRefused
+    | CommandsTaken
 )

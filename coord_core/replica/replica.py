@@ -9,7 +9,8 @@ A driver's duties:
    `chunk_read` for each.  Writes and reads are done one after the other, in the order in which they came out.
 4. Call `tick` every `tick_ms`; ticks that were missed are not made up for.
 5. Between turns call `work` as long as it says that there is more, but for no longer than a turn may take.
-6. When writing fails, stop: the replica must not be used again.
+6. When writing fails, or a turn raises, stop: the replica must not be used again.
+7. Say `disk_room` when the disk's room has changed.
 
 A turn drains the control lane, then the command lane, proposes, takes what consensus gives, applies it, serves confirmed reads.
 What only a leader does is in `leading`; all about snapshots in `snapshots`.
@@ -30,7 +31,7 @@ from coord_core.protocol.commands import Call, Command, ExpireSession, Tick
 from coord_core.protocol.members import Member
 from coord_core.protocol.messages import Ask, KeepAlive, KeptAlive, Redirect, Reply, ServerMessage, Submit, Told
 from coord_core.protocol.results import Failed
-from coord_core.raft.messages import Entry, EntryKind, InstallSnapshot, Message
+from coord_core.raft.messages import Append, Entry, EntryKind, InstallSnapshot, Message
 from coord_core.raft.node import RaftNode
 from coord_core.raft.outbox import Persist, PersistAck
 from coord_core.raft.refusals import ProposalBusy, Transferring
@@ -45,8 +46,11 @@ from coord_core.replica.pending import Origin, Pending
 from coord_core.replica.reads import ExpiryCheck, Question, Reads, Renewal
 from coord_core.replica.sending import ChunkRead
 from coord_core.replica.snapshots import Installed, MakeMachine, Snapshots
+from coord_core.replica.space import Space
 from coord_core.replica.transfer import PeerMessage, SnapshotAck, SnapshotChunk, SnapshotOffer
+from coord_core.replica.vitals import Vitals, VitalSigns
 from coord_core.storage.api import Batch, Restored
+from coord_core.storage.room import Room
 from coord_core.storage.snapshots import Chunk, Publish
 from coord_core.types import LogIndex, NodeId, SessionId, Term
 from coord_core.wire.codec import decode_command, encode_command
@@ -117,6 +121,8 @@ class Replica:
         #: Not to be looked at while it `is_loading`.
         self.machine = self._snapshots.first_machine()
         self._members = {member.node_id: member for member in restored.members}
+        self._signs = VitalSigns(self._raft)
+        self._space = Space(self._raft, self._signs)
         self._applied: LogIndex = self._snapshots.index
         limits = config.lanes
         self._messages: deque[PeerMessage] = deque()
@@ -194,6 +200,12 @@ class Replica:
         """The write of `Effects.stage` is durable."""
         self._snapshots.staged()
 
+    def disk_room(self, room: Room) -> None:
+        """The disk has more room, or less."""
+        self._signs.measured(room)
+        self._snapshots.room = room
+        self._space.look(self._members)
+
     def chunk_read(self, read: ChunkRead, chunk: Chunk | None) -> None:
         """The disk has answered one of `Effects.reads`."""
         self._snapshots.chunk_read(read, chunk)
@@ -213,7 +225,8 @@ class Replica:
         self._follow_role(effects)
         if self._raft.role is Role.LEADER:
             if self._leading is not None:
-                self._leading.check_expiries(lease_ms)
+                if not self._space.refuses_control:
+                    self._leading.check_expiries(lease_ms)
                 self._propose(self._leading, now_ms, effects)
                 self._begin_round()
         else:
@@ -225,6 +238,8 @@ class Replica:
             self._held = True
         self._serve_reads(lease_ms, effects)
         self._move_snapshots(effects)
+        if self._signs.has_output or self._space.has_output:
+            self._report(effects)
         return effects
 
     def _begin(self, now_ms: int, effects: Effects) -> int:
@@ -238,17 +253,41 @@ class Replica:
         return self._lease_clock.advance(now_ms)
 
     def _step_messages(self) -> None:
-        messages, step = self._messages, self._raft.step
+        messages, step, is_full = self._messages, self._raft.step, self._signs.is_full
         while messages:
             message = messages.popleft()
+            if is_full and _takes_room(message):
+                # As if it had been lost: the leader sends it again until there is room.
+                continue
             if type(message) in _ABOUT_SNAPSHOTS:
                 self._step_snapshot(message)  # type: ignore[arg-type]
+            elif type(message) is Vitals:
+                self._hear(message)
             else:
                 step(message)  # type: ignore[arg-type]
         if self._ticks:
             self._ticks = 0
             self._raft.tick()
             self._snapshots.tick()
+            self._signs.tick()
+            self._space.look(self._members)
+
+    # --- how nodes are ------------------------------------------------------------------------------------------------------------
+
+    def _hear(self, message: Vitals) -> None:
+        if self._signs.hear(message):
+            self._space.look(self._members)
+
+    def _report(self, effects: Effects) -> None:
+        effects.send += [self._signs.report(to, Machine.VERSION, (), ()) for to in self._signs.receivers()]
+        effects.facts += [*self._signs.take_facts(), *self._space.take_facts()]
+
+    def _refuse_for_room(self, effects: Effects) -> None:
+        """Answer those whose commands there is no room for."""
+        refusal = self._space.refusal(self._members)
+        for lane, refused in ((self._control, self._space.refuses_control), (self._commands, self._space.refuses_commands)):
+            while refused and (taken := lane.take(len(lane), 1 << 62)):
+                effects.replies.extend((proposal.origin[0], Reply(proposal.origin[1], refusal)) for proposal in taken)
 
     # --- snapshots ----------------------------------------------------------------------------------------------------------------
 
@@ -263,6 +302,8 @@ class Replica:
                 self._waiting.clear()
 
     def _send(self, messages: list[Message], effects: Effects) -> None:
+        if full := self._space.full:
+            messages = [message for message in messages if not (message.to in full and _brings_entries(message))]
         if InstallSnapshot not in map(type, messages):
             effects.send.extend(messages)
             return
@@ -321,6 +362,10 @@ class Replica:
 
     def _propose(self, leading: Leading, now_ms: int, effects: Effects) -> None:
         """Put this turn's commands into the log: the leader's own and control first."""
+        if self._space.is_short:
+            self._refuse_for_room(effects)
+            if self._space.refuses_control:
+                return
         own = leading.own_commands(self._dead, now_ms)
         self._dead = []
         prefix = stamp(leading.stamp_ms(now_ms))
@@ -484,6 +529,8 @@ class Replica:
         if self._leading is not None and (role[0] is not Role.LEADER or role[1] != self._leading.term):
             self._leading = None
         self._snapshots.role_changed()
+        self._signs.role_changed()
+        self._space.role_changed(self._members)
         if role[0] is not Role.LEADER:
             self._proposed.clear()
             self._dead = []
@@ -527,6 +574,8 @@ class Replica:
         """
         if self._messages or self._ticks or self._refusals or self.must_apply:
             return True
+        if self._signs.has_output or self._space.has_output:
+            return True
         if self._snapshots.is_active and (self._snapshots.has_output or self._snapshots.has_work):
             return True
         return self._leading is not None and bool(len(self._control) or len(self._commands) or self._reads.wants_round())
@@ -550,6 +599,16 @@ class Replica:
     def members(self) -> dict[NodeId, Member]:
         """The nodes of the cluster, by id."""
         return self._members
+
+
+def _takes_room(message: PeerMessage) -> bool:
+    """Whether a node would have to store more than a vote takes."""
+    return _brings_entries(message) or type(message) in (InstallSnapshot, SnapshotOffer, SnapshotChunk)
+
+
+def _brings_entries(message: PeerMessage) -> bool:
+    """Not counted is an entry without content: with it a leader begins, and without leaders nobody's lease could be renewed."""
+    return type(message) is Append and any(entry.data for entry in message.entries)
 
 
 def _busy(origin: Origin) -> Reply:

@@ -16,6 +16,9 @@ from typing import Protocol, assert_never
 from coord_core.protocol.messages import Ask, KeepAlive, ServerMessage, Submit
 from coord_core.replica import (
     ChunkRead,
+    CommandsRefused,
+    CommandsTaken,
+    DiskRoom,
     Effects,
     Fact,
     LeaderReady,
@@ -85,6 +88,7 @@ class NodeLoop:
         self._stopped = False
         self._due = self._loop.time() + self._tick_s
         self._timer = self._loop.call_at(self._due, self._on_timer)
+        storage.watch_room(lambda room: self._event(self._replica.disk_room, room))
 
     def stop(self) -> None:
         """Take no more turns.  Idempotent."""
@@ -257,5 +261,12 @@ class NodeLoop:
                 log.info("%s loaded from the snapshot at %d", where, index)
             case Stalled(gap_ms):
                 log.warning("%s stood still for %d ms; all leases run that much longer", where, gap_ms)
+            case DiskRoom(level, free_bytes):
+                serious = logging.INFO if level == "ample" else logging.ERROR
+                log.log(serious, "%s room on its disk is %s, %.1f MiB free", where, level, free_bytes / (1024 * 1024))
+            case CommandsRefused(reason):
+                log.error("%s takes no new commands: %s", where, reason)
+            case CommandsTaken():
+                log.info("%s takes commands again: there is room on the disks", where)
             case _:
                 assert_never(fact)

@@ -19,6 +19,7 @@ from coord_core.server.loop import NodeLoop, now_ms
 from coord_core.server.peers import IncomingPeer, Peers, Ways
 from coord_core.server.writer import StorageThread
 from coord_core.storage.api import Restored
+from coord_core.storage.room import UNMEASURED
 
 
 class Running:
@@ -81,7 +82,7 @@ class Running:
         return Welcome(spoken, self.cluster_id, self._own.name, members, leader)
 
     def status(self, seq: int = 0) -> NodeStatus:
-        known = self._loop.status()
+        known, room = self._loop.status(), self._storage.room
         return NodeStatus(
             seq=seq,
             cluster_id=self.cluster_id,
@@ -98,6 +99,8 @@ class Running:
             connections=len(self._clients),
             storage_bytes=self._storage.size_bytes(),
             uptime_ms=now_ms() - self._began_ms,
+            disk="" if room is UNMEASURED else room.level.name.lower(),
+            disk_free_bytes=room.free_bytes,
         )
 
     def _shown_status(self, seq: int) -> NodeStatus:

@@ -205,7 +205,7 @@ def test_a_transaction_that_finds_no_room_twice_stops_the_node(
 ) -> None:
     """The reserve is gone and did not help."""
     no_page_more(storage)
-    with pytest.raises(StorageFailed, match="the disk is full .*reserve is used.*free some space"):
+    with pytest.raises(StorageFailed, match=r"the disk is full .*reserve is used.*free some space"):
         storage.write(Batch(entries(2, 100, size=1000)))
     with pytest.raises(StorageFailed):
         storage.look()
@@ -214,7 +214,11 @@ def test_a_transaction_that_finds_no_room_twice_stops_the_node(
 
 
 def test_a_checkpoint_without_room_is_left_for_later(
-    storage: SqliteStorage, disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, open_sqlite: Callable[[Path], SqliteStorage]
+    storage: SqliteStorage,
+    disk: Disk,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    open_sqlite: Callable[[Path], SqliteStorage],
 ) -> None:
     """All that it would have copied is in the write-ahead log still, and is read from there."""
     storage.write(Batch(entries(2, 400, size=1000)))
