@@ -510,8 +510,13 @@ class ClientSession:
         code = failed.code
         if code == "NotLeader":
             self._follow(str(failed.details.get("leader", "")))
-        elif code in _BUSY or (code == "DiskFull" and _must_wait_for_room(request)):
+        elif code in _BUSY:
             self._pause(request)
+        elif code == "DiskFull" and _must_wait_for_room(request):
+            request.trouble = failed.message
+            self._pause(request)
+        elif code == "DiskFull" and request.kind is Kind.CALL and request.sends > 1:
+            self._calls.withdraw(request, _error(failed))
         elif request.kind is Kind.BURY:
             self._buried(request)
         elif code in _LOST and request.kind in (Kind.CALL, Kind.PROBE, Kind.OPEN):
@@ -637,10 +642,13 @@ class ClientSession:
 def _must_wait_for_room(request: Request) -> bool:
     """Whether a request that the cluster has no room for stays with this client, rather than end with `DiskFull`.
 
-    What gives something back is still owed.  What was sent before may have been applied then: nobody may be told that it was not.
-    Everything else ends at once: space is freed by people, and whoever called should hear why nothing happens.
+    What gives something back is still owed.  A write that was sent before may have been applied then: nobody may be told that it
+    was not.  Everything else ends at once: space is freed by people, and whoever called should hear why nothing happens.  So does
+    an acquire, however often it was sent: it is withdrawn, and that passes.
     """
-    return request.kind is Kind.BURY or request.urgent or (request.kind is Kind.CALL and request.sends > 1)
+    if request.kind is Kind.BURY or request.urgent:
+        return True
+    return request.kind is Kind.CALL and request.sends > 1 and type(request.body) is not LockAcquire
 
 
 def _error(failed: Failed) -> CoordError:

@@ -7,6 +7,7 @@ from being reused.
 """
 
 import contextlib
+import os
 import sqlite3
 from pathlib import Path
 
@@ -54,6 +55,18 @@ class Database:
         """End the transaction that an error has broken, if SQLite has not done it already."""
         if self._raw.in_transaction:
             self.cursor.execute("ROLLBACK")
+
+    def preallocate_wal(self, size: int) -> None:
+        """Let the WAL have room for so many bytes, whatever becomes of the disk.  Raises `OSError`.
+
+        SQLite reads a WAL up to the first frame that does not check, zeros included, and does not shorten it while it is open.
+        It has no locks on this file, so closing another handle of it drops none.
+        """
+        fd = os.open(self._wal, os.O_RDWR)
+        try:
+            os.posix_fallocate(fd, 0, size)
+        finally:
+            os.close(fd)
 
     def wal_bytes(self) -> int:
         return _size(self._wal)

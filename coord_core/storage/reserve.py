@@ -4,6 +4,9 @@ Others may share the disk, and a node that finds it full must still be able to v
 `reserve` is preallocated: nobody else can have those bytes.  When almost nothing is free besides, it is given up; when there is
 enough again, it is taken anew.
 
+Who is so hungry that it takes what was given up in the same moment finds that the write-ahead log has as much again of its own,
+preallocated in its file.  All that is on its way then fits in there, and so do terms and votes, over and over.
+
 The rule: a measurement is cheap and good for so long (`LOOK_SECONDS`) and so many bytes written (`LOOK_BYTES`); what happens faster
 than that, SQLite finds out, and then the reserve is given up at once (`sqlite`).
 """
@@ -30,6 +33,17 @@ def file_system_bytes(data_dir: Path) -> int:
     """Return how many bytes this process could write there, as the file system says."""
     found = os.statvfs(data_dir)
     return found.f_bavail * found.f_frsize
+
+
+def preallocated(preallocate: Callable[[], None]) -> bool:
+    """Do it; False where somebody else was faster and has the room.  Raises any other `OSError`."""
+    try:
+        preallocate()
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        return False
+    return True
 
 
 class Reserve:
@@ -103,13 +117,10 @@ class Reserve:
     def _take(self, size: int) -> None:
         fd = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            os.posix_fallocate(fd, 0, size)
-            self._held = size
-        except OSError as error:
-            if error.errno not in _NO_ROOM:
-                raise
-            # Somebody was faster.
-            self._path.unlink()
+            if preallocated(lambda: os.posix_fallocate(fd, 0, size)):
+                self._held = size
+            else:
+                self._path.unlink()
         finally:
             os.close(fd)
 

@@ -27,7 +27,7 @@ from coord_core.storage.directory import DataDirectory
 from coord_core.storage.failures import corrupt, failure_of, is_full
 from coord_core.storage.mark import Mark, MarkValue
 from coord_core.storage.migrate import bring_up_to_date
-from coord_core.storage.reserve import Reserve, file_system_bytes
+from coord_core.storage.reserve import Reserve, file_system_bytes, preallocated
 from coord_core.storage.restore import First, Tail, restore
 from coord_core.storage.room import Level, Room, RoomLimits
 from coord_core.storage.rules import founding_hard_state
@@ -45,8 +45,11 @@ CHECKPOINT_IDLE_BYTES = 2 << 20
 #: ... and when it has this much in any case, before the next write.  The file is then reused from its start.
 CHECKPOINT_BUSY_BYTES = 8 << 20
 
-#: Where room is not ample, a quiet moment makes a checkpoint of this much already: what comes next goes where the WAL has been.
+#: Where room is not ample, a quiet moment makes a checkpoint of less: what comes next is written where the WAL has been already,
+#: and takes no room at all.  On a full disk each transaction of a vote is followed by one.
 CHECKPOINT_LOW_BYTES = 256 << 10
+CHECKPOINT_FULL_BYTES = 1
+_CHECKPOINT_IDLE = {Level.AMPLE: CHECKPOINT_IDLE_BYTES, Level.LOW: CHECKPOINT_LOW_BYTES, Level.FULL: CHECKPOINT_FULL_BYTES}
 
 #: Chunks of old snapshots that go in one quiet moment.
 IDLE_CHUNKS = 16
@@ -79,6 +82,8 @@ class SqliteStorage:
         self._final_errors = _FinalErrors(self)
         with self._final_errors:
             self._database = self._open()
+        #: What its file should have room for and does not have yet.
+        self._wal_wants_bytes = 0 if room is None else room.reserve_bytes
         #: About what the WAL holds since it was last copied wholly: its file keeps its size when it is reused.
         self._wal_bytes = self._database.wal_bytes()
 
@@ -138,8 +143,7 @@ class SqliteStorage:
         """
         self._check_usable()
         with self._final_errors:
-            is_ample = self._reserve.room.level is Level.AMPLE
-            if self._wal_bytes >= (CHECKPOINT_IDLE_BYTES if is_ample else CHECKPOINT_LOW_BYTES):
+            if self._wal_bytes >= _CHECKPOINT_IDLE[self._reserve.room.level]:
                 self._checkpoint()
             writer = self._writer
             # It gives room back, and takes some of the WAL first.
@@ -152,7 +156,10 @@ class SqliteStorage:
         """Return how much room there is, measured a moment ago at the latest.  For the writer thread, as often as it likes."""
         self._check_usable()
         with self._final_errors:
-            return self._reserve.look()
+            room = self._reserve.look()
+            if self._wal_wants_bytes and self._writer is not None and room.free_bytes >= 2 * self._wal_wants_bytes:
+                self._preallocate_wal()
+            return room
 
     def size_bytes(self) -> int:
         """Bytes on disk, the write-ahead log included.  May be called from any thread."""
@@ -215,6 +222,11 @@ class SqliteStorage:
             for table, row in tables.items():
                 self._database.core.execute(insert(table), {"id": 1, **row})
         return tail
+
+    def _preallocate_wal(self) -> None:
+        size = self._wal_wants_bytes
+        if preallocated(lambda: self._database.preallocate_wal(size)):
+            self._wal_wants_bytes = 0
 
     def _checkpoint(self) -> None:
         """Copy the WAL into the database, as far as there is room.
