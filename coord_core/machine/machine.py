@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
+from zlib import crc32
 
 import msgspec
 
@@ -106,6 +107,11 @@ class Machine:
     def index(self) -> LogIndex:
         """The last entry applied; 0 before the first."""
         return self._entry.index
+
+    @property
+    def rolling_hash(self) -> int:
+        """64 bits that follow from every entry applied and what came of it; equal on all replicas at one index."""
+        return crc32(self._entry.index.to_bytes(8, "big"))
 
     def apply(self, index: LogIndex, time_ms: int, command: Command) -> Applied:
         """Apply the committed entry `index`, stamped `time_ms` by its leader; return what came of it."""
