@@ -11,7 +11,7 @@ loop and the simulator drive the same object; neither decides anything.
 - `entries`: what an entry's bytes are.
 - `snapshots`: when they are taken, published, installed; `taking` (its own), `receiving`, `sending` (the leader's, with the
   messages of `transfer`), `building` (a machine out of one).
-- `vitals`: what nodes report of themselves; `space`: what a leader makes of full disks.
+- `vitals`: what nodes report of themselves; `space`: what a leader makes of full disks; `comparing`: of hashes of their states.
 """
 
 from coord_core.replica.config import ReplicaConfig, SnapshotConfig
@@ -29,6 +29,7 @@ from coord_core.replica.facts import (
     SnapshotSent,
     SnapshotTaken,
     Stalled,
+    StatesDiffer,
 )
 from coord_core.replica.lanes import LaneLimits
 from coord_core.replica.replica import Effects, Replica, ReplicaStatus
@@ -61,5 +62,6 @@ __all__ = [
     "SnapshotSent",
     "SnapshotTaken",
     "Stalled",
+    "StatesDiffer",
     "Vitals",
 ]

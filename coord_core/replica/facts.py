@@ -102,6 +102,18 @@ class CommandsTaken:
     """This leader takes commands again."""
 
 
+@dataclass(frozen=True, slots=True)
+class StatesDiffer:
+    """Nodes that applied the same entries up to `index` have different states.
+
+    `decided`: `nodes` have another than a majority, and stop; else nobody can say who is right, and `nodes` are all that reported.
+    """
+
+    index: LogIndex
+    nodes: tuple[NodeId, ...]
+    decided: bool
+
+
 Fact: TypeAlias = (
     RoleChanged
     | LeaderReady
@@ -115,4 +127,5 @@ Fact: TypeAlias = (
     | DiskRoom
     | CommandsRefused
     | CommandsTaken
+    | StatesDiffer
 )

@@ -36,6 +36,7 @@ from coord_core.raft.node import RaftNode
 from coord_core.raft.outbox import Persist, PersistAck
 from coord_core.raft.refusals import ProposalBusy, Transferring
 from coord_core.raft.state import Role
+from coord_core.replica.comparing import COMPARE_EVERY, Comparison
 from coord_core.replica.config import ReplicaConfig
 from coord_core.replica.entries import stamp, unstamp
 from coord_core.replica.facts import Fact, LeaderReady, RoleChanged, SessionsEnded, Stalled
@@ -123,6 +124,7 @@ class Replica:
         self._members = {member.node_id: member for member in restored.members}
         self._signs = VitalSigns(self._raft)
         self._space = Space(self._raft, self._signs)
+        self._comparison = Comparison(self._raft.node_id)
         self._applied: LogIndex = self._snapshots.index
         limits = config.lanes
         self._messages: deque[PeerMessage] = deque()
@@ -217,7 +219,10 @@ class Replica:
     # --- a turn -------------------------------------------------------------------------------------------------------------------
 
     def turn(self, now_ms: int) -> Effects:
-        """Do all the work there is and return what must be carried out.  `now_ms`: monotonic milliseconds, never falling."""
+        """Do all the work there is and return what must be carried out.  `now_ms`: monotonic milliseconds, never falling.
+
+        Raises `NodeSuspect` where the others have shown that this node lost what it acknowledged, or has another state than they.
+        """
         effects = Effects()
         overdue = self.must_apply
         lease_ms = self._begin(now_ms, effects)
@@ -238,7 +243,7 @@ class Replica:
             self._held = True
         self._serve_reads(lease_ms, effects)
         self._move_snapshots(effects)
-        if self._signs.has_output or self._space.has_output:
+        if self._signs.has_output or self._space.has_output or self._comparison.has_output:
             self._report(effects)
         return effects
 
@@ -275,12 +280,32 @@ class Replica:
     # --- how nodes are ------------------------------------------------------------------------------------------------------------
 
     def _hear(self, message: Vitals) -> None:
-        if self._signs.hear(message):
-            self._space.look(self._members)
+        if not self._signs.hear(message):
+            return
+        self._space.look(self._members)
+        if message.version != Machine.VERSION:
+            return
+        if self._raft.role is not Role.LEADER:
+            self._comparison.learn(message.agreed)
+        elif message.marks:
+            self._comparison.heard(message.sender, message.marks)
+            self._judge_states()
+
+    def _note_state(self, index: LogIndex) -> None:
+        """Note the state at one of the indexes at which all nodes do."""
+        self._comparison.note(index, self.machine.rolling_hash)
+        self._signs.changed()
+        if self._raft.role is Role.LEADER:
+            self._judge_states()
+
+    def _judge_states(self) -> None:
+        if self._comparison.judge(self._raft.configuration):
+            self._signs.changed()
 
     def _report(self, effects: Effects) -> None:
-        effects.send += [self._signs.report(to, Machine.VERSION, (), ()) for to in self._signs.receivers()]
-        effects.facts += [*self._signs.take_facts(), *self._space.take_facts()]
+        own, agreed = self._comparison.own, self._comparison.agreed
+        effects.send += [self._signs.report(to, Machine.VERSION, own, agreed) for to in self._signs.receivers()]
+        effects.facts += [*self._signs.take_facts(), *self._space.take_facts(), *self._comparison.take_facts()]
 
     def _refuse_for_room(self, effects: Effects) -> None:
         """Answer those whose commands there is no room for."""
@@ -434,6 +459,8 @@ class Replica:
             elif entry.term == self._raft.term and self._raft.role is Role.LEADER:
                 self._become_ready(entry, now_ms, lease_ms, effects)
             self._applied = entry.index
+            if not entry.index % COMPARE_EVERY:
+                self._note_state(entry.index)
         self._raft.applied(self._applied)
 
     def _apply_command(self, entry: Entry, lease_ms: int, effects: Effects) -> None:
@@ -530,6 +557,7 @@ class Replica:
             self._leading = None
         self._snapshots.role_changed()
         self._signs.role_changed()
+        self._comparison.role_changed()
         self._space.role_changed(self._members)
         if role[0] is not Role.LEADER:
             self._proposed.clear()
@@ -574,7 +602,7 @@ class Replica:
         """
         if self._messages or self._ticks or self._refusals or self.must_apply:
             return True
-        if self._signs.has_output or self._space.has_output:
+        if self._signs.has_output or self._space.has_output or self._comparison.has_output:
             return True
         if self._snapshots.is_active and (self._snapshots.has_output or self._snapshots.has_work):
             return True

@@ -104,12 +104,15 @@ class VitalSigns:
             self.changed()
 
     def hear(self, message: Vitals) -> bool:
-        """Take a report; whether it is of this term, and so counts."""
+        """Take a report; whether it counts: it is of this term, and from a node of the configuration or from the leader."""
         if message.term != self._raft.term:
             return False
-        if self._raft.role is Role.LEADER and message.sender in {peer.node_id for peer in self._raft.progress()}:
-            level = Level(min(max(message.level, Level.AMPLE), Level.FULL))
-            self.others[message.sender] = Heard(Room(level, message.free_bytes))
+        if self._raft.role is not Role.LEADER:
+            return message.sender == self._raft.leader_id
+        if message.sender not in {peer.node_id for peer in self._raft.progress()}:
+            return False
+        level = Level(min(max(message.level, Level.AMPLE), Level.FULL))
+        self.others[message.sender] = Heard(Room(level, message.free_bytes))
         return True
 
     # --- a turn ------------------------------------------------------------------------------------------------------------------

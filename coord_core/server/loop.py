@@ -33,6 +33,7 @@ from coord_core.replica import (
     SnapshotSent,
     SnapshotTaken,
     Stalled,
+    StatesDiffer,
 )
 from coord_core.server import garbage
 from coord_core.server.writer import StorageThread
@@ -266,6 +267,12 @@ class NodeLoop:
                 log.log(serious, "%s room on its disk is %s, %.1f MiB free", where, level, free_bytes / (1024 * 1024))
             case CommandsRefused(reason):
                 log.error("%s takes no new commands: %s", where, reason)
+            case StatesDiffer(index, nodes, decided):
+                who = ", ".join(member.name for member in status.members if member.node_id in nodes)
+                if decided:
+                    log.critical("%s the state of %s at entry %d is not that of a majority; it must stop", where, who, index)
+                else:
+                    log.error("%s the states of %s differ at entry %d; too few agree to say who is right", where, who, index)
             case CommandsTaken():
                 log.info("%s takes commands again: there is room on the disks", where)
             case _:
