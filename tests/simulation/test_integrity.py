@@ -5,10 +5,13 @@ from dataclasses import replace
 import pytest
 
 from coord_core.errors import NodeSuspect
+from coord_core.machine import Machine
 from coord_core.storage.memory import MemoryStorage
+from coord_core.testing.checkers.applied import ObservedMachine
 from coord_core.testing.disk import SimulatedDisk
+from coord_core.testing.mix import Mix
 from coord_core.testing.run import Failure, run
-from tests.simulation.test_mutations import CRASHES
+from tests.simulation.test_mutations import CRASHES, PARTITIONS, SNAPSHOTS
 
 
 def disks_forget_their_last_entry(patch: pytest.MonkeyPatch) -> None:
@@ -25,12 +28,12 @@ def disks_forget_their_last_entry(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(SimulatedDisk, "crash", forgetful)
 
 
-def causes(seeds: int) -> list[BaseException]:
+def causes(seeds: int, mix: Mix) -> list[BaseException]:
     """Return what each seed ends with, of those that do not end well."""
     found: list[BaseException] = []
     for seed in range(1, seeds + 1):
         try:
-            run(seed, mix=replace(CRASHES, nodes=3, kinds=("crash", "crash at a boundary")))
+            run(seed, mix=mix)
         except Failure as failure:
             found.append(failure.cause)
     return found
@@ -39,4 +42,35 @@ def causes(seeds: int) -> list[BaseException]:
 def test_a_node_whose_disk_forgets_what_it_acknowledged_is_stopped_in_some_seed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not in every one: after a change of leader nobody knows any more what it had said."""
     disks_forget_their_last_entry(monkeypatch)
-    assert any(isinstance(cause, NodeSuspect) for cause in causes(10))
+    crashes = replace(CRASHES, nodes=3, kinds=("crash", "crash at a boundary"))
+    assert any(isinstance(cause, NodeSuspect) for cause in causes(10, crashes))
+
+
+def one_node_has_another_state(patch: pytest.MonkeyPatch) -> None:
+    """From some entry on node 2's memory has a bit flipped, whatever it is restarted from."""
+    patch.setattr("coord_core.replica.replica.COMPARE_EVERY", 8)
+    rolling_hash = Machine.rolling_hash.fget  # type: ignore[attr-defined]
+
+    def flipped(machine: Machine) -> int:
+        wrong = isinstance(machine, ObservedMachine) and machine.node.node_id == 2 and machine.index > 10
+        return int(rolling_hash(machine)) ^ int(wrong)
+
+    patch.setattr(Machine, "rolling_hash", property(flipped))
+
+
+def test_a_node_whose_state_differs_is_stopped_in_every_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Be it leader or follower, and whatever is lost or delayed on the way; nobody else is."""
+    one_node_has_another_state(monkeypatch)
+    found = causes(4, PARTITIONS)
+    assert len(found) == 4
+    for cause in found:
+        assert isinstance(cause, NodeSuspect), cause
+        assert int(cause.details["own"]) == int(cause.details["agreed"]) ^ 1
+
+
+def test_hashes_that_are_equal_stop_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Snapshots, restarts and new leaders included; compared so often that it happens many times."""
+    monkeypatch.setattr("coord_core.replica.replica.COMPARE_EVERY", 4)
+    for seed in range(1, 4):
+        for mix in (SNAPSHOTS, CRASHES):
+            run(seed, mix=mix)
