@@ -72,9 +72,11 @@ class SnapshotsConfig:
 class StorageConfig:
     """What a node keeps free of its disk, so that a disk that fills up stops new commands and not the node."""
 
-    #: Set aside in a file of its own, for votes, terms and releases, and given up when nothing else is left.  At least 1 MiB.
-    reserve_bytes: int = option(parse_number, 16 * 1024 * 1024)
-    #: With less than this free the node takes no new commands; what is on its way must still fit.  At least 2 x reserve_bytes.
+    #: Set aside twice, for votes, terms and releases: in a file of its own, which is given up when nothing else is left, and in the
+    #: write-ahead log.  At least 1 MiB.
+    reserve_bytes: int = option(parse_number, 8 * 1024 * 1024)
+    #: With less than this free (besides the reserve) the node takes no new commands; what is on its way must still fit.  At least
+    #: 2 x reserve_bytes.
     low_bytes: int = option(parse_number, 64 * 1024 * 1024)
     #: What the data directory may have altogether, the reserve too.  0: as much as the file system has.  Else at least twice the
     #: sum of the above.

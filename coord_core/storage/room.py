@@ -41,8 +41,8 @@ class RoomLimits:
     What may be on its way to the disk when a level is reached must still fit: one batch of entries has at most a few MiB.
     """
 
-    #: Held in a file of its own, and given up when everything else is used.
-    reserve_bytes: int = 16 * _MIB
+    #: Held in a file of its own, and given up when everything else is used; the write-ahead log has as much of its own.
+    reserve_bytes: int = 8 * _MIB
     #: With less than this free (besides the reserve) room is low.
     low_bytes: int = 64 * _MIB
     #: What the data directory may have altogether, the reserve too; 0: the file system decides alone.
