@@ -42,7 +42,15 @@ from coord_core.client.effects import ClientEffects, SessionState, StateChange
 from coord_core.client.link import Link, Phase
 from coord_core.client.requests import CallId, Kind, Request
 from coord_core.client.settings import SessionConfig
-from coord_core.errors import AttachmentClosed, CoordError, LostError, SessionClosed, SessionExpired, error_from_wire
+from coord_core.errors import (
+    AttachmentClosed,
+    CoordError,
+    LostError,
+    OutcomeUnknown,
+    SessionClosed,
+    SessionExpired,
+    error_from_wire,
+)
 from coord_core.protocol.commands import Call, CloseAttachment, CloseSession, Command, OpenAttachment, OpenSession
 from coord_core.protocol.members import Member
 from coord_core.protocol.messages import (
@@ -516,7 +524,8 @@ class ClientSession:
             request.trouble = failed.message
             self._pause(request)
         elif code == "DiskFull" and request.kind is Kind.CALL and request.sends > 1:
-            self._calls.withdraw(request, _error(failed))
+            withdrawn = "an earlier attempt may have been granted meanwhile; it is withdrawn, and the lock is not held"
+            self._calls.withdraw(request, OutcomeUnknown(f"{failed.message} ({withdrawn})"))
         elif request.kind is Kind.BURY:
             self._buried(request)
         elif code in _LOST and request.kind in (Kind.CALL, Kind.PROBE, Kind.OPEN):
@@ -644,7 +653,7 @@ def _must_wait_for_room(request: Request) -> bool:
 
     What gives something back is still owed.  A write that was sent before may have been applied then: nobody may be told that it
     was not.  Everything else ends at once: space is freed by people, and whoever called should hear why nothing happens.  So does
-    an acquire, however often it was sent: it is withdrawn, and that passes.
+    an acquire, however often it was sent: it can be withdrawn, and that passes.
     """
     if request.kind is Kind.BURY or request.urgent:
         return True

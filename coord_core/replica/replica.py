@@ -309,9 +309,12 @@ class Replica:
 
     def _refuse_for_room(self, effects: Effects) -> None:
         """Answer those whose commands there is no room for."""
+        lanes = (self._control, self._commands) if self._space.refuses_control else (self._commands,)
+        if not self._space.refuses_commands or not any(map(len, lanes)):
+            return
         refusal = self._space.refusal(self._members)
-        for lane, refused in ((self._control, self._space.refuses_control), (self._commands, self._space.refuses_commands)):
-            while refused and (taken := lane.take(len(lane), 1 << 62)):
+        for lane in lanes:
+            while taken := lane.take(len(lane), 1 << 62):
                 effects.replies.extend((proposal.origin[0], Reply(proposal.origin[1], refusal)) for proposal in taken)
 
     # --- snapshots ----------------------------------------------------------------------------------------------------------------

@@ -45,12 +45,13 @@ class Space:
 
     @property
     def refuses_commands(self) -> bool:
-        # While leadership goes elsewhere, they are only put off.
+        """While leadership goes elsewhere, they are only put off."""
         return self.is_short and not self._raft.transferee
 
     @property
     def refuses_control(self) -> bool:
-        return self._signs.is_full
+        """Then nothing at all is proposed."""
+        return self._signs.is_full and self.refuses_commands
 
     @property
     def has_output(self) -> bool:

@@ -51,8 +51,9 @@ CHECKPOINT_LOW_BYTES = 256 << 10
 CHECKPOINT_FULL_BYTES = 1
 _CHECKPOINT_IDLE = {Level.AMPLE: CHECKPOINT_IDLE_BYTES, Level.LOW: CHECKPOINT_LOW_BYTES, Level.FULL: CHECKPOINT_FULL_BYTES}
 
-#: Chunks of old snapshots that go in one quiet moment.
+#: Chunks of old snapshots that go in one quiet moment, and how soon that is tried again where there was no room for it.
 IDLE_CHUNKS = 16
+TIDY_AGAIN_SECONDS = 1.0
 
 
 class SqliteStorage:
@@ -148,8 +149,7 @@ class SqliteStorage:
             writer = self._writer
             # It gives room back, and takes some of the WAL first.
             if writer is not None and writer.leftovers and self._reserve.room.level is not Level.FULL:
-                self._with_reserve(lambda: writer.tidy(IDLE_CHUNKS))
-                return 0.0
+                return 0.0 if self._if_room(lambda: writer.tidy(IDLE_CHUNKS)) else TIDY_AGAIN_SECONDS
             return self._mark.sync_if_due()
 
     def look(self) -> Room:
@@ -234,14 +234,18 @@ class SqliteStorage:
         One that ended for want of room has changed nothing that counts: what it copied is in the WAL too and is read from there,
         and SQLite reuses a WAL only when all of it was copied and synced.
         """
+        if self._if_room(self._database.checkpoint):
+            self._wal_bytes = 0
+
+    def _if_room(self, work: Callable[[], T]) -> T | None:
+        """Do `work` that can wait; None where even the reserve had no room for it: it is rolled back, and comes up again."""
         try:
-            done = self._with_reserve(self._database.checkpoint)
+            return self._with_reserve(work)
         except sqlite3.OperationalError as error:
             if not is_full(error):
                 raise
-        else:
-            if done:
-                self._wal_bytes = 0
+            self._database.roll_back()
+            return None
 
     def _with_reserve(self, work: Callable[[], T]) -> T:
         """Do `work`; where the disk has no room for it, give up the reserve and do it once more.

@@ -7,11 +7,13 @@ import pytest
 from coord_core.errors import NodeSuspect
 from coord_core.machine import Machine
 from coord_core.storage.memory import MemoryStorage
+from coord_core.storage.room import Level, Room
 from coord_core.testing.checkers.applied import ObservedMachine
 from coord_core.testing.disk import SimulatedDisk
 from coord_core.testing.mix import Mix
-from coord_core.testing.run import Failure, run
-from tests.simulation.test_mutations import CRASHES, PARTITIONS, SNAPSHOTS
+from coord_core.testing.node import Node
+from coord_core.testing.run import TROUBLE_US, Failure, run
+from tests.simulation.test_mutations import CRASHES, CUTS, PARTITIONS, SNAPSHOTS
 
 
 def disks_forget_their_last_entry(patch: pytest.MonkeyPatch) -> None:
@@ -74,3 +76,26 @@ def test_hashes_that_are_equal_stop_nobody(monkeypatch: pytest.MonkeyPatch) -> N
     for seed in range(1, 4):
         for mix in (SNAPSHOTS, CRASHES):
             run(seed, mix=mix)
+
+
+def disks_fill_up(patch: pytest.MonkeyPatch) -> None:
+    """Until everything is healed, each node's disk has another level of room now and then."""
+    tick = Node._tick
+
+    def crowded(node: Node) -> None:
+        rng = node.rng
+        if node.simulator.now_us > TROUBLE_US:
+            node.replica.disk_room(Room(Level.AMPLE, 10**9))
+        elif rng.random() < 0.05:
+            node.replica.disk_room(Room(rng.choice(list(Level)), rng.randint(0, 10**8)))
+        tick(node)
+
+    patch.setattr(Node, "_tick", crowded)
+
+
+@pytest.mark.parametrize("mix", [CRASHES, PARTITIONS, SNAPSHOTS, CUTS], ids=["crashes", "partitions", "snapshots", "cuts"])
+def test_full_disks_break_no_promise(monkeypatch: pytest.MonkeyPatch, mix: Mix) -> None:
+    """Who was told that there was no room has had nothing applied; nobody's lease ends early; all is as ever when there is room."""
+    disks_fill_up(monkeypatch)
+    for seed in range(1, 5):
+        run(seed, mix=mix)
