@@ -15,6 +15,7 @@ from sqlalchemy import Connection, create_engine, event
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
+from coord_core.storage.directory import allocate
 from coord_core.storage.statements import BEGIN
 
 _PRAGMAS = (
@@ -64,7 +65,7 @@ class Database:
         """
         fd = os.open(self._wal, os.O_RDWR)
         try:
-            os.posix_fallocate(fd, 0, size)
+            allocate(fd, size)
         finally:
             os.close(fd)
 

@@ -4,6 +4,7 @@ Files: `coord.db` and `coord.db-wal` (SQLite), `mark`, `reserve` and `suspect` (
 directory takes all of them together or none; the reserve does not matter.
 """
 
+import errno
 import fcntl
 import os
 from pathlib import Path
@@ -14,6 +15,8 @@ DATABASE = "coord.db"
 WAL = "coord.db-wal"
 MARK = "mark"
 LOCK = "lock"
+
+_ZEROS = 1024 * 1024
 
 
 class DataDirectory:
@@ -70,6 +73,18 @@ class DataDirectory:
             ) from error
         # Always as long, and over what is there: on a full disk a file that was cut may find no room to grow again.
         os.pwrite(self._lock_fd, f"{os.getpid():<31}\n".encode("ascii"), 0)
+
+
+def allocate(fd: int, size: int) -> None:
+    """Give a file that many bytes of the disk, behind what it holds.  Raises `OSError`."""
+    try:
+        os.posix_fallocate(fd, 0, size)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+            raise
+        # A file system, or a C library, that cannot: zeros take the same room.
+        for offset in range(os.fstat(fd).st_size, size, _ZEROS):
+            os.pwrite(fd, bytes(min(_ZEROS, size - offset)), offset)
 
 
 def sync_directory(path: Path) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from coord_core.storage.directory import sync_directory
+from coord_core.storage.directory import allocate, sync_directory
 from coord_core.storage.room import UNMEASURED, Room, RoomLimits
 
 RESERVE = "reserve"
@@ -117,7 +117,7 @@ class Reserve:
     def _take(self, size: int) -> None:
         fd = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            if preallocated(lambda: os.posix_fallocate(fd, 0, size)):
+            if preallocated(lambda: allocate(fd, size)):
                 self._held = size
             else:
                 self._path.unlink()

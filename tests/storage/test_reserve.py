@@ -4,6 +4,8 @@ The disk is a number here, but for its last page: a bound on the pages of the da
 `tests/server/test_full_disk.py` fills a real one.
 """
 
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 
 from coord_core.errors import StorageFailed
 from coord_core.storage.api import Batch
+from coord_core.storage.directory import allocate
 from coord_core.storage.reserve import LOOK_BYTES, LOOK_SECONDS, Reserve
 from coord_core.storage.room import UNMEASURED, Level, Room, RoomLimits
 from coord_core.storage.sqlite import CHECKPOINT_LOW_BYTES, SqliteStorage
@@ -145,6 +148,23 @@ def test_looking_is_cheap(tmp_path: Path) -> None:
     reserve.wrote(LOOK_BYTES)
     reserve.look()
     assert disk.looks == looks + 1
+
+
+def test_where_nothing_can_be_preallocated_zeros_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind what a file holds: the write-ahead log has content when its turn comes."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr("coord_core.storage.directory.os.posix_fallocate", refuse)
+    disk = Disk()
+    disk.reserve(tmp_path)
+    assert (tmp_path / "reserve").read_bytes() == bytes(4 * MIB)
+    (tmp_path / "file").write_bytes(b"content")
+    fd = os.open(tmp_path / "file", os.O_RDWR)
+    allocate(fd, 3 * MIB // 2)
+    os.close(fd)
+    assert (tmp_path / "file").read_bytes() == b"content".ljust(3 * MIB // 2, b"\0")
 
 
 def test_without_limits_nothing_is_measured_and_nothing_set_aside(tmp_path: Path) -> None:
