@@ -5,6 +5,7 @@
     |   +-- NotLeader           another node leads (the client follows by itself)
     |   +-- Unavailable         no quorum, no connection, or not within the timeout
     |   +-- Busy                a bound was reached; wait and try again
+    |   +-- DiskFull            a majority of nodes has no room on disk; somebody must free some
     +-- OutcomeUnknown          it may or may not have been applied: look before trying again
     +-- LostError               what you held is gone: stop acting on it
     |   +-- SessionExpired
@@ -29,6 +30,7 @@
         +-- StorageFailed
         +-- StorageCorrupt
         +-- ReleaseTooOld
+        +-- NodeSuspect         what it promised or holds is not what the others know: it must not run again on its data
         +-- DataDirInUse
         +-- NodeRemoved
 
@@ -75,6 +77,13 @@ class Unavailable(RetryableError):
 
 class Busy(RetryableError):
     """A bound of the server was reached; `details["limit"]` names it."""
+
+
+class DiskFull(RetryableError):
+    """The cluster takes no new commands for want of room on disk; the message names the nodes.
+
+    Releases, reads and leases go on.
+    """
 
 
 class OutcomeUnknown(CoordError):
@@ -171,6 +180,13 @@ class StorageCorrupt(NodeError):
 
 class ReleaseTooOld(NodeError):
     """The log or a snapshot has something that only a newer release understands.  Nothing is damaged: start that release."""
+
+
+class NodeSuspect(NodeError):
+    """The others showed that this node lost what it had acknowledged, or holds another state than a majority.
+
+    It stops, and refuses to start again on the same data directory.
+    """
 
 
 class DataDirInUse(NodeError):

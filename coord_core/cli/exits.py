@@ -19,6 +19,8 @@ class Exit(enum.IntEnum):
     CONFLICT = 6
     #: Refused because it could do harm; `--force` does it all the same.
     UNSAFE = 7
+    #: EX_DATAERR of sysexits.h: a node must not run on its data directory; starting it again does not help.
+    UNUSABLE_DATA = 65
     #: EX_TEMPFAIL of sysexits.h: the lock was busy, try again later.
     NOT_ACQUIRED = 75
     #: EX_PROTOCOL's number, unused by shells: the lease ended while the command ran.
@@ -43,6 +45,9 @@ _BY_ERROR: tuple[tuple[type[errors.CoordError], Exit], ...] = (
     (errors.WrongCluster, Exit.CONFLICT),
     (errors.DataDirInUse, Exit.CONFLICT),
     (errors.Unsafe, Exit.UNSAFE),
+    (errors.StorageCorrupt, Exit.UNUSABLE_DATA),
+    (errors.NodeSuspect, Exit.UNUSABLE_DATA),
+    (errors.NodeRemoved, Exit.UNUSABLE_DATA),
 )
 
 #: What to do next, for errors whose own message cannot know it.

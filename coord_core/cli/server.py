@@ -44,6 +44,9 @@ KEYS: Mapping[str, str] = {
     "snapshots.bytes": "Bytes of entries after which it is due (default 67108864).",
     "snapshots.trailing_entries": "Entries of the log that stay behind it (default 10000).",
     "snapshots.trailing_bytes": "Bytes of them (default 16777216).",
+    "storage.reserve_bytes": "Disk set aside, twice, for votes and releases (default 8388608).",
+    "storage.low_bytes": "Free disk below which new commands are refused (default 67108864).",
+    "storage.quota_bytes": "What the data directory may have altogether (default 0: all of the disk).",
 }
 SWITCHES = frozenset({"init", "insecure", "replace"})
 #: Not on the command line, where every user of the machine could read it.

@@ -114,6 +114,8 @@ _FIELDS = (
     "storage_bytes",
     "uptime_ms",
     "version",
+    "disk",
+    "disk_free_bytes",
 )
 
 
@@ -186,9 +188,19 @@ def _summary(report: Mapping[str, Any]) -> str:
 
 
 def _troubles(report: Mapping[str, Any]) -> Sequence[str]:
-    """Below the table, where there is room for it: why a node did not answer."""
-    silent = (node for node in report["nodes"] if not node["reachable"])
-    return [f"{node['name'] or '?'} at {node['address']}: {node['error']}" for node in silent]
+    """Below the table, where there is room for it: why a node did not answer, whose disk fills up."""
+    silent = [node for node in report["nodes"] if not node["reachable"]]
+    short = [node for node in report["nodes"] if node["reachable"] and node["disk"] in _DISK_TROUBLES]
+    return [
+        *(f"{node['name'] or '?'} at {node['address']}: {node['error']}" for node in silent),
+        *(f"{node['name']}: {node['disk_free_bytes'] / 1e6:.1f} MB free: {_DISK_TROUBLES[node['disk']]}" for node in short),
+    ]
+
+
+_DISK_TROUBLES = {
+    "low": "where a majority of disks is low, new commands are refused; free some space",
+    "full": "this node stores nothing new and only votes; free some space",
+}
 
 
 def _table(report: Mapping[str, Any], out: "Console") -> "Table":

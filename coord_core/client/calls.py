@@ -74,6 +74,11 @@ class Calls:
             self._chains[order] = deque()
         self._enqueue(request)
 
+    def withdraw(self, request: Request, outcome: CoordError) -> None:
+        """End a call with `outcome` and see to it that it has no effect, or none that stays."""
+        if not request.done and not request.withdrawn:
+            self._withdraw(request, outcome)
+
     def cancel(self, call: CallId) -> None:
         """Give up a call; a lock it may have been granted is given back.  Nothing happens where it has its outcome already."""
         request = self._open.get(call)
@@ -217,19 +222,20 @@ class Calls:
         """Tell the caller what is true now, and see to it that it stays true."""
         if type(request.body) is LockRelease:
             # Never withdrawn: the caller wants the lock free, and it will be, as soon as the cluster is reached.
-            self._resolve(request, OutcomeUnknown("the release was not confirmed in time; it is still being sent"))
+            why = f" (last: {request.trouble})" if request.trouble else ""
+            self._resolve(request, OutcomeUnknown(f"the release was not confirmed in time; it is still being sent{why}"))
         elif not request.sends:
             self._unqueue(request)
             self._resolve(request, _never_sent(request, reason, self.trouble))
             self._next_of_order(request)
         elif request.kind is Kind.CALL:
-            self._withdraw(request, reason)
+            self._withdraw(request, _unanswered(request, reason))
         else:
             self._plain_sent.pop(request.call, None)
             self._resolve(request, _unanswered(request, reason))
             self._next_of_order(request)
 
-    def _withdraw(self, request: Request, reason: str) -> None:
+    def _withdraw(self, request: Request, outcome: Outcome) -> None:
         request.withdrawn = True
         if request in self._again:
             self._again.remove(request)
@@ -237,7 +243,7 @@ class Calls:
         cancel.target = request
         cancel.done = True
         self._urgent.append(cancel)
-        self._resolve(request, _unanswered(request, reason))
+        self._resolve(request, outcome)
 
     def _withdrawn(self, target: Request) -> None:
         self._ledger.settle(target)
@@ -281,7 +287,8 @@ def _unanswered(request: Request, reason: str) -> Outcome:
         return NotGranted(reason)
     if request.kind is Kind.ASK:
         return Unavailable("the cluster did not answer in time", reason=reason)
-    return OutcomeUnknown("sent, but not answered in time: it may or may not have been applied", reason=reason)
+    why = f" (last: {request.trouble})" if request.trouble else ""
+    return OutcomeUnknown(f"sent, but not answered in time: it may or may not have been applied{why}", reason=reason)
 
 
 def _after_loss(request: Request, error: LostError) -> CoordError:

@@ -102,7 +102,8 @@ class AsyncDistributedLock:
         does two seconds later.
 
         Raises `Unavailable` (no leader was reached in time: not applied), `SessionExpired` (the session was lost while waiting: not
-        held), `Busy`, `WrongType`, and `InvalidRequest` where this handle holds the lock or waits for it already.
+        held), `Busy`, `DiskFull` (not applied; `OutcomeUnknown` where it was sent to two leaders: withdrawn), `WrongType`,
+        and `InvalidRequest` where this handle holds the lock or waits for it already.
         """
         self._check_free()
         driver = self._client.driver()

@@ -50,6 +50,7 @@ class Request:
         "sends",
         "sent_ms",
         "target",
+        "trouble",
         "urgent",
         "withdrawn",
     )
@@ -60,6 +61,8 @@ class Request:
         self.body = body
         #: Request number; 0 until first sent, and for everything that is not a CALL.
         self.number = 0
+        #: What the cluster said when it would not take it; its end tells it on.
+        self.trouble = ""
         #: How often it was sent; 0 means: certainly not applied.
         self.sends = 0
         self.sent_ms = 0

@@ -42,7 +42,15 @@ from coord_core.client.effects import ClientEffects, SessionState, StateChange
 from coord_core.client.link import Link, Phase
 from coord_core.client.requests import CallId, Kind, Request
 from coord_core.client.settings import SessionConfig
-from coord_core.errors import AttachmentClosed, CoordError, LostError, SessionClosed, SessionExpired, error_from_wire
+from coord_core.errors import (
+    AttachmentClosed,
+    CoordError,
+    LostError,
+    OutcomeUnknown,
+    SessionClosed,
+    SessionExpired,
+    error_from_wire,
+)
 from coord_core.protocol.commands import Call, CloseAttachment, CloseSession, Command, OpenAttachment, OpenSession
 from coord_core.protocol.members import Member
 from coord_core.protocol.messages import (
@@ -132,8 +140,8 @@ class ClientSession:
         `timeout_ms`: local; None: `request_timeout_ms`, for an acquire its own waiting time and a grace, without end where it waits
         without end.  `order`: calls with the same value take effect in the order in which they are made.
 
-        The outcome is the operation's result, or an error: `Unavailable` or `SessionExpired` (not applied), `OutcomeUnknown`.  An
-        acquire that was sent and not answered in time comes out as `NotGranted`, and is withdrawn.
+        The outcome is the operation's result, or an error: `Unavailable`, `DiskFull` or `SessionExpired` (not applied),
+        `OutcomeUnknown`.  An acquire that was sent and not answered in time comes out as `NotGranted`, and is withdrawn.
         Raises `Busy`, and `SessionClosed`, `SessionExpired` or `AttachmentClosed` where this client takes no more calls.
         """
         self.check_usable()
@@ -515,6 +523,12 @@ class ClientSession:
             self._follow(str(failed.details.get("leader", "")))
         elif code in _BUSY:
             self._pause(request)
+        elif code == "DiskFull" and _must_wait_for_room(request):
+            request.trouble = failed.message
+            self._pause(request)
+        elif code == "DiskFull" and request.kind is Kind.CALL and request.sends > 1:
+            withdrawn = "an earlier attempt may have been granted meanwhile; it is withdrawn, and the lock is not held"
+            self._calls.withdraw(request, OutcomeUnknown(f"{failed.message} ({withdrawn})"))
         elif request.kind is Kind.BURY:
             self._buried(request)
         elif code in _LOST and request.kind in (Kind.CALL, Kind.PROBE, Kind.OPEN):
@@ -635,6 +649,18 @@ class ClientSession:
         if state is not self.state:
             self.state = state
             self._effects.states.append(StateChange(state, self.session_id))
+
+
+def _must_wait_for_room(request: Request) -> bool:
+    """Whether a request that the cluster has no room for stays with this client, rather than end with `DiskFull`.
+
+    What gives something back is still owed.  A write that was sent before may have been applied then: nobody may be told that it
+    was not.  Everything else ends at once: space is freed by people, and whoever called should hear why nothing happens.  So does
+    an acquire, however often it was sent: it can be withdrawn, and that passes.
+    """
+    if request.kind is Kind.BURY or request.urgent:
+        return True
+    return request.kind is Kind.CALL and request.sends > 1 and type(request.body) is not LockAcquire
 
 
 def _error(failed: Failed) -> CoordError:

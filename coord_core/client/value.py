@@ -22,8 +22,8 @@ class Versioned(NamedTuple):
 class AsyncDistributedValue:
     """A handle of the value at `path`.  Calls through one handle take effect in the order in which they are made.
 
-    Every write raises `Unavailable` or `Busy` (not applied), `OutcomeUnknown` (sent and not answered in time, or the session was
-    lost meanwhile: read before trying again), `SessionExpired` (not applied), `WrongType`, `LimitExceeded`.
+    Every write raises `Unavailable`, `DiskFull` or `Busy` (not applied), `OutcomeUnknown` (sent and not answered in time, or the
+    session was lost meanwhile: read before trying again), `SessionExpired` (not applied), `WrongType`, `LimitExceeded`.
     """
 
     def __init__(self, client: "AsyncClient", path: str) -> None:

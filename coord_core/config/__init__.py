@@ -11,7 +11,7 @@ environment or a file again.
 """
 
 from coord_core.config.load import OPTIONS, load_config, load_with_origins
-from coord_core.config.model import LimitsConfig, RaftTimes, ServerConfig, SnapshotsConfig, TlsConfig
+from coord_core.config.model import LimitsConfig, RaftTimes, ServerConfig, SnapshotsConfig, StorageConfig, TlsConfig
 from coord_core.config.values import format_address, parse_address, parse_duration_ms
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "RaftTimes",
     "ServerConfig",
     "SnapshotsConfig",
+    "StorageConfig",
     "TlsConfig",
     "format_address",
     "load_config",

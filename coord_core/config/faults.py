@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 #: Hosts that mean every interface: one can listen on them and nobody can dial them.
 WILDCARDS: Final = ("", "0.0.0.0", "::")
+#: A checkpoint of what a quiet moment leaves, and a few transactions.
+RESERVE_BYTES_MIN: Final = 1024 * 1024
 
 
 def faults_of(config: "ServerConfig") -> list[str]:
@@ -27,6 +29,7 @@ def faults_of(config: "ServerConfig") -> list[str]:
         *_forming_faults(config),
         *_secrecy_faults(config),
         *_number_faults(config),
+        *_storage_faults(config),
     ]
 
 
@@ -143,3 +146,14 @@ def _number_faults(config: "ServerConfig") -> Iterator[str]:
         yield f"limits.client_frame_bytes_max must be at least {CLIENT_FRAME_BYTES_MAX // 2}"
     if limits.peer_frame_bytes_max < limits.client_frame_bytes_max:
         yield "limits.peer_frame_bytes_max is below limits.client_frame_bytes_max: nodes must pass on what clients may send"
+
+
+def _storage_faults(config: "ServerConfig") -> Iterator[str]:
+    storage = config.storage
+    if storage.reserve_bytes < RESERVE_BYTES_MIN:
+        yield f"storage.reserve_bytes must be at least {RESERVE_BYTES_MIN}"
+    if storage.low_bytes < 2 * storage.reserve_bytes:
+        yield f"storage.low_bytes ({storage.low_bytes}) is below 2 x storage.reserve_bytes ({storage.reserve_bytes})"
+    least = 2 * (storage.low_bytes + storage.reserve_bytes)
+    if storage.quota_bytes and storage.quota_bytes < least:
+        yield f"storage.quota_bytes must be 0 (none) or at least 2 x (storage.low_bytes + storage.reserve_bytes), here {least}"

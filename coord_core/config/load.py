@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from coord_core.config.faults import faults_of, refuse
-from coord_core.config.model import LimitsConfig, RaftTimes, ServerConfig, SnapshotsConfig, TlsConfig
+from coord_core.config.model import LimitsConfig, RaftTimes, ServerConfig, SnapshotsConfig, StorageConfig, TlsConfig
 
 ENVIRONMENT_PREFIX: Final = "COORD_"
 #: Variables of the same prefix that are not a server's: the command line's, the client's, and what `coord lock` gives its child.
@@ -121,7 +121,7 @@ def _nearest(key: str) -> str:
 
 
 def _build(given: Mapping[str, tuple[str, object]], faults: list[str]) -> ServerConfig:
-    sections: dict[str, dict[str, Any]] = {"": {}, "raft": {}, "limits": {}, "snapshots": {}, "tls": {}}
+    sections: dict[str, dict[str, Any]] = {"": {}, "raft": {}, "limits": {}, "snapshots": {}, "storage": {}, "tls": {}}
     for key, (origin, value) in given.items():
         field_path, parse = OPTIONS[key]
         section, _, name = field_path.rpartition(".")
@@ -134,5 +134,6 @@ def _build(given: Mapping[str, tuple[str, object]], faults: list[str]) -> Server
         raft=RaftTimes(**sections["raft"]),
         limits=LimitsConfig(**sections["limits"]),
         snapshots=SnapshotsConfig(**sections["snapshots"]),
+        storage=StorageConfig(**sections["storage"]),
         tls=TlsConfig(**sections["tls"]),
     )

@@ -69,6 +69,21 @@ class SnapshotsConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class StorageConfig:
+    """What a node keeps free of its disk, so that a disk that fills up stops new commands and not the node."""
+
+    #: Set aside twice, for votes, terms and releases: in a file of its own, which is given up when nothing else is left, and in the
+    #: write-ahead log.  At least 1 MiB.
+    reserve_bytes: int = option(parse_number, 8 * 1024 * 1024)
+    #: With less than this free (besides the reserve) the node takes no new commands; what is on its way must still fit.  At least
+    #: 2 x reserve_bytes.
+    low_bytes: int = option(parse_number, 64 * 1024 * 1024)
+    #: What the data directory may have altogether, the reserve too.  0: as much as the file system has.  Else at least twice the
+    #: sum of the above.
+    quota_bytes: int = option(parse_number, 0)
+
+
+@dataclass(frozen=True, slots=True)
 class TlsConfig:
     """PEM files.  `cert` and `key` go together; without them there is no TLS."""
 
@@ -117,6 +132,7 @@ class ServerConfig:
     raft: RaftTimes = field(default_factory=RaftTimes)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     snapshots: SnapshotsConfig = field(default_factory=SnapshotsConfig)
+    storage: StorageConfig = field(default_factory=StorageConfig)
     tls: TlsConfig = field(default_factory=TlsConfig)
 
     @property

@@ -177,6 +177,10 @@ class NodeStatus(_Message, frozen=True, tag=24):
     learners: tuple[NodeId, ...] = ()
     #: From a leader: up to where each member's log is known to equal its own.
     matched: dict[NodeId, int] = {}
+    #: Room on the node's disk: ample, low (new commands are refused) or full (no entries are taken); empty: not measured.
+    disk: str = ""
+    #: Bytes; -1 where it is not measured.
+    disk_free_bytes: int = -1
 
 
 class Members(_Message, frozen=True, tag=25):

@@ -68,7 +68,8 @@ lease up early, for a driver that makes them all the same.
 Stricter than etcd/raft: one outstanding Persist (group commit, and no write can overtake another; `async_storage_writes` lifts
 that, and changes duty 2 as `pipeline.py` says); nobody proposes for another
 (clients find the leader); a membership change is checked against the configuration before it is appended and refused, not
-turned into an empty entry; messages that cannot be true are dropped where etcd/raft panics.
+turned into an empty entry; messages that cannot be true are dropped where etcd/raft panics.  Where a heartbeat shows that this
+node's disk has lost what it acknowledged, both stop (`NodeSuspect` here).
 """
 
 from coord_core.raft.config import RaftConfig

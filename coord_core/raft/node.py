@@ -99,7 +99,11 @@ class RaftNode:
             election.tick(state)
 
     def step(self, message: Message) -> None:
-        """Take a message from a peer.  One that cannot be true is dropped and counted in `dropped_messages`."""
+        """Take a message from a peer.  One that cannot be true is dropped and counted in `dropped_messages`.
+
+        Raises `NodeSuspect` where it shows that this node's disk lost what it had acknowledged: the driver stops the node, which
+        must not say anything more.
+        """
         dispatch.step(self._state, message)
 
     def propose(self, commands: Sequence[bytes]) -> tuple[LogIndex, Term]:

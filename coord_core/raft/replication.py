@@ -5,6 +5,7 @@ vote of the quorum like any other (dissertation, 10.2.1).  A follower acknowledg
 it).
 """
 
+from coord_core.errors import NodeSuspect
 from coord_core.raft import outbox
 from coord_core.raft.messages import (
     Append,
@@ -231,11 +232,32 @@ def _reject(state: State, message: Append) -> None:
 def on_heartbeat(state: State, message: Heartbeat) -> None:
     """The leader lives; what it knows to be matched and committed is committed."""
     if message.commit > state.log.last_index:
-        # It saw this node acknowledge what is not here any more: the disk lost it.  Committing less would hide that.
-        state.drop(f"heartbeat of {message.sender} commits {message.commit}, the log ends at {state.log.last_index}")
-    else:
-        state.log.commit_to(message.commit)
+        raise _lost(state, message)
+    state.log.commit_to(message.commit)
     outbox.send(
         state,
         HeartbeatReply(sender=state.node_id, to=message.sender, term=state.term, context=message.context),
+    )
+
+
+def _lost(state: State, message: Heartbeat) -> NodeSuspect:
+    """This node acknowledged an entry that it does not have any more.
+
+    That cannot be a late message or a restart at a bad moment.  A heartbeat commits no further than the leader *of this term* has
+    heard this node acknowledge in this term, and every acknowledgement waited for the disk.  In one term what matches the leader's
+    log is never cut off (a conflict would need a second leader), and a snapshot only ever takes the place of a log that ends
+    before it.  In a later term the heartbeat would not have come this far.
+
+    So the disk has lost it, or the directory is an old copy.  Such a node has forgotten promises: if it voted on, a leader without
+    committed entries could be elected (Protocol-Aware Recovery, FAST 2018, section 2).
+    """
+    last = state.log.last_index
+    return NodeSuspect(
+        f"this node acknowledged entry {message.commit} to the leader of term {message.term}, node {message.sender}, but its log"
+        f" ends at {last}: its disk lost entries, or its data directory is an old copy. This node must not vote on these files:"
+        " move its data directory away and rejoin the cluster under a new node id.",
+        acknowledged=int(message.commit),
+        last_index=int(last),
+        leader=int(message.sender),
+        term=int(message.term),
     )

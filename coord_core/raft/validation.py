@@ -2,7 +2,8 @@
 
 Other nodes are the outside: a message may be forged, cut short, from another cluster's life, or from a node whose disk lost
 what it acknowledged.  Such a message is dropped and remembered (`State.drop`), never an error, for a node that stops on bad
-input is a node that anyone can stop.  What passes here is still only an opinion of its sender: the algorithms decide.
+input is a node that anyone can stop.  What passes here is still only an opinion of its sender: the algorithms decide.  There is
+one exception, `replication.on_heartbeat`: a node that hears of its own lost entries stops.
 """
 
 from coord_core.raft.messages import (

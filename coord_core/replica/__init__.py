@@ -11,11 +11,15 @@ loop and the simulator drive the same object; neither decides anything.
 - `entries`: what an entry's bytes are.
 - `snapshots`: when they are taken, published, installed; `taking` (its own), `receiving`, `sending` (the leader's, with the
   messages of `transfer`), `building` (a machine out of one).
+- `vitals`: what nodes report of themselves; `space`: what a leader makes of full disks; `comparing`: of hashes of their states.
 """
 
 from coord_core.replica.config import ReplicaConfig, SnapshotConfig
 from coord_core.replica.entries import unstamp
 from coord_core.replica.facts import (
+    CommandsRefused,
+    CommandsTaken,
+    DiskRoom,
     Fact,
     LeaderReady,
     MachineLoaded,
@@ -26,14 +30,19 @@ from coord_core.replica.facts import (
     SnapshotSent,
     SnapshotTaken,
     Stalled,
+    StatesDiffer,
 )
 from coord_core.replica.lanes import LaneLimits
 from coord_core.replica.replica import Effects, Replica, ReplicaStatus
 from coord_core.replica.sending import ChunkRead
 from coord_core.replica.transfer import PeerMessage, SnapshotAck, SnapshotChunk, SnapshotOffer
+from coord_core.replica.vitals import Vitals
 
 __all__ = [
     "ChunkRead",
+    "CommandsRefused",
+    "CommandsTaken",
+    "DiskRoom",
     "Effects",
     "Fact",
     "LaneLimits",
@@ -54,5 +63,7 @@ __all__ = [
     "SnapshotSent",
     "SnapshotTaken",
     "Stalled",
+    "StatesDiffer",
+    "Vitals",
     "unstamp",
 ]

@@ -82,6 +82,38 @@ class MachineLoaded:
     index: LogIndex
 
 
+@dataclass(frozen=True, slots=True)
+class DiskRoom:
+    """This node's disk has another level of room (`storage.room`): ample, low or full."""
+
+    level: str
+    free_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class CommandsRefused:
+    """This leader takes no new commands, for want of room on disks."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CommandsTaken:
+    """This leader takes commands again."""
+
+
+@dataclass(frozen=True, slots=True)
+class StatesDiffer:
+    """Nodes that applied the same entries up to `index` have different states.
+
+    `decided`: `nodes` have another than a majority, and stop; else nobody can say who is right, and `nodes` are all that reported.
+    """
+
+    index: LogIndex
+    nodes: tuple[NodeId, ...]
+    decided: bool
+
+
 Fact: TypeAlias = (
     RoleChanged
     | LeaderReady
@@ -92,4 +124,8 @@ Fact: TypeAlias = (
     | SnapshotSent
     | SnapshotInstalled
     | MachineLoaded
+    | DiskRoom
+    | CommandsRefused
+    | CommandsTaken
+    | StatesDiffer
 )

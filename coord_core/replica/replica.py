@@ -9,7 +9,8 @@ A driver's duties:
    `chunk_read` for each.  Writes and reads are done one after the other, in the order in which they came out.
 4. Call `tick` every `tick_ms`; ticks that were missed are not made up for.
 5. Between turns call `work` as long as it says that there is more, but for no longer than a turn may take.
-6. When writing fails, stop: the replica must not be used again.
+6. When writing fails, or a turn raises, stop: the replica must not be used again.
+7. Say `disk_room` when the disk's room has changed.
 
 A turn drains the control lane, then the command lane, proposes, takes what consensus gives, applies it, serves confirmed reads.
 What only a leader does is in `leading`; all about snapshots in `snapshots`.
@@ -41,11 +42,12 @@ from coord_core.protocol.messages import (
     Told,
 )
 from coord_core.protocol.results import Failed
-from coord_core.raft.messages import Configuration, Entry, EntryKind, InstallSnapshot, Message
+from coord_core.raft.messages import Append, Configuration, Entry, EntryKind, InstallSnapshot, Message
 from coord_core.raft.node import RaftNode
 from coord_core.raft.outbox import Persist, PersistAck
 from coord_core.raft.refusals import ProposalBusy, Transferring
 from coord_core.raft.state import Role
+from coord_core.replica.comparing import COMPARE_EVERY, Comparison
 from coord_core.replica.config import ReplicaConfig
 from coord_core.replica.entries import stamp, unstamp
 from coord_core.replica.facts import Fact, LeaderReady, RoleChanged, SessionsEnded, Stalled
@@ -57,8 +59,11 @@ from coord_core.replica.pending import Origin, Pending
 from coord_core.replica.reads import ExpiryCheck, Question, Reads, Renewal
 from coord_core.replica.sending import ChunkRead
 from coord_core.replica.snapshots import Installed, MakeMachine, Snapshots
+from coord_core.replica.space import Space
 from coord_core.replica.transfer import PeerMessage, SnapshotAck, SnapshotChunk, SnapshotOffer
+from coord_core.replica.vitals import Vitals, VitalSigns
 from coord_core.storage.api import Batch, Restored
+from coord_core.storage.room import Room
 from coord_core.storage.snapshots import Chunk, Publish
 from coord_core.types import LogIndex, NodeId, SessionId, Term
 from coord_core.wire.codec import decode_command, encode_command
@@ -139,6 +144,9 @@ class Replica:
         self._membership = Membership(self._raft, restored.members)
         #: What the driver was told of them.
         self._told_members = self._membership.members
+        self._signs = VitalSigns(self._raft)
+        self._space = Space(self._raft, self._signs)
+        self._comparison = Comparison(self._raft.node_id)
         self._applied: LogIndex = self._snapshots.index
         limits = config.lanes
         self._messages: deque[PeerMessage] = deque()
@@ -228,6 +236,12 @@ class Replica:
         """The write of `Effects.stage` is durable."""
         self._snapshots.staged()
 
+    def disk_room(self, room: Room) -> None:
+        """The disk has more room, or less."""
+        self._signs.measured(room)
+        self._snapshots.room = room
+        self._space.look(self._membership.members)
+
     def chunk_read(self, read: ChunkRead, chunk: Chunk | None) -> None:
         """The disk has answered one of `Effects.reads`."""
         self._snapshots.chunk_read(read, chunk)
@@ -239,7 +253,10 @@ class Replica:
     # --- a turn -------------------------------------------------------------------------------------------------------------------
 
     def turn(self, now_ms: int) -> Effects:
-        """Do all the work there is and return what must be carried out.  `now_ms`: monotonic milliseconds, never falling."""
+        """Do all the work there is and return what must be carried out.  `now_ms`: monotonic milliseconds, never falling.
+
+        Raises `NodeSuspect` where the others have shown that this node lost what it acknowledged, or has another state than they.
+        """
         effects = Effects()
         overdue = self.must_apply
         lease_ms = self._begin(now_ms, effects)
@@ -248,7 +265,8 @@ class Replica:
         self._follow_role(effects)
         if self._raft.role is Role.LEADER:
             if self._leading is not None:
-                self._leading.check_expiries(lease_ms)
+                if not self._space.refuses_control:
+                    self._leading.check_expiries(lease_ms)
                 self._lead_members(effects, ticked=ticked)
                 self._propose(self._leading, now_ms, effects)
                 self._begin_round()
@@ -264,6 +282,8 @@ class Replica:
         if self._membership.members is not self._told_members:
             self._told_members = self._membership.members
             effects.members = tuple(self._told_members.values())
+        if self._signs.has_output or self._space.has_output or self._comparison.has_output:
+            self._report(effects)
         return effects
 
     def _begin(self, now_ms: int, effects: Effects) -> int:
@@ -277,17 +297,66 @@ class Replica:
         return self._lease_clock.advance(now_ms)
 
     def _step_messages(self) -> None:
-        messages, step = self._messages, self._raft.step
+        messages, step, is_full = self._messages, self._raft.step, self._signs.is_full
         while messages:
             message = messages.popleft()
+            if is_full and _takes_room(message):
+                # As if it had been lost: the leader sends it again until there is room.
+                continue
             if type(message) in _ABOUT_SNAPSHOTS:
                 self._step_snapshot(message)  # type: ignore[arg-type]
+            elif type(message) is Vitals:
+                self._hear(message)
             else:
                 step(message)  # type: ignore[arg-type]
         if self._ticks:
             self._ticks = 0
             self._raft.tick()
             self._snapshots.tick()
+            self._signs.tick()
+            self._space.look(self._membership.members)
+
+    # --- how nodes are ------------------------------------------------------------------------------------------------------------
+
+    def _hear(self, message: Vitals) -> None:
+        if not self._signs.hear(message):
+            return
+        self._space.look(self._membership.members)
+        if message.version != self.machine.version:
+            return
+        if self._raft.role is not Role.LEADER:
+            self._comparison.learn(message.agreed)
+        elif message.marks:
+            self._comparison.heard(message.sender, message.marks)
+            self._judge_states()
+
+    def _note_state(self, index: LogIndex) -> None:
+        """Note the state at one of the indexes at which all nodes do, where its hash says anything."""
+        if not self.machine.rolling_hash:
+            return
+        self._comparison.note(index, self.machine.rolling_hash)
+        self._signs.changed()
+        if self._raft.role is Role.LEADER:
+            self._judge_states()
+
+    def _judge_states(self) -> None:
+        if self._comparison.judge(self._raft.configuration):
+            self._signs.changed()
+
+    def _report(self, effects: Effects) -> None:
+        own, agreed = self._comparison.own, self._comparison.agreed
+        effects.send += [self._signs.report(to, self.machine.version, own, agreed) for to in self._signs.receivers()]
+        effects.facts += [*self._signs.take_facts(), *self._space.take_facts(), *self._comparison.take_facts()]
+
+    def _refuse_for_room(self, effects: Effects) -> None:
+        """Answer those whose commands there is no room for."""
+        lanes = (self._control, self._commands) if self._space.refuses_control else (self._commands,)
+        if not self._space.refuses_commands or not any(map(len, lanes)):
+            return
+        refusal = self._space.refusal(self._membership.members)
+        for lane in lanes:
+            while taken := lane.take(len(lane), 1 << 62):
+                effects.replies.extend((proposal.origin[0], Reply(proposal.origin[1], refusal)) for proposal in taken)
 
     # --- snapshots ----------------------------------------------------------------------------------------------------------------
 
@@ -302,6 +371,8 @@ class Replica:
                 self._waiting.clear()
 
     def _send(self, messages: list[Message], effects: Effects) -> None:
+        if full := self._space.full:
+            messages = [message for message in messages if not (message.to in full and _brings_entries(message))]
         if InstallSnapshot not in map(type, messages):
             effects.send.extend(messages)
             return
@@ -373,6 +444,10 @@ class Replica:
         """
         if self._raft.transferee:
             return
+        if self._space.is_short:
+            self._refuse_for_room(effects)
+            if self._space.refuses_control:
+                return
         own = leading.own_commands(self._dead, now_ms, self._membership.machine_version())
         self._dead = []
         prefix = stamp(leading.stamp_ms(now_ms))
@@ -441,6 +516,8 @@ class Replica:
             elif entry.term == self._raft.term and self._raft.role is Role.LEADER:
                 self._become_ready(entry, now_ms, lease_ms, effects)
             self._applied = entry.index
+            if not entry.index % COMPARE_EVERY:
+                self._note_state(entry.index)
         self._raft.applied(self._applied)
 
     def _apply_command(self, entry: Entry, lease_ms: int, effects: Effects) -> None:
@@ -536,6 +613,9 @@ class Replica:
         if self._leading is not None and (role[0] is not Role.LEADER or role[1] != self._leading.term):
             self._leading = None
         self._snapshots.role_changed()
+        self._signs.role_changed()
+        self._comparison.role_changed()
+        self._space.role_changed(self._membership.members)
         if role[0] is not Role.LEADER:
             self._proposed.clear()
             self._dead = []
@@ -580,6 +660,8 @@ class Replica:
         """
         if self._messages or self._ticks or self._refusals or self.must_apply:
             return True
+        if self._signs.has_output or self._space.has_output or self._comparison.has_output:
+            return True
         if self._snapshots.is_active and (self._snapshots.has_output or self._snapshots.has_work):
             return True
         if self._leading is None:
@@ -607,6 +689,16 @@ class Replica:
     def matched(self) -> dict[NodeId, LogIndex]:
         """Return up to where each member's log is known to equal this leader's; nothing elsewhere."""
         return {progress.node_id: progress.match for progress in self._raft.progress()}
+
+
+def _takes_room(message: PeerMessage) -> bool:
+    """Whether a node would have to store more than a vote takes."""
+    return _brings_entries(message) or type(message) in (InstallSnapshot, SnapshotOffer, SnapshotChunk)
+
+
+def _brings_entries(message: PeerMessage) -> bool:
+    """Not counted is an entry without content: with it a leader begins, and without leaders nobody's lease could be renewed."""
+    return type(message) is Append and any(entry.data for entry in message.entries)
 
 
 def _busy(origin: Origin) -> Reply:

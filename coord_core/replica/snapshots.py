@@ -31,11 +31,15 @@ from coord_core.replica.sending import ChunkRead, Sending
 from coord_core.replica.taking import Taking
 from coord_core.replica.transfer import PeerMessage, SnapshotAck, SnapshotChunk, SnapshotOffer, TransferMessage
 from coord_core.storage.api import Batch, Restored
+from coord_core.storage.room import UNMEASURED, Level, Room
 from coord_core.storage.snapshots import Chunk, Publish, SnapshotInfo, Staging
 from coord_core.types import LogIndex, NodeId
 
 #: Entries that consensus forgets in one slice: letting go of fifty thousand at once takes longer than a turn should.
 COMPACTED_A_SLICE = 4_096
+
+#: On a disk that fills up, a snapshot is not taken for less than this of the log.
+EARLY_BYTES = 1024 * 1024
 
 #: Entries between two looks at whether a snapshot is due.
 _LOOK_EVERY = 64
@@ -66,6 +70,8 @@ class Snapshots:
         #: The node's snapshot on its disk, besides the founding.
         self._published: tuple[Staging, SnapshotInfo] | None = None if stored is None else (stored.staging, stored.info)
         self.index: LogIndex = restored.bootstrap.snapshot.index if stored is None else stored.info.metadata.index
+        #: How much the disk can take.
+        self.room: Room = UNMEASURED
         #: Whether anything of all this is under way.  Where nothing is, a turn looks no further.
         self.is_active = stored is not None
         #: The applied index at which to see whether a snapshot is due.
@@ -288,9 +294,26 @@ class Snapshots:
         if not entries:
             return False
         size = self._raft.bytes_since(self.index)
+        if self.room.level is not Level.AMPLE:
+            return self._is_worth_its_room(size)
         if entries < config.entries and size < config.bytes:
             return False
         return self._published is None or size >= self._published[1].size
+
+    def _is_worth_its_room(self, size: int) -> bool:
+        """Whether to take a snapshot on a disk that fills up, with so many bytes in the log since the last.
+
+        It takes room before it gives any back (what is trimmed is used again by the log, the file does not shrink).  So it is taken
+        early where it gives much and takes little, and not at all where it might take the rest.
+        """
+        takes = size if self._published is None else 2 * self._published[1].size
+        gives_much = size >= EARLY_BYTES and (self._published is None or size >= 4 * self._published[1].size)
+        return gives_much and self._fits(takes)
+
+    def _fits(self, size: int) -> bool:
+        """Whether the disk has room for so many bytes of a snapshot, and some more."""
+        room = self.room
+        return room.level is Level.AMPLE or (room.level is Level.LOW and 2 * size + EARLY_BYTES <= room.free_bytes)
 
     def _write_own(self) -> Batch | None:
         taking = self._taking
@@ -321,7 +344,11 @@ class Snapshots:
         self._facts.append(SnapshotTaken(self.index, info.size, log_index))
 
     def abandon_if_too_much(self) -> None:
-        if self._taking is not None and self._taking.is_too_much:
+        if self._taking is None:
+            return
+        if self.room.level is Level.FULL and not self._taking.is_encoded:
+            self._abandon_own("the disk is full")
+        elif self._taking.is_too_much:
             self._abandon_own("the disk does not take it as fast as the state changes")
 
     def _abandon_own(self, reason: str) -> None:
@@ -338,6 +365,9 @@ class Snapshots:
         if info.metadata.index <= self._raft.commit_index:
             # Not needed any more; the leader learns it from consensus.
             self._say(message.sender, info.sha256, info.chunks)
+            return
+        if not self._fits(info.size):
+            # It is offered again.
             return
         if self._when_staged is not None and self._receiving is None:
             # What is being written belongs to a snapshot that would be given up.

@@ -15,6 +15,7 @@ from typing import TypeAlias
 import msgspec
 
 from coord_core.raft.messages import Message
+from coord_core.replica.vitals import Vitals
 from coord_core.storage.snapshots import SnapshotInfo
 from coord_core.types import NodeId, Term
 
@@ -51,4 +52,4 @@ class SnapshotAck(_Transfer, frozen=True, tag=22):
 TransferMessage: TypeAlias = SnapshotOffer | SnapshotChunk | SnapshotAck
 
 #: Everything that one node says to another.
-PeerMessage: TypeAlias = Message | TransferMessage
+PeerMessage: TypeAlias = Message | TransferMessage | Vitals

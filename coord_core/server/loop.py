@@ -18,6 +18,9 @@ from coord_core.protocol.members import Member
 from coord_core.protocol.messages import Administer, Ask, KeepAlive, PeerIdentity, ServerMessage, Submit
 from coord_core.replica import (
     ChunkRead,
+    CommandsRefused,
+    CommandsTaken,
+    DiskRoom,
     Effects,
     Fact,
     LeaderReady,
@@ -32,6 +35,7 @@ from coord_core.replica import (
     SnapshotSent,
     SnapshotTaken,
     Stalled,
+    StatesDiffer,
 )
 from coord_core.server import garbage
 from coord_core.server.writer import StorageThread
@@ -93,6 +97,7 @@ class NodeLoop:
         self._stopped = False
         self._due = self._loop.time() + self._tick_s
         self._timer = self._loop.call_at(self._due, self._on_timer)
+        storage.watch_room(lambda room: self._event(self._replica.disk_room, room))
 
     def stop(self) -> None:
         """Take no more turns.  Idempotent."""
@@ -277,5 +282,18 @@ class NodeLoop:
                 log.info("%s loaded from the snapshot at %d", where, index)
             case Stalled(gap_ms):
                 log.warning("%s stood still for %d ms; all leases run that much longer", where, gap_ms)
+            case DiskRoom(level, free_bytes):
+                serious = logging.INFO if level == "ample" else logging.ERROR
+                log.log(serious, "%s room on its disk is %s, %.1f MiB free", where, level, free_bytes / (1024 * 1024))
+            case CommandsRefused(reason):
+                log.error("%s takes no new commands: %s", where, reason)
+            case StatesDiffer(index, nodes, decided):
+                who = ", ".join(member.name for member in status.members if member.node_id in nodes)
+                if decided:
+                    log.critical("%s the state of %s at entry %d is not that of a majority; it must stop", where, who, index)
+                else:
+                    log.error("%s the states of %s differ at entry %d; too few agree to say who is right", where, who, index)
+            case CommandsTaken():
+                log.info("%s takes commands again: there is room on the disks", where)
             case _:
                 assert_never(fact)

@@ -21,6 +21,7 @@ from coord_core.server.loop import NodeLoop, now_ms
 from coord_core.server.peers import IncomingPeer, Peers, Ways
 from coord_core.server.writer import StorageThread
 from coord_core.storage.api import Restored
+from coord_core.storage.room import UNMEASURED
 from coord_core.types import LogIndex, NodeId
 
 #: Nodes that call and that this node does not know of yet: it lags, or they are not what they say.  One more is refused.
@@ -135,7 +136,7 @@ class Running:
         return Welcome(spoken, self.cluster_id, self._own.name, members, leader)
 
     def status(self, seq: int = 0) -> NodeStatus:
-        known = self._loop.status()
+        known, room = self._loop.status(), self._storage.room
         return NodeStatus(
             seq=seq,
             cluster_id=self.cluster_id,
@@ -155,6 +156,8 @@ class Running:
             voters=tuple(sorted({*known.configuration.voters, *known.configuration.outgoing})),
             learners=known.configuration.learners,
             matched=dict(self._loop.matched()),
+            disk="" if room is UNMEASURED else room.level.name.lower(),
+            disk_free_bytes=room.free_bytes,
         )
 
     def _shown_status(self, seq: int) -> NodeStatus:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from coord_core.config import ServerConfig, format_address, parse_address
-from coord_core.errors import CoordError, InvalidConfig, NodeError, ProtocolError, Unavailable, WrongCluster
+from coord_core.errors import CoordError, InvalidConfig, NodeError, NodeSuspect, ProtocolError, Unavailable, WrongCluster
 from coord_core.machine import VERSION_MAX
 from coord_core.protocol.members import Member
 from coord_core.protocol.messages import Hello, NodeStatus, PeerIdentity, Welcome
@@ -29,7 +29,9 @@ from coord_core.server.peers import Ways
 from coord_core.server.running import Running
 from coord_core.server.writer import StorageThread
 from coord_core.storage.api import Restored, Storage
+from coord_core.storage.room import RoomLimits
 from coord_core.storage.sqlite import SqliteStorage
+from coord_core.storage.suspect import condemn
 
 log = logging.getLogger("coord.server")
 
@@ -43,10 +45,11 @@ BACKLOG = 1024
 class Server:
     """One node in this event loop."""
 
-    def __init__(self, config: ServerConfig, *, open_storage: Callable[[Path], Storage] = SqliteStorage) -> None:
+    def __init__(self, config: ServerConfig, *, open_storage: Callable[[Path], Storage] | None = None) -> None:
+        """`open_storage`: None opens SQLite's, with the room that the configuration wants kept."""
         self.config = config
         self.limits = config.limits
-        self._open_storage = open_storage
+        self._open_storage = open_storage or self._open_sqlite
         #: host:port that clients dial; known once started.
         self.client_address = ""
         #: host:port that other nodes dial; known once started.
@@ -111,12 +114,24 @@ class Server:
         await self._end_connections()
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await self._condemn_if_suspect()
                 await self._storage.close()
         except TimeoutError:
             log.warning("node %s: the disk did not answer for %g s; leaving it alone", self.config.name, CLOSE_TIMEOUT_S)
         if not self._ended.done():
             self._ended.set_result(None)
             log.info("node %s has stopped", self.config.name)
+
+    async def _condemn_if_suspect(self) -> None:
+        """A node that must not go on must not start again either, whatever starts it."""
+        data_dir = self.config.data_dir
+        if data_dir is None or not self._ended.done() or not isinstance(error := self._ended.exception(), NodeSuspect):
+            return
+        reason = error.message
+        try:
+            await self._storage.run(lambda: condemn(data_dir, reason))
+        except OSError as fault:
+            log.critical("node %s: cannot mark %s as suspect (%s): do not start it again", self.config.name, data_dir, fault)
 
     def fail(self, error: BaseException) -> None:
         """Stop at once because of `error`: say nothing more to anybody.  `wait_stopped` raises it; `stop` cleans up."""
@@ -149,6 +164,10 @@ class Server:
         for listener in self._listeners:
             await listener.start_serving()
         log.info("node %s listens for clients on %s and for nodes on %s", self.config.name, self.client_address, self.peer_address)
+
+    def _open_sqlite(self, data_dir: Path) -> Storage:
+        asked = self.config.storage
+        return SqliteStorage(data_dir, room=RoomLimits(asked.reserve_bytes, asked.low_bytes, asked.quota_bytes))
 
     def _check_whose(self, restored: Restored | None) -> None:
         config = self.config

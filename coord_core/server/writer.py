@@ -10,12 +10,18 @@ from queue import Empty, SimpleQueue
 from typing import Protocol, TypeVar, runtime_checkable
 
 from coord_core.storage.api import Batch, Storage
+from coord_core.storage.room import UNMEASURED, Level, Room
 from coord_core.storage.snapshots import Chunk, Staging
 
 T = TypeVar("T")
 
 #: So long without a write is a quiet moment.
 IDLE_AFTER_S = 0.02
+
+#: How often a thread without work looks how much room the disk has: others fill it, and make room, too.
+LOOK_EVERY_S = 0.25
+#: What is told anew of a disk that has no ample room.
+TOLD_BYTES = 1024 * 1024
 
 
 @runtime_checkable
@@ -27,6 +33,14 @@ class Housekeeping(Protocol):
 
     def size_bytes(self) -> int:
         """Bytes on disk.  May be called from any thread."""
+
+
+@runtime_checkable
+class Measured(Protocol):
+    """A storage that knows how much room it has."""
+
+    def look(self) -> Room:
+        """Return it; cheap, to be asked after each piece of work."""
 
 
 class StorageThread:
@@ -41,6 +55,11 @@ class StorageThread:
         # Set by `open`, on the thread; the loop only asks it for its size.
         self._storage: Storage | None = None
         self._housekeeping: Housekeeping | None = None
+        self._measured: Measured | None = None
+        #: How much room there was a moment ago.
+        self.room: Room = UNMEASURED
+        self._room_changed: Callable[[Room], None] | None = None
+        self._told: Room | None = None
         self._thread = threading.Thread(target=self._run, name="coord-storage", daemon=True)
         self._thread.start()
 
@@ -50,8 +69,17 @@ class StorageThread:
         def work() -> None:
             self._storage = open_storage()
             self._housekeeping = _housekeeping_of(self._storage)
+            self._measured = self._storage if isinstance(self._storage, Measured) else None
 
         await self.run(work)
+
+    def watch_room(self, changed: Callable[[Room], None]) -> None:
+        """Call `changed` on the loop, soon, and whenever the room has another level; where it is not ample, with each MiB."""
+
+        def begin() -> None:
+            self._room_changed, self._told = changed, None
+
+        self._queue.put(begin)
 
     @property
     def storage(self) -> Storage:
@@ -109,7 +137,7 @@ class StorageThread:
         """Finish what is queued, close the storage and end the thread.  Idempotent."""
         if self._storage is not None:
             await self.run(self._storage.close)
-            self._storage = self._housekeeping = None
+            self._storage = self._housekeeping = self._measured = None
         self._queue.put(None)
 
     def _run(self) -> None:
@@ -123,10 +151,31 @@ class StorageThread:
         """
         pause_s: float | None = IDLE_AFTER_S
         while True:
+            self._look()
+            wait_s = pause_s
+            if self._measured is not None:
+                wait_s = LOOK_EVERY_S if pause_s is None else min(pause_s, LOOK_EVERY_S)
             try:
-                return self._queue.get(timeout=pause_s)
+                return self._queue.get(timeout=wait_s)
             except Empty:
-                pause_s = self._idle()
+                if pause_s is not None and wait_s is not None:
+                    pause_s = pause_s - wait_s if pause_s > wait_s else self._idle()
+
+    def _look(self) -> None:
+        if self._measured is None:
+            return
+        try:
+            self.room = room = self._measured.look()
+        except Exception:  # noqa: BLE001 - as in `_idle`
+            self._measured = None
+            return
+        told = self._told
+        is_news = told is None or room.level is not told.level
+        if room.level is not Level.AMPLE and told is not None:
+            is_news = is_news or abs(room.free_bytes - told.free_bytes) >= TOLD_BYTES
+        if is_news and self._room_changed is not None:
+            self._told = room
+            self._call_back(self._room_changed, room)
 
     def _idle(self) -> float | None:
         if self._housekeeping is None:

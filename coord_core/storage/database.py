@@ -7,6 +7,7 @@ from being reused.
 """
 
 import contextlib
+import os
 import sqlite3
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from sqlalchemy import Connection, create_engine, event
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
+from coord_core.storage.directory import allocate
 from coord_core.storage.statements import BEGIN
 
 _PRAGMAS = (
@@ -49,6 +51,23 @@ class Database:
         """Copy the WAL into the database file, both synced; True where all of it went, so that the next write reuses the file."""
         busy, frames, copied = self.cursor.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         return not busy and frames == copied
+
+    def roll_back(self) -> None:
+        """End the transaction that an error has broken, if SQLite has not done it already."""
+        if self._raw.in_transaction:
+            self.cursor.execute("ROLLBACK")
+
+    def preallocate_wal(self, size: int) -> None:
+        """Let the WAL have room for so many bytes, whatever becomes of the disk.  Raises `OSError`.
+
+        SQLite reads a WAL up to the first frame that does not check, zeros included, and does not shorten it while it is open.
+        It has no locks on this file, so closing another handle of it drops none.
+        """
+        fd = os.open(self._wal, os.O_RDWR)
+        try:
+            allocate(fd, size)
+        finally:
+            os.close(fd)
 
     def wal_bytes(self) -> int:
         return _size(self._wal)

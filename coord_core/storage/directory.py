@@ -1,9 +1,10 @@
 """The data directory: made for its owner alone, and held by one process at a time.
 
-Files: `coord.db` and `coord.db-wal` (SQLite), `mark` (see `mark`), `lock`.  Whoever copies or restores a directory takes all of
-them together or none.
+Files: `coord.db` and `coord.db-wal` (SQLite), `mark`, `reserve` and `suspect` (see there), `lock`.  Whoever copies or restores a
+directory takes all of them together or none; the reserve does not matter.
 """
 
+import errno
 import fcntl
 import os
 from pathlib import Path
@@ -14,6 +15,8 @@ DATABASE = "coord.db"
 WAL = "coord.db-wal"
 MARK = "mark"
 LOCK = "lock"
+
+_ZEROS = 1024 * 1024
 
 
 class DataDirectory:
@@ -40,7 +43,7 @@ class DataDirectory:
 
     def sync(self) -> None:
         """Make created, renamed and removed names durable."""
-        _sync_directory(self.path)
+        sync_directory(self.path)
 
     def release(self) -> None:
         """Let another process in.  Idempotent.  The lock file stays: removing it would race with the next holder."""
@@ -53,7 +56,7 @@ class DataDirectory:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.mkdir(mode=0o700, exist_ok=True)
-        _sync_directory(self.path.parent)
+        sync_directory(self.path.parent)
 
     def _lock(self) -> None:
         # flock, not fcntl: the lock goes with the process however it dies, and closing another handle does not drop it.
@@ -68,11 +71,24 @@ class DataDirectory:
                 path=str(self.path),
                 pid=int(pid) if pid.isdigit() else None,
             ) from error
-        os.ftruncate(self._lock_fd, 0)
-        os.pwrite(self._lock_fd, f"{os.getpid()}\n".encode("ascii"), 0)
+        # Always as long, and over what is there: on a full disk a file that was cut may find no room to grow again.
+        os.pwrite(self._lock_fd, f"{os.getpid():<31}\n".encode("ascii"), 0)
 
 
-def _sync_directory(path: Path) -> None:
+def allocate(fd: int, size: int) -> None:
+    """Give a file that many bytes of the disk, behind what it holds.  Raises `OSError`."""
+    try:
+        os.posix_fallocate(fd, 0, size)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+            raise
+        # A file system, or a C library, that cannot: zeros take the same room.
+        for offset in range(os.fstat(fd).st_size, size, _ZEROS):
+            os.pwrite(fd, bytes(min(_ZEROS, size - offset)), offset)
+
+
+def sync_directory(path: Path) -> None:
+    """Make created, renamed and removed names in `path` durable."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)

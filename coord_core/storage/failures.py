@@ -1,7 +1,7 @@
 """Turns what the disk and SQLite raise into the errors that a node stops with.
 
-Nothing is retried: after a failed COMMIT or fsync nobody knows what is durable, and the kernel may have dropped the very pages
-that a second try would call clean.
+Nothing is retried (but for want of room, once: `sqlite`): after a failed COMMIT or fsync nobody knows what is durable, and the
+kernel may have dropped the very pages that a second try would call clean.
 """
 
 import errno
@@ -34,12 +34,13 @@ def failure_of(error: BaseException, path: Path) -> NodeError:
         return error
     if isinstance(error, DBAPIError) and error.orig is not None:
         error = error.orig
-    code = getattr(error, "sqlite_errorcode", 0) & _PRIMARY_CODE
+    code = _primary_code(error)
     if code in _DAMAGED or _is_undecodable(error):
         return corrupt(path, f"SQLite finds it damaged ({error})")
     if code == sqlite3.SQLITE_FULL or (isinstance(error, OSError) and error.errno in _FULL):
         return StorageFailed(
-            f"{path}: the disk is full ({error}). The last batch was not stored; free some space and start the node again.",
+            f"{path}: the disk is full ({error}), and the reserve is used. The last batch was not stored; free some space and start"
+            " the node again.",
             path=str(path),
             full=True,
         )
@@ -48,6 +49,15 @@ def failure_of(error: BaseException, path: Path) -> NodeError:
         path=str(path),
         full=False,
     )
+
+
+def is_full(error: sqlite3.Error) -> bool:
+    """Whether SQLite had no room to write."""
+    return _primary_code(error) == sqlite3.SQLITE_FULL
+
+
+def _primary_code(error: BaseException) -> int:
+    return int(getattr(error, "sqlite_errorcode", 0)) & _PRIMARY_CODE
 
 
 def _is_undecodable(error: BaseException) -> bool:

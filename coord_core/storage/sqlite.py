@@ -1,18 +1,20 @@
 """Storage in SQLite: one database, one connection, one transaction a batch, one fsync a transaction.
 
 Rule: nothing is acknowledged before COMMIT has returned and the mark is written, and nothing is tried again: the first error
-poisons the storage, and the node stops.
+poisons the storage, and the node stops.  The one exception is a disk that has no room, while there is a reserve: `_with_reserve`
+says why that is safe.
 
 This file is the shell: opening, poisoning, checkpoints, closing.  The transaction is in `writer`, reading and verifying in
-`restore`, the way rows are sealed in `rows` and `integrity`, what is known outside the database in `mark`.
+`restore`, the way rows are sealed in `rows` and `integrity`, what is known outside the database in `mark`, room in `reserve`.
 """
 
+import sqlite3
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from sqlalchemy import Table, insert
@@ -22,33 +24,54 @@ from coord_core.storage import integrity
 from coord_core.storage.api import Batch, Bootstrap, Restored
 from coord_core.storage.database import Database
 from coord_core.storage.directory import DataDirectory
-from coord_core.storage.failures import corrupt, failure_of
+from coord_core.storage.failures import corrupt, failure_of, is_full
 from coord_core.storage.mark import Mark, MarkValue
 from coord_core.storage.migrate import bring_up_to_date
+from coord_core.storage.reserve import Reserve, file_system_bytes, preallocated
 from coord_core.storage.restore import First, Tail, restore
+from coord_core.storage.room import Level, Room, RoomLimits
 from coord_core.storage.rules import founding_hard_state
 from coord_core.storage.snapshots import Chunk, Staging, chunk_crc
 from coord_core.storage.statements import SELECT_CHUNK
+from coord_core.storage.suspect import refuse_suspect
 from coord_core.storage.tables import FORMAT, founding, hard_state, meta
 from coord_core.storage.writer import Writer
 from coord_core.types import LogIndex
+
+T = TypeVar("T")
 
 #: A checkpoint is made when the WAL has this much and there is nothing to write ...
 CHECKPOINT_IDLE_BYTES = 2 << 20
 #: ... and when it has this much in any case, before the next write.  The file is then reused from its start.
 CHECKPOINT_BUSY_BYTES = 8 << 20
 
-#: Chunks of old snapshots that go in one quiet moment.
+#: Where room is not ample, a quiet moment makes a checkpoint of less: what comes next is written where the WAL has been already,
+#: and takes no room at all.  On a full disk each transaction of a vote is followed by one.
+CHECKPOINT_LOW_BYTES = 256 << 10
+CHECKPOINT_FULL_BYTES = 1
+_CHECKPOINT_IDLE = {Level.AMPLE: CHECKPOINT_IDLE_BYTES, Level.LOW: CHECKPOINT_LOW_BYTES, Level.FULL: CHECKPOINT_FULL_BYTES}
+
+#: Chunks of old snapshots that go in one quiet moment, and how soon that is tried again where there was no room for it.
 IDLE_CHUNKS = 16
+TIDY_AGAIN_SECONDS = 1.0
 
 
 class SqliteStorage:
-    """`api.Storage` on a data directory, plus `idle` and `size_bytes` for whoever runs it."""
+    """`api.Storage` on a data directory, plus `idle`, `look` and `size_bytes` for whoever runs it."""
 
-    def __init__(self, data_dir: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        room: RoomLimits | None = None,
+        free_bytes: Callable[[Path], int] = file_system_bytes,
+    ) -> None:
         """Make, lock and open the directory and bring its tables up to date.
 
-        Raises `DataDirInUse`, `StorageCorrupt`, or `StorageFailed` (also for a database of a newer release).
+        `room`: what to keep free; None: nothing, and nothing is measured.
+
+        Raises `DataDirInUse`, `StorageCorrupt`, `NodeSuspect`, or `StorageFailed` (also for a database of a newer release).
         """
         self._failure: NodeError | None = None
         #: None until `load` or `form` has found or made a node.
@@ -56,9 +79,12 @@ class SqliteStorage:
         self._directory = DataDirectory(data_dir)
         self._path = self._directory.database
         self._mark = Mark(self._directory.mark, clock)
+        self._reserve = Reserve(self._directory.path, room, clock, free_bytes)
         self._final_errors = _FinalErrors(self)
         with self._final_errors:
             self._database = self._open()
+        #: What its file should have room for and does not have yet.
+        self._wal_wants_bytes = 0 if room is None else room.reserve_bytes
         #: About what the WAL holds since it was last copied wholly: its file keeps its size when it is reused.
         self._wal_bytes = self._database.wal_bytes()
 
@@ -90,7 +116,9 @@ class SqliteStorage:
             writer = self._formed()
             if self._wal_bytes >= CHECKPOINT_BUSY_BYTES:
                 self._checkpoint()
-            self._wal_bytes += writer.write(batch)
+            written = self._with_reserve(lambda: writer.write(batch))
+            self._wal_bytes += written
+            self._reserve.wrote(written)
             self._mark.advance(MarkValue(writer.tail.commit_seq, writer.tail.chain))
 
     def read_chunk(self, staging: Staging, seq: int) -> Chunk | None:
@@ -116,12 +144,22 @@ class SqliteStorage:
         """
         self._check_usable()
         with self._final_errors:
-            if self._wal_bytes >= CHECKPOINT_IDLE_BYTES:
+            if self._wal_bytes >= _CHECKPOINT_IDLE[self._reserve.room.level]:
                 self._checkpoint()
-            if self._writer is not None and self._writer.leftovers:
-                self._writer.tidy(IDLE_CHUNKS)
-                return 0.0
+            writer = self._writer
+            # It gives room back, and takes some of the WAL first.
+            if writer is not None and writer.leftovers and self._reserve.room.level is not Level.FULL:
+                return 0.0 if self._if_room(lambda: writer.tidy(IDLE_CHUNKS)) else TIDY_AGAIN_SECONDS
             return self._mark.sync_if_due()
+
+    def look(self) -> Room:
+        """Return how much room there is, measured a moment ago at the latest.  For the writer thread, as often as it likes."""
+        self._check_usable()
+        with self._final_errors:
+            room = self._reserve.look()
+            if self._wal_wants_bytes and self._writer is not None and room.free_bytes >= 2 * self._wal_wants_bytes:
+                self._preallocate_wal()
+            return room
 
     def size_bytes(self) -> int:
         """Bytes on disk, the write-ahead log included.  May be called from any thread."""
@@ -142,6 +180,8 @@ class SqliteStorage:
     def _open(self) -> Database:
         with ExitStack() as undo:
             undo.callback(self._directory.release)
+            refuse_suspect(self._directory.path)
+            self._reserve.begin()
             # The mark comes first: from here on, a database without one has lost it.
             if not self._path.exists() and not self._directory.mark.exists():
                 self._mark.create()
@@ -183,9 +223,46 @@ class SqliteStorage:
                 self._database.core.execute(insert(table), {"id": 1, **row})
         return tail
 
+    def _preallocate_wal(self) -> None:
+        size = self._wal_wants_bytes
+        if preallocated(lambda: self._database.preallocate_wal(size)):
+            self._wal_wants_bytes = 0
+
     def _checkpoint(self) -> None:
-        if self._database.checkpoint():
+        """Copy the WAL into the database, as far as there is room.
+
+        One that ended for want of room has changed nothing that counts: what it copied is in the WAL too and is read from there,
+        and SQLite reuses a WAL only when all of it was copied and synced.
+        """
+        if self._if_room(self._database.checkpoint):
             self._wal_bytes = 0
+
+    def _if_room(self, work: Callable[[], T]) -> T | None:
+        """Do `work` that can wait; None where even the reserve had no room for it: it is rolled back, and comes up again."""
+        try:
+            return self._with_reserve(work)
+        except sqlite3.OperationalError as error:
+            if not is_full(error):
+                raise
+            self._database.roll_back()
+            return None
+
+    def _with_reserve(self, work: Callable[[], T]) -> T:
+        """Do `work`; where the disk has no room for it, give up the reserve and do it once more.
+
+        Nothing else is ever done twice.  Why this may be: SQLITE_FULL is the answer of a write, never of a sync, so no page was
+        dropped that was called clean (those errors have other codes).  The transaction is rolled back; its frames in the WAL
+        are not part of the database without the last one, the commit frame.  Even where that one was written whole and the error
+        came behind it (padding to a sector), nothing is lost: the second attempt writes the same transaction, with the same
+        number, over the same frames, and a crash in between leaves the state before it or after it.
+        """
+        try:
+            return work()
+        except sqlite3.OperationalError as error:
+            if not is_full(error) or not self._reserve.give_up():
+                raise
+            self._database.roll_back()
+        return work()
 
     def _formed(self) -> Writer:
         if self._writer is None:

@@ -2,7 +2,7 @@
 store the hard state, seal it all in the meta row.
 
 Rule: everything of a batch in one transaction, which is one fsync.  `Writer` raises whatever goes wrong and must not be used again
-then; `sqlite` sees to that.
+then (but for want of room: it has changed nothing of its own before COMMIT); `sqlite` sees to that.
 """
 
 from pathlib import Path
@@ -78,11 +78,12 @@ class Writer:
 
     # --- snapshots ---------------------------------------------------------------------------------------------------------------
 
-    def tidy(self, chunks: int) -> None:
+    def tidy(self, chunks: int) -> bool:
         """Remove up to so many chunks that nobody needs, in a transaction that nobody would miss."""
         self._execute(sql.BEGIN)
         self._remove(chunks)
         self._execute(sql.COMMIT)
+        return True
 
     def _remove(self, chunks: int) -> None:
         while chunks > 0 and self.leftovers:

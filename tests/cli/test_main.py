@@ -144,7 +144,8 @@ def test_every_error_of_the_package_has_an_exit_code_that_scripts_can_tell() -> 
     assert exit_of(errors.InvalidUrl("x")) == Exit.USAGE
     assert exit_of(errors.SessionExpired("x")) == Exit.LEASE_LOST
     assert exit_of(errors.WrongType("x")) == Exit.CONFLICT
-    assert exit_of(errors.StorageCorrupt("x")) == Exit.FAILED
+    assert exit_of(errors.StorageFailed("x")) == Exit.FAILED
+    assert exit_of(errors.StorageCorrupt("x")) == exit_of(errors.NodeSuspect("x")) == Exit.UNUSABLE_DATA
 
 
 def test_every_key_of_the_configuration_is_a_flag_or_a_secret() -> None:

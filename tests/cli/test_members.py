@@ -54,7 +54,7 @@ def test_a_started_node_is_listed_and_a_removed_one_ends_with_its_own_exit_code(
     removed = coord("--url", dev.url, "members", "remove", "n4")
     assert (removed.returncode, removed.stderr) == (0, "n4 is no member any more; left: n1, n2, n3\n")
     _, said = process.communicate(timeout=20)
-    assert process.returncode == Exit.FAILED
+    assert process.returncode == Exit.UNUSABLE_DATA
     assert "was removed from cluster" in said.splitlines()[-1]
     assert "Traceback" not in said
 

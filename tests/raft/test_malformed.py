@@ -109,17 +109,6 @@ def test_message_that_may_be_true_is_not_dropped(message: Message):
     assert leader.dropped_messages == (0, "")
 
 
-def test_heartbeat_beyond_the_log_commits_nothing_and_is_answered():
-    """The leader saw this node acknowledge what its disk has lost: what stands there now may be another's."""
-    cluster = Cluster(3)
-    cluster.elect(1)
-    cluster[2].step(Heartbeat(sender=NodeId(1), to=NodeId(2), term=Term(1), commit=LogIndex(50)))
-    assert cluster[2].commit_index == 2
-    assert "the log ends at 2" in cluster[2].dropped_messages[1]
-    cluster.pump(2)
-    assert [type(m) for m in cluster.network] == [HeartbeatReply]
-
-
 def test_follower_that_knows_its_leader_believes_no_other_of_the_term():
     """Election safety: the second one is a forgery."""
     cluster = Cluster(3)

@@ -163,6 +163,9 @@ def test_listening_on_this_machine_alone_needs_nothing(listen: str) -> None:
         ({"limits.requests_in_flight_max": 10}, "limits.requests_in_flight_max must be at least 4096"),
         ({"limits.peer_frame_bytes_max": 600_000}, "limits.peer_frame_bytes_max is below"),
         ({"snapshots.entries": 0}, "snapshots.entries must be more than 0"),
+        ({"storage.reserve_bytes": 1_000}, "storage.reserve_bytes must be at least 1048576"),
+        ({"storage.low_bytes": 10_000_000}, "storage.low_bytes (10000000) is below 2 x storage.reserve_bytes (8388608)"),
+        ({"storage.quota_bytes": 100_000_000}, "storage.quota_bytes must be 0 (none) or at least 2 x"),
         ({"insecure": "perhaps"}, "--insecure: expected true or false"),
     ],
 )

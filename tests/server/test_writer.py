@@ -11,6 +11,7 @@ from coord_core.server import writer
 from coord_core.server.writer import StorageThread
 from coord_core.storage.api import Batch
 from coord_core.storage.memory import MemoryStorage
+from coord_core.storage.room import Level, Room
 from tests.server.support import until
 
 
@@ -123,6 +124,44 @@ async def test_an_error_of_housekeeping_is_left_to_the_next_write(thread: Storag
     storage.broken = True
     await until(lambda: "idle" in storage.done, "housekeeping")
     errors: list[BaseException | None] = []
+    thread.write(Batch(), errors.append)
+    await until(lambda: errors, "the error")
+    assert isinstance(errors[0], StorageFailed)
+
+
+class Filling(Busy):
+    """Its disk has as much room as the test says."""
+
+    def __init__(self, *rooms: Room) -> None:
+        super().__init__()
+        self.rooms = list(rooms)
+
+    def look(self) -> Room:
+        if self.broken:
+            raise StorageFailed("broken")
+        return self.rooms.pop(0) if len(self.rooms) > 1 else self.rooms[0]
+
+
+async def test_the_room_of_a_disk_is_told_when_it_changes(thread: StorageThread) -> None:
+    """Also to a node that has nothing to write: others fill its disk, and free it.  Not with every look."""
+    ample, mib = Room(Level.AMPLE, 500 << 20), 1 << 20
+    low = [Room(Level.LOW, 5 * mib), Room(Level.LOW, 5 * mib - 1), Room(Level.LOW, 4 * mib)]
+    storage = Filling(ample, Room(Level.AMPLE, 400 << 20), *low, ample)
+    await thread.open(lambda: storage)
+    told: list[Room] = []
+    thread.watch_room(told.append)
+    await until(lambda: len(storage.rooms) == 1 and told and told[-1] is ample and len(told) > 2, "room again")
+    assert [room for room in told if room.level is Level.LOW] == [low[0], low[2]]
+    assert thread.room is ample
+
+
+async def test_a_storage_that_cannot_measure_its_room_is_left_to_the_next_write(thread: StorageThread) -> None:
+    """As with any housekeeping: it is poisoned, and the write gets the error."""
+    storage = Filling(Room(Level.AMPLE, 1))
+    await thread.open(lambda: storage)
+    storage.broken = True
+    errors: list[BaseException | None] = []
+    await thread.run(lambda: None)
     thread.write(Batch(), errors.append)
     await until(lambda: errors, "the error")
     assert isinstance(errors[0], StorageFailed)
