@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -21,7 +20,7 @@ from coord_core.client.status import ask_cluster
 from coord_core.protocol.messages import NodeStatus
 from tests.cli.running import COORD, until
 from tests.cluster.leash import on_leash
-from tests.cluster.network import Network, both_ways, open_network, one_way
+from tests.cluster.network import Network, both_ways, one_way, open_network
 
 T = TypeVar("T")
 
@@ -45,8 +44,8 @@ class Nodes:
         """`clients`: hosts of their own; `flags`: of every node; `network`: see `open_network`."""
         self.names = tuple(f"n{number}" for number in range(1, count + 1))
         self.clients = tuple(clients)
-        self._temporary = tempfile.mkdtemp(prefix="coord-nodes-") if directory is None else None
-        self.directory = Path(self._temporary) if directory is None or self._temporary else directory
+        self._is_temporary = directory is None
+        self.directory = Path(tempfile.mkdtemp(prefix="coord-nodes-")) if directory is None else directory
         self._flags = tuple(flags)
         #: The command of a node that is no plain `coord server`, by name.
         self.commands: dict[str, Sequence[str]] = {}
@@ -136,8 +135,8 @@ class Nodes:
                     process.kill()
             process.wait()
         self.network.close()
-        if self._temporary is not None:
-            shutil.rmtree(self._temporary, ignore_errors=True)
+        if self._is_temporary:
+            shutil.rmtree(self.directory, ignore_errors=True)
 
     # --- the network between them -------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,45 @@
+"""What people are told at the end of a run."""
+
+import itertools
+from collections import Counter
+from collections.abc import Iterable
+
+from tests.torture.judge import DONE
+from tests.torture.run import Outcome
+
+VIOLATIONS_SHOWN = 20
+
+
+def summary(outcome: Outcome) -> str:
+    testimony, verdicts = outcome.testimony, outcome.verdicts
+    kinds: dict[str, Counter[str]] = {}
+    for one in testimony.operations:
+        kinds.setdefault(one.called.action, Counter())[one.result] += 1
+    lines = ["", f"{len(testimony.operations)} operations of {len({one.called.client for one in testimony.operations})} clients"]
+    lines += [f"  {action:8} {_counted(results)}" for action, results in sorted(kinds.items())]
+    lines += [
+        f"{len(testimony.beliefs)} times somebody held a lock; sessions: {_counted(testimony.turns)}",
+        f"{sum(outcome.faults.values())} faults: {_counted(outcome.faults)}",
+        f"longest time without any answer: {longest_gap_s(outcome):.2f} s;"
+        f" every client had worked {outcome.recovery_s:.1f} s after all was healed",
+        f"all nodes ended at entry {outcome.level}; {verdicts.judged} operations ordered, {len(verdicts.undecided)} keys undecided",
+    ]
+    lines += [f"VIOLATION: {violation}" for violation in outcome.violations[:VIOLATIONS_SHOWN]]
+    lines.append(f"seed {outcome.plan.seed}, {outcome.network}: {len(outcome.violations)} violations")
+    return "\n".join(lines)
+
+
+def longest_gap_s(outcome: Outcome) -> float:
+    """Return the longest time, while there was trouble, in which no client was told that anything was done."""
+    began, healed = outcome.began_ns, outcome.healed_ns
+    answers = _done_at(outcome)
+    moments = [began, *sorted(at for at in answers if began < at < healed), healed]
+    return max((later - earlier for earlier, later in itertools.pairwise(moments)), default=0) / 1e9
+
+
+def _done_at(outcome: Outcome) -> Iterable[int]:
+    return (one.returned.at for one in outcome.testimony.operations if one.returned is not None and one.result in DONE)
+
+
+def _counted(counts: "Counter[str] | dict[str, int]") -> str:
+    return ", ".join(f"{count} {what}" for what, count in sorted(counts.items())) or "none"
