@@ -59,7 +59,7 @@ class Operation:
 
 
 @dataclass
-class Testimony:
+class Evidence:
     """Everything that was written down."""
 
     operations: list[Operation] = field(default_factory=list)
@@ -68,12 +68,12 @@ class Testimony:
     proved: set[str] = field(default_factory=set)
 
     @classmethod
-    def of(cls, directory: Path) -> "Testimony":
-        testimony = cls()
+    def of(cls, directory: Path) -> "Evidence":
+        evidence = cls()
         for path in sorted(directory.glob("*.jsonl")):
-            testimony._take(path)
-        testimony.operations.sort(key=lambda one: one.called.at)
-        return testimony
+            evidence._take(path)
+        evidence.operations.sort(key=lambda one: one.called.at)
+        return evidence
 
     def _take(self, path: Path) -> None:
         calls: dict[int, Operation] = {}
@@ -107,9 +107,9 @@ class Verdicts:
     judged: int = 0
 
 
-def judge_testimony(testimony: Testimony) -> Verdicts:
+def judge_evidence(evidence: Evidence) -> Verdicts:
     verdicts = Verdicts()
-    for key, operations in sorted(testimony.by_key().items()):
+    for key, operations in sorted(evidence.by_key().items()):
         room = key.split("/")[1]
         if room in ("registers", "proofs"):
             _judge_register(key, operations, verdicts)
@@ -119,8 +119,8 @@ def judge_testimony(testimony: Testimony) -> Verdicts:
             verdicts.violations += _judge_counter(key, operations)
         if room == "locks":
             verdicts.violations += _judge_tokens(key, operations)
-    verdicts.violations += _judge_beliefs(testimony.beliefs.values())
-    verdicts.violations += _judge_refusals(testimony.operations)
+    verdicts.violations += _judge_beliefs(evidence.beliefs.values())
+    verdicts.violations += _judge_refusals(evidence.operations)
     return verdicts
 
 

@@ -13,7 +13,7 @@ from coord_core.errors import CoordError
 from tests.cluster.nodes import Nodes
 from tests.torture.actor import COUNTERS
 from tests.torture.disks import judge_disks
-from tests.torture.judge import Testimony, Verdicts, judge_testimony
+from tests.torture.judge import Evidence, Verdicts, judge_evidence
 from tests.torture.nemesis import Nemesis
 from tests.torture.records import Called, Recorder, now_ns, read
 from tests.torture.workers import Workers
@@ -46,7 +46,7 @@ class Outcome:
     network: str = ""
     violations: list[str] = field(default_factory=list)
     faults: dict[str, int] = field(default_factory=dict)
-    testimony: Testimony = field(default_factory=Testimony)
+    evidence: Evidence = field(default_factory=Evidence)
     verdicts: Verdicts = field(default_factory=Verdicts)
     #: When trouble began and when everything was healed.
     began_ns: int = 0
@@ -103,12 +103,12 @@ class _Run:
             self._agree()
         outcome.faults = dict(self._nemesis.counts)
         self._say("judging")
-        outcome.testimony = Testimony.of(self._workers.directory)
-        outcome.verdicts = judge_testimony(outcome.testimony)
+        outcome.evidence = Evidence.of(self._workers.directory)
+        outcome.verdicts = judge_evidence(outcome.evidence)
         outcome.violations += outcome.verdicts.violations
         if outcome.level:
             directories = [self._nodes.data(name) for name in self._nodes.names]
-            outcome.violations += judge_disks(directories, outcome.level, outcome.testimony.operations)
+            outcome.violations += judge_disks(directories, outcome.level, outcome.evidence.operations)
 
     def _trouble(self) -> None:
         """Faults, until the time is over or something ends that nobody ended."""

@@ -11,14 +11,14 @@ VIOLATIONS_SHOWN = 20
 
 
 def summary(outcome: Outcome) -> str:
-    testimony, verdicts = outcome.testimony, outcome.verdicts
+    evidence, verdicts = outcome.evidence, outcome.verdicts
     kinds: dict[str, Counter[str]] = {}
-    for one in testimony.operations:
+    for one in evidence.operations:
         kinds.setdefault(one.called.action, Counter())[one.result] += 1
-    lines = ["", f"{len(testimony.operations)} operations of {len({one.called.client for one in testimony.operations})} clients"]
+    lines = ["", f"{len(evidence.operations)} operations of {len({one.called.client for one in evidence.operations})} clients"]
     lines += [f"  {action:8} {_counted(results)}" for action, results in sorted(kinds.items())]
     lines += [
-        f"{len(testimony.beliefs)} times somebody held a lock; sessions: {_counted(testimony.turns)}",
+        f"{len(evidence.beliefs)} times somebody held a lock; sessions: {_counted(evidence.turns)}",
         f"{sum(outcome.faults.values())} faults: {_counted(outcome.faults)}",
         f"longest time without any answer: {longest_gap_s(outcome):.2f} s;"
         f" every client had worked {outcome.recovery_s:.1f} s after all was healed",
@@ -38,7 +38,7 @@ def longest_gap_s(outcome: Outcome) -> float:
 
 
 def _done_at(outcome: Outcome) -> Iterable[int]:
-    return (one.returned.at for one in outcome.testimony.operations if one.returned is not None and one.result in DONE)
+    return (one.returned.at for one in outcome.evidence.operations if one.returned is not None and one.result in DONE)
 
 
 def _counted(counts: "Counter[str] | dict[str, int]") -> str:
