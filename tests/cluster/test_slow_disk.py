@@ -1,6 +1,8 @@
 """A disk that stands still for longer than an election timeout deposes nobody: heartbeats do not wait for it."""
 
+import functools
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -36,10 +38,14 @@ def test_a_paused_disk_deposes_nobody_and_stops_nobody(role: str):
                     pause.write_text(str(PAUSE_S))
                     writer.wait_more(30)
                     assert pause.exists(), "the others waited for the disk"
-                    until(lambda pause=pause: not pause.exists(), PATIENCE_S, "the end of the pause")
+                    until(functools.partial(is_gone, pause), PATIENCE_S, "the end of the pause")
                     writer.wait_more(5)
                 after = nodes.status()[leader]
                 assert after is not None
                 assert (after.role, after.term) == ("leader", before.term)
             nodes.wait_level()
             writer.check()
+
+
+def is_gone(path: Path) -> bool:
+    return not path.exists()
