@@ -22,10 +22,13 @@ HOLD_S_MAX = 0.05
 #: How often a belief is looked at.
 LOOK_S = 0.002
 CUTS = 0.08
+GLANCE_S_MAX = 0.4
+#: Reads under way besides what the client does otherwise; over it no more begin.
+GLANCES_MAX = 16
 #: Of the acquires, how many are withdrawn while they wait.
 CANCELS = 0.1
 
-REGISTERS = 4
+REGISTERS = 6
 LOCKS = 3
 COUNTERS = ("/counters/a", "/counters/b")
 #: This lock is used from the beginning to the end; the others change, so that their histories can be judged whole.
@@ -48,6 +51,8 @@ class Actor:
         self._used: dict[str, int] = {}
         self._versions: dict[str, int] = {}
         self._names = 0
+        self._glances = 0
+        self._is_over = False
         client.session.on_state_change(self._turned)
 
     async def act(self) -> None:
@@ -55,12 +60,31 @@ class Actor:
         await self._rng.choices((self._use_register, self._use_lock, self._count), (45, 35, 20))[0]()
         await asyncio.sleep(self._rng.uniform(0, THINK_S_MAX))
 
+    async def glance(self) -> None:
+        """Read now and then, whether or not earlier reads were answered.
+
+        Who does one thing at a time waits at a leader that has fallen silent, and what it is told by it in the end is no older than
+        its question: only a read that began after somebody else's write can be too old.
+        """
+        async with asyncio.TaskGroup() as group:
+            while not self._is_over:
+                await asyncio.sleep(self._rng.uniform(0, GLANCE_S_MAX))
+                key = self._pick("/registers", REGISTERS, REGISTER_EPOCH_S)
+                if self._glances < GLANCES_MAX and self._may_use(key):
+                    group.create_task(self._glance(key))
+
+    async def _glance(self, key: str) -> None:
+        self._glances += 1
+        await self._get(key)
+        self._glances -= 1
+
     async def prove(self) -> None:
         """Do each kind of work until it succeeds."""
         for work in (self._prove_write, self._prove_lock, self._count):
             while not await work():  # noqa: ASYNC110 - the next try is the event
                 await asyncio.sleep(0.05)
         self._recorder.write(Proved(now_ns(), self._name))
+        self._is_over = True
 
     def _turned(self, state: SessionState) -> None:
         self._recorder.write(Turned(now_ns(), self._name, state.value))

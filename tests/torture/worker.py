@@ -21,9 +21,11 @@ HEALED = "healed"
 async def live(url: str, name: str, recorder: Recorder, healed: Path, seed: str, began_ns: int, share: int) -> None:
     async with AsyncClient(url, label=name) as client:
         actor = Actor(client, name, recorder, random.Random(seed), began_ns, share)
+        glancing = asyncio.ensure_future(actor.glance())
         while not healed.exists():  # noqa: ASYNC240 - costs microseconds
             await actor.act()
         await actor.prove()
+        await glancing
 
 
 async def main(url: str, directory: str, name: str, clients: str, seed: str, began_ns: str, share: str) -> None:
