@@ -22,9 +22,9 @@ HOLD_S_MAX = 0.05
 #: How often a belief is looked at.
 LOOK_S = 0.002
 CUTS = 0.08
-GLANCE_S_MAX = 0.4
+GLANCE_S_MAX = 1.0
 #: Reads under way besides what the client does otherwise; over it no more begin.
-GLANCES_MAX = 16
+GLANCES_MAX = 8
 #: Of the acquires, how many are withdrawn while they wait.
 CANCELS = 0.1
 
