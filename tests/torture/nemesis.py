@@ -6,6 +6,7 @@ and in which several things meet.
 
 import random
 import signal
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -76,6 +77,7 @@ class Nemesis:
             (1, self._kill_all),
             (4, self._stop_leader),
             (4, self._stop_some),
+            (4, self._wake_apart),
         ]
         network_lane: list[tuple[int, Draw]] = [
             (4, self._isolate),
@@ -145,6 +147,20 @@ class Nemesis:
                 self._nodes.signal(name, signal.SIGCONT)
 
         return Fault(kind, " ".join(names), self._rng.choice((0.2, 1, 3, 6)) * self._rng.uniform(0.5, 1.5), go_on)
+
+    def _wake_apart(self) -> Fault:
+        """A leader that wakes up behind a partition: requests are in its sockets, and nobody tells it that it was replaced.
+
+        It sleeps for about as long as its clients wait for it, so that some have gone to its successor and some have not.
+        """
+        name = self._leader()
+        network = self._nodes.network
+        links = both_ways([name], self._nodes.rest(name))
+        self._nodes.signal(name, signal.SIGSTOP)
+        network.block(links)
+        time.sleep(self._rng.uniform(1.0, 1.6))
+        self._nodes.signal(name, signal.SIGCONT)
+        return Fault("wake apart", name, self._rng.uniform(0.5, 3), lambda: network.unblock(links))
 
     def _leader(self) -> str:
         return self._nodes.leader() or self._rng.choice(self._nodes.names)
