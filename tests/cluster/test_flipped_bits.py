@@ -18,6 +18,8 @@ FILES = ("coord.db", "coord.db-wal", "mark")
 #: Snapshots and cut logs, so that every table has content.
 FLAGS = ("--snapshots.entries", "150", "--snapshots.trailing-entries", "60", "--snapshots.bytes", "20000")
 PAGE_BYTES = 4096
+PAGE_HEADER_BYTES = 12
+DATABASE_HEADER_BYTES = 100
 WAL_HEADER_BYTES = 32
 FRAME_HEADER_BYTES = 24
 
@@ -98,34 +100,34 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return kept
 
 
-def headers(killed: Path) -> list[tuple[str, int]]:
-    """Every byte of every page's header, of the write-ahead log's and of each of its frames', and of the mark."""
-    found = [("mark", position) for position in range((killed / "mark").stat().st_size)]
-    database, log = ((killed / name).stat().st_size for name in ("coord.db", "coord.db-wal"))
-    found += [("coord.db", position) for position in range(100)]
-    found += [("coord.db", page + position) for page in range(0, database, PAGE_BYTES) for position in range(12)]
-    found += [("coord.db-wal", position) for position in range(WAL_HEADER_BYTES)]
-    frames = range(WAL_HEADER_BYTES, log, FRAME_HEADER_BYTES + PAGE_BYTES)
-    found += [("coord.db-wal", frame + position) for frame in frames for position in range(FRAME_HEADER_BYTES + 12)]
-    return [(name, position) for name, position in found if position < (killed / name).stat().st_size]
+def headers(killed: Path) -> list[tuple[str, range]]:
+    """The header of the database and of each of its pages, of the write-ahead log and of each of its frames and the page in it, and
+    the mark.
+    """
+    mark, database, log = ((killed / name).stat().st_size for name in ("mark", "coord.db", "coord.db-wal"))
+    found = [("mark", range(mark)), ("coord.db", range(DATABASE_HEADER_BYTES)), ("coord.db-wal", range(WAL_HEADER_BYTES))]
+    found += [("coord.db", range(page, page + PAGE_HEADER_BYTES)) for page in range(0, database, PAGE_BYTES)]
+    frames = range(WAL_HEADER_BYTES, log - FRAME_HEADER_BYTES - PAGE_HEADER_BYTES, FRAME_HEADER_BYTES + PAGE_BYTES)
+    found += [("coord.db-wal", range(frame, frame + FRAME_HEADER_BYTES + PAGE_HEADER_BYTES)) for frame in frames]
+    return found
 
 
 @pytest.mark.parametrize(
-    "share", [300, pytest.param(None, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])], ids=["some", "all"]
+    "share", [100, pytest.param(None, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])], ids=["some", "all"]
 )
-def test_a_flipped_bit_in_any_header_is_found_or_harmless(killed: Path, tmp_path: Path, share: int | None):
-    """What a real node had on its disk when it was killed; loaded, after one flip, it is the same or it is refused."""
+def test_a_flipped_bit_in_a_header_is_found_or_harmless(killed: Path, tmp_path: Path, share: int | None):
+    """What a real node had on its disk when it was killed: after one flip in one header the same is loaded, or nothing."""
     draw = random.Random(7)
     places = headers(killed)
     if share is not None:
-        places = draw.sample(places, min(share, len(places)))
+        places = [*places[:3], *draw.sample(places[3:], min(share, len(places) - 3))]
     expected = loaded(shutil.copytree(killed, tmp_path / "sound"))
     assert expected is not None
     damaged = tmp_path / "damaged"
     refused = 0
-    for name, position in places:
+    for name, header in places:
         shutil.copytree(killed, damaged)
-        bit = draw.randrange(8)
+        position, bit = draw.choice(header), draw.randrange(8)
         flip(damaged / name, position, bit)
         found = loaded(damaged)
         assert found in (None, expected), f"bit {bit} of byte {position} of {name}: something else was loaded"

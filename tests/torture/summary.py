@@ -20,8 +20,8 @@ def summary(outcome: Outcome) -> str:
     lines += [
         f"{len(evidence.beliefs)} times somebody held a lock; sessions: {_counted(evidence.turns)}",
         f"{sum(outcome.faults.values())} faults: {_counted(outcome.faults)}",
-        f"longest time without any answer: {longest_gap_s(outcome):.2f} s;"
-        f" every client had worked {outcome.recovery_s:.1f} s after all was healed",
+        "longest time without any answer: {:.2f} s, from {:.1f} s on;".format(*longest_gap(outcome))
+        + f" every client had worked {outcome.recovery_s:.1f} s after all was healed",
         f"all nodes ended at entry {outcome.level}; {verdicts.judged} operations ordered, {len(verdicts.undecided)} keys undecided",
     ]
     lines += [f"VIOLATION: {violation}" for violation in outcome.violations[:VIOLATIONS_SHOWN]]
@@ -29,12 +29,13 @@ def summary(outcome: Outcome) -> str:
     return "\n".join(lines)
 
 
-def longest_gap_s(outcome: Outcome) -> float:
-    """Return the longest time, while there was trouble, in which no client was told that anything was done."""
+def longest_gap(outcome: Outcome) -> tuple[float, float]:
+    """Return the longest time, while there was trouble, in which no client was told that anything was done, and when it began."""
     began, healed = outcome.began_ns, outcome.healed_ns
     answers = _done_at(outcome)
     moments = [began, *sorted(at for at in answers if began < at < healed), healed]
-    return max((later - earlier for earlier, later in itertools.pairwise(moments)), default=0) / 1e9
+    gap, at = max((later - earlier, earlier) for earlier, later in itertools.pairwise(moments))
+    return gap / 1e9, (at - began) / 1e9
 
 
 def _done_at(outcome: Outcome) -> Iterable[int]:
