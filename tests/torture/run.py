@@ -46,6 +46,8 @@ class Outcome:
     network: str = ""
     violations: list[str] = field(default_factory=list)
     faults: dict[str, int] = field(default_factory=dict)
+    #: When each fault began and was over, in words.
+    events: list[tuple[int, str]] = field(default_factory=list)
     evidence: Evidence = field(default_factory=Evidence)
     verdicts: Verdicts = field(default_factory=Verdicts)
     #: When trouble began and when everything was healed.
@@ -115,6 +117,7 @@ class _Run:
         began = time.monotonic()
         while (now := time.monotonic() - began) < self._outcome.plan.seconds and not self._outcome.violations:
             for line in self._nemesis.step(now):
+                self._outcome.events.append((now_ns(), line))
                 self._say(f"{now:6.1f} s  {self._workers.lines():7d} operations  {line}")
             self._outcome.violations += self._died()
             time.sleep(TURN_S)

@@ -8,6 +8,8 @@ from tests.torture.judge import DONE
 from tests.torture.run import Outcome
 
 VIOLATIONS_SHOWN = 20
+#: Faults that began so long before the longest gap are told with it.
+GAP_EVENTS_S = 2.0
 
 
 def summary(outcome: Outcome) -> str:
@@ -20,8 +22,8 @@ def summary(outcome: Outcome) -> str:
     lines += [
         f"{len(evidence.beliefs)} times somebody held a lock; sessions: {_counted(evidence.turns)}",
         f"{sum(outcome.faults.values())} faults: {_counted(outcome.faults)}",
-        "longest time without any answer: {:.2f} s, from {:.1f} s on;".format(*longest_gap(outcome))
-        + f" every client had worked {outcome.recovery_s:.1f} s after all was healed",
+        _gap(outcome),
+        f"every client had worked {outcome.recovery_s:.1f} s after all was healed",
         f"all nodes ended at entry {outcome.level}; {verdicts.judged} operations ordered, {len(verdicts.undecided)} keys undecided",
     ]
     lines += [f"VIOLATION: {violation}" for violation in outcome.violations[:VIOLATIONS_SHOWN]]
@@ -29,13 +31,24 @@ def summary(outcome: Outcome) -> str:
     return "\n".join(lines)
 
 
-def longest_gap(outcome: Outcome) -> tuple[float, float]:
-    """Return the longest time, while there was trouble, in which no client was told that anything was done, and when it began."""
+def longest_gap(outcome: Outcome) -> tuple[int, int]:
+    """Return from when until when, while there was trouble, no client was told for longest that anything was done."""
     began, healed = outcome.began_ns, outcome.healed_ns
     answers = _done_at(outcome)
     moments = [began, *sorted(at for at in answers if began < at < healed), healed]
-    gap, at = max((later - earlier, earlier) for earlier, later in itertools.pairwise(moments))
-    return gap / 1e9, (at - began) / 1e9
+    return max(itertools.pairwise(moments), key=lambda pair: pair[1] - pair[0])
+
+
+def _gap(outcome: Outcome) -> str:
+    """The longest time without an answer, and what went wrong meanwhile."""
+    start, end = longest_gap(outcome)
+    events = [
+        f"{(at - outcome.began_ns) / 1e9:.1f} s {line}" for at, line in outcome.events if start - GAP_EVENTS_S * 1e9 <= at <= end
+    ]
+    return (
+        f"longest time without any answer: {(end - start) / 1e9:.2f} s, from {(start - outcome.began_ns) / 1e9:.1f} s on"
+        f" ({'; '.join(events) or 'nothing went wrong then'})"
+    )
 
 
 def _done_at(outcome: Outcome) -> Iterable[int]:
