@@ -1,7 +1,7 @@
 """`python -m tests.cluster.pausing_node FLAGS...`: `coord server` on a disk that stands still when it is told to.
 
-When a file `pause` is beside the data directory (`DATA.pause`), the next write takes it away and waits for the seconds in it before
-it does anything.
+When there is a file `DATA.pause` beside the data directory, the next write waits for the seconds in it before it does anything, and
+takes the file away then.
 """
 
 import functools
@@ -15,21 +15,30 @@ from coord_core.server.server import Server
 from coord_core.storage.api import Batch
 from coord_core.storage.sqlite import SqliteStorage
 
+#: Instead of `coord server`.
+COMMAND = (sys.executable, "-m", "tests.cluster.pausing_node")
+
 
 class PausingStorage(SqliteStorage):
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
-        self._pause = pause_file(directory)
+        self._order = _order(directory)
 
     def write(self, batch: Batch) -> None:
-        if self._pause.exists():
-            seconds = float(self._pause.read_text())
-            time.sleep(seconds)
-            self._pause.unlink()
+        if self._order.exists():
+            time.sleep(float(self._order.read_text()))
+            self._order.unlink()
         super().write(batch)
 
 
-def pause_file(data: Path) -> Path:
+def pause(data: Path, seconds: float) -> Path:
+    """Have the disk under `data` stand still; return the file that is gone when it goes on."""
+    draft = data.with_suffix(".draft")
+    draft.write_text(str(seconds))
+    return draft.rename(_order(data))
+
+
+def _order(data: Path) -> Path:
     return data.with_suffix(".pause")
 
 

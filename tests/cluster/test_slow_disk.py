@@ -1,14 +1,13 @@
 """A disk that stands still for longer than an election timeout deposes nobody: heartbeats do not wait for it."""
 
 import functools
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.cli.running import until
 from tests.cluster.nodes import PATIENCE_S, Nodes
-from tests.cluster.pausing_node import pause_file
+from tests.cluster.pausing_node import COMMAND, pause
 from tests.cluster.writing import Writer
 
 pytestmark = pytest.mark.xdist_group("cluster")
@@ -17,7 +16,6 @@ pytestmark = pytest.mark.xdist_group("cluster")
 FLAGS = ("--raft.tick", "250ms", "--raft.heartbeat", "250ms", "--raft.election-timeout", "1500ms")
 PAUSE_S = 2.5
 PAUSES = 2
-COMMAND = (sys.executable, "-m", "tests.cluster.pausing_node")
 
 
 @pytest.mark.parametrize("role", ["leader", "follower"])
@@ -34,11 +32,10 @@ def test_a_paused_disk_deposes_nobody_and_stops_nobody(role: str):
                 assert before is not None
                 name = leader if role == "leader" else nodes.rest(leader)[0]
                 for _ in range(PAUSES):
-                    pause = pause_file(nodes.data(name))
-                    pause.write_text(str(PAUSE_S))
+                    order = pause(nodes.data(name), PAUSE_S)
                     writer.wait_more(30)
-                    assert pause.exists(), "the others waited for the disk"
-                    until(functools.partial(is_gone, pause), PATIENCE_S, "the end of the pause")
+                    assert order.exists(), "the others waited for the disk"
+                    until(functools.partial(is_gone, order), PATIENCE_S, "the end of the pause")
                     writer.wait_more(5)
                 after = nodes.status()[leader]
                 assert after is not None

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from tests.cluster.network import both_ways, one_way
 from tests.cluster.nodes import Nodes
+from tests.cluster.pausing_node import pause
 from tests.torture.workers import Workers
 
 
@@ -78,6 +79,7 @@ class Nemesis:
             (4, self._stop_leader),
             (4, self._stop_some),
             (4, self._wake_apart),
+            (3, self._pause_disk),
         ]
         network_lane: list[tuple[int, Draw]] = [
             (4, self._isolate),
@@ -161,6 +163,13 @@ class Nemesis:
         time.sleep(self._rng.uniform(1.0, 1.6))
         self._nodes.signal(name, signal.SIGCONT)
         return Fault("wake apart", name, self._rng.uniform(0.5, 3), lambda: network.unblock(links))
+
+    def _pause_disk(self) -> Fault:
+        """It stands still with the next write."""
+        name = self._node()
+        lasts_s = self._rng.choice((0.5, 3))
+        pause(self._nodes.data(name), lasts_s)
+        return Fault("pause disk", name, lasts_s, lambda: None)
 
     def _leader(self) -> str:
         return self._nodes.leader() or self._rng.choice(self._nodes.names)

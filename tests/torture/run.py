@@ -10,6 +10,7 @@ from pathlib import Path
 
 from coord_core import AsyncClient
 from coord_core.errors import CoordError
+from tests.cluster import pausing_node
 from tests.cluster.nodes import Nodes
 from tests.torture.actor import COUNTERS
 from tests.torture.disks import judge_disks
@@ -72,6 +73,7 @@ def run(plan: Plan, directory: Path, say: Say) -> Outcome:
     hosts = [f"c{number}" for number in range(1, plan.processes + 1)]
     with Nodes(plan.nodes, directory / "nodes", clients=hosts, flags=flags, network=plan.network) as nodes:
         outcome.network = nodes.network.kind
+        nodes.commands = dict.fromkeys(nodes.names, pausing_node.COMMAND)
         say(f"{plan.nodes} nodes, {plan.clients} clients in {plan.processes} processes; {outcome.network}; {directory}")
         _Run(outcome, nodes, say).carry_out()
     return outcome
