@@ -42,18 +42,16 @@ def test_a_leader_behind_a_partition_is_replaced_and_comes_back(cut: Cut, networ
 
 def test_a_leader_that_lost_its_majority_steps_down_and_acknowledges_nothing():
     """Its clients reach it, and nobody else does; what they are told must stay true when the others have gone on without it."""
-    with Nodes(5, clients=("near", "far")) as nodes:
+    with Nodes(5) as nodes:
         nodes.start_all()
-        with nodes.connect(timeout="2s") as client:
+        with nodes.connect() as client:
             client.value("/x").set(b"before")
             old = nodes.wait_leader()
             links = nodes.cut_off([old])
-            nodes.wait_leader(nodes.rest(old))
-            until(lambda: nodes.leader([old]) != old, PATIENCE_S, "the old leader stepping down")
+            # Sent to the old leader, which is reached and leads for a moment still.
             client.value("/x").set(b"during")
-            found = client.value("/x").get()
-            assert found is not None
-            assert found.value == b"during"
+            assert nodes.wait_leader(nodes.rest(old)) != old
+            until(lambda: nodes.leader([old]) != old, PATIENCE_S, "the old leader stepping down")
             nodes.network.unblock(links)
             nodes.wait_level()
             found = client.value("/x").get()
@@ -65,12 +63,12 @@ def test_without_a_majority_nothing_is_acknowledged_and_with_one_everything_is_t
     """Two of five cut off with three others cut from each other: nobody has three."""
     with Nodes(5) as nodes:
         nodes.start_all()
-        with nodes.connect(timeout="1s") as client:
+        with nodes.connect() as client, nodes.connect(timeout="1s") as hasty:
             client.value("/x").set(b"before")
             links = [*nodes.cut_off(["n1", "n2"]), *nodes.cut_off(["n3"])]
             until(lambda: nodes.leader() is None, PATIENCE_S, "nobody leading")
             with pytest.raises(CoordError):
-                client.value("/x").set(b"during")
+                hasty.value("/x").set(b"during")
             nodes.network.unblock(links)
             nodes.wait_level()
             found = client.value("/x").get()
