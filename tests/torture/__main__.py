@@ -31,7 +31,8 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="keep histories and logs of a good run too")
     options = parser.parse_args()
     seed = random.SystemRandom().randrange(1_000_000) if options.seed is None else options.seed
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal"))
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: sys.exit("ended by a signal"))
     directory = Path(tempfile.mkdtemp(prefix=f"coord-torture-{seed}-"))
     plan = Plan(options.minutes * 60, seed, options.nodes, options.clients, network=options.network)
     print(f"seed {seed}", flush=True)
