@@ -114,10 +114,12 @@ class Nodes:
         if self.is_up(name):
             os.kill(self.pid(name), signum)
 
-    def kill(self, name: str) -> None:
-        """SIGKILL, and wait for it."""
-        self.signal(name, signal.SIGKILL)
-        self._processes[name].wait()
+    def kill(self, *names: str) -> None:
+        """SIGKILL to all of them at one moment; wait for their ends."""
+        for name in names:
+            self.signal(name, signal.SIGKILL)
+        for name in names:
+            self._processes[name].wait()
 
     def stop(self, name: str) -> int:
         """End it in good order; return its exit code."""

@@ -38,8 +38,7 @@ def test_two_killed_nodes_of_five_are_not_missed_and_catch_up():
                 for _ in range(2):
                     writer.wait_more()
                     killed = [leader := nodes.wait_leader(), nodes.rest(leader)[-1]]
-                    for name in killed:
-                        nodes.kill(name)
+                    nodes.kill(*killed)
                     writer.wait_more(100)
                     for name in killed:
                         nodes.start(name)
@@ -54,8 +53,7 @@ def test_all_nodes_killed_at_once_have_everything_that_was_acknowledged():
             with Writer(client) as writer:
                 for _ in range(3):
                     writer.wait_more()
-                    for name in nodes.names:
-                        nodes.kill(name)
+                    nodes.kill(*nodes.names)
                     for name in nodes.names:
                         nodes.start(name)
                     writer.wait_more()

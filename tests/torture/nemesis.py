@@ -124,8 +124,7 @@ class Nemesis:
 
     def _kill(self, kind: str, names: list[str]) -> Fault:
         self.killed.update(names)
-        for name in names:
-            self._nodes.kill(name)
+        self._nodes.kill(*names)
 
         def start() -> None:
             for name in names:
