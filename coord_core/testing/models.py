@@ -93,6 +93,9 @@ class RegisterModel:
             case Read():
                 return False
 
+    def observes(self, operation: RegisterOperation) -> bool:
+        return isinstance(operation.outcome, Seen)
+
     def initial(self) -> RegisterState:
         return (0, 0, b"")
 
@@ -224,6 +227,9 @@ class LockModel:
                 continue
             kept.append(operation)
         return kept
+
+    def observes(self, operation: LockOperation) -> bool:
+        return isinstance(operation.outcome, HeldBy | NotHeld)
 
     def initial(self) -> LockModelState:
         return (0, 0)

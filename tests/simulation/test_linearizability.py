@@ -129,6 +129,15 @@ def test_search_that_is_given_up_says_so() -> None:
     assert register_verdict(*operations, steps_max=5) is Verdict.UNDECIDED
 
 
+def test_reads_that_wait_together_are_no_choices() -> None:
+    """Eighty reads, asked before a write and answered after it, half of them with each value: they are not tried in all subsets."""
+    reads = [done(Read(), Seen(5, b"a") if number % 2 else Seen(6, b"b"), 10 + number, 200 + number) for number in range(80)]
+    writes = [done(A, Written(5), 1, 2), done(B, Written(6), 100, 300)]
+    assert register_verdict(*writes, *reads) is Verdict.LINEARIZABLE
+    late = done(Read(), Seen(5, b"a"), 301, 302)
+    assert register_verdict(*writes, *reads, late) is Verdict.NOT_LINEARIZABLE
+
+
 # --- locks ----------------------------------------------------------------------------------------------------------------------
 
 
