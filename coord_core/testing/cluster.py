@@ -55,7 +55,9 @@ class Watchers:
     def turned(self, node: Node, effects: Effects) -> None:
         self.consensus.turned(node, effects)
         self.leases.turned(node, effects)
-        self.snapshots.update(type(fact).__name__ for fact in effects.facts if isinstance(fact, SnapshotTaken | SnapshotInstalled))
+        for fact in effects.facts:
+            if isinstance(fact, SnapshotTaken | SnapshotInstalled):
+                self.snapshots[type(fact).__name__] += 1
 
     def asked(self, connection: Connection, message: ClientMessage) -> None:
         self.leases.keep_alive(connection.number, message)
