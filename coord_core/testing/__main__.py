@@ -1,8 +1,7 @@
 """Run seeds: `python -m coord_core.testing --seed 1 --seeds 200`.
 
-Many seeds are shared out among processes, one a core, and reported in order.  Exits with 1 where a seed failed, after printing what
-was broken, the last events before it and the command that shows it again; with 130 where it was interrupted, after saying how far it
-came.
+Many seeds are shared out among processes, one a core, and reported in order.  Exits with 1 where a seed failed, after printing
+what was broken, the last events before it and the command that shows it again; with 130 where it was interrupted.
 """
 
 import multiprocessing
@@ -10,7 +9,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass, field
 
@@ -96,7 +95,7 @@ class Tally:
         return "\n".join(lines)
 
 
-def _outcomes(seeds: range, jobs: int) -> Iterator[Report | Failure]:
+def _outcomes(seeds: range, jobs: int) -> Generator[Report | Failure, None, None]:
     """Yield the outcome of each seed in order.  Closing it ends the processes."""
     # Ctrl-C reaches every process in the foreground: only this one is to say something.
     with multiprocessing.Pool(jobs, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:

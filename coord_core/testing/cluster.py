@@ -100,6 +100,10 @@ class Cluster:
     def keepers(self) -> list[ClientProcess]:
         return [family.keeper for family in self.families]
 
+    def sound_nodes(self) -> list[Node]:
+        """Return the nodes that can live: all but those that lost their disk."""
+        return [node for node in self.nodes.values() if not node.lost]
+
     def leader(self) -> Node | None:
         """Return the node that leads and takes commands, and that the most recent term knows as its leader."""
         leading = [node for node in self.nodes.values() if node.up and not node.stopped and node.replica.status().ready]

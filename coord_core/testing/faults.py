@@ -37,6 +37,10 @@ class Nemesis:
             "one way": self._one_way,
             "cut": self._cut,
             "slow disk": self._slow_disk,
+            "failing disk": self._failing_disk,
+            "full disk": self._full_disk,
+            "damaged disk": self._damaged_disk,
+            "transfer": self._transfer,
             "client stop": self._client_stop,
             "client kill": self._client_kill,
             "client cut": self._client_cut,
@@ -52,24 +56,34 @@ class Nemesis:
         self._over = True
         self._network.heal_all()
         self._revive(self._clients)
-        most = 0 if self._mix.calm else (len(self._nodes) - 1) // 2
-        minority = self._rng.sample(self._nodes, self._rng.randint(0, most))
-        self._revive([node for node in self._nodes if node not in minority])
+        lost, sound = self._sorted_out()
+        most = 0 if self._mix.calm else self._minority() - len(lost)
+        minority = self._rng.sample(sound, self._rng.randint(0, most))
+        self._revive([node for node in sound if node not in minority])
         for node in minority:
             self._leave(node, self._rng.choice(("dead", "deaf", "cut off")))
-        self._note(f"heals everything but {' '.join(node.name for node in minority) or 'nothing'}")
+        for node in lost:
+            self._leave(node, "dead")
+        self._note(f"heals everything but {' '.join(node.name for node in minority + lost) or 'nothing'}")
 
     def heal_minority(self) -> None:
         """Now everything is whole."""
         self._note("heals the rest")
         self._network.heal_all()
-        self._revive(self._nodes)
+        self._revive(self._sorted_out()[1])
+
+    def _sorted_out(self) -> tuple[list[Node], list[Node]]:
+        """Return the nodes that are lost for good, and the others."""
+        return [node for node in self._nodes if node.lost], [node for node in self._nodes if not node.lost]
+
+    def _minority(self) -> int:
+        return (len(self._nodes) - 1) // 2
 
     def _revive(self, processes: Sequence[Process]) -> None:
         for process in processes:
             if isinstance(process, Node):
                 process.armed = None
-                process.disk.speed = process.usual_speed
+                process.disk.mend(process.usual_speed)
             if process.up:
                 process.resume()
             else:
@@ -157,6 +171,48 @@ class Nemesis:
     @staticmethod
     def _fast_disk(node: Node) -> None:
         node.disk.speed = node.usual_speed
+
+    def _failing_disk(self) -> None:
+        """EIO on commit: the node must stop, and finds when it starts again what has become of the write."""
+        node = self._victim()
+        if node is not None:
+            self._note(f"{node.name}'s disk will fail a write")
+            node.disk.failing = True
+            self._undo(self._while(), self._restart, node)
+
+    def _full_disk(self) -> None:
+        """Until somebody makes room, however often the node is started."""
+        node = self._victim()
+        if node is not None:
+            node.disk.room = self._rng.choice((0, 500, 5_000))
+            self._note(f"{node.name}'s disk has room for {node.disk.room} bytes")
+            self._undo(self._while(), self._make_room, node)
+
+    def _make_room(self, node: Node) -> None:
+        self._note(f"{node.name}'s disk has room again")
+        node.disk.room = None
+        self._restart(node)
+
+    def _damaged_disk(self) -> None:
+        """Found at the next start, or by reading it before: the node is lost, of which a cluster survives a minority."""
+        lost, sound = self._sorted_out()
+        if len(lost) < self._minority():
+            node = self._rng.choice(sound)
+            node.disk.damage = self._rng.choice(("a bit has flipped", "the end of the write-ahead log is gone"))
+            self._note(f"{node.name}'s disk is damaged: {node.disk.damage}")
+            if node.up and self._rng.random() < 0.7:
+                node.kill()
+            self._undo(self._while(), self._restart, node)
+
+    # --- operations ---------------------------------------------------------------------------------------------------------------
+
+    def _transfer(self) -> None:
+        """Whoever leads is told to hand over to somebody, who may be dead, deaf or far behind."""
+        for node in self._nodes:
+            if node.up and node.replica.status().role == "leader":
+                to = self._rng.choice([other for other in self._nodes if other is not node])
+                self._note(f"tells {node.name} to hand over to {to.name}")
+                node.arrive(node.transfer_leadership, to.node_id)
 
     # --- partitions ---------------------------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol
 
+from coord_core.errors import NodeError, RetryableError, StorageCorrupt, StorageFailed
 from coord_core.machine import Machine
 from coord_core.protocol.messages import Ask, ClientMessage, GetStatus, Hello, KeepAlive, NodeStatus, ServerMessage, Submit, Welcome
 from coord_core.raft import PersistAck
@@ -101,14 +102,24 @@ class Node(Process):
 
     # --- life ---------------------------------------------------------------------------------------------------------------------
 
+    @property
+    def lost(self) -> bool:
+        """Whether its disk is damaged: when the process ends, nothing starts from that disk again."""
+        return bool(self.disk.damage)
+
     def start(self) -> None:
+        try:
+            restored = self.disk.restored()
+        except StorageCorrupt as fault:
+            self.note(f"refuses to start: {fault.message}")
+            return
         super().start()
         self.armed = None
         self._turn_scheduled = self.writing = False
         self._staging = False
         self._queued.clear()
         rng = self.simulator.stream(f"raft {self.name} life {self.life}")
-        restored, now_ms = self.disk.restored(), self.clock.now_ms()
+        now_ms = self.clock.now_ms()
         self.replica = Replica(self._config, restored, rng=rng, now_ms=now_ms, make_machine=lambda: self._witness.machine_for(self))
         self._witness.booted(self)
         self._tick_later()
@@ -185,6 +196,13 @@ class Node(Process):
             members=status.members,
             version="simulated",
         )
+
+    def transfer_leadership(self, to: NodeId) -> None:
+        """An operator asks this node to hand over."""
+        try:
+            self.replica.transfer_leadership(to)
+        except RetryableError as refused:
+            self.note(f"does not hand over to n{to}: {refused.message}")
 
     # --- the loop -----------------------------------------------------------------------------------------------------------------
 
@@ -292,13 +310,31 @@ class Node(Process):
             self._put(batch, then, *arguments)
 
     def _read(self, life: int, read: ChunkRead) -> None:
-        if life == self.life and self.up:
-            self.arrive(self.replica.chunk_read, read, self.disk.read_chunk(read.staging, read.seq))
-
-    def _staged(self, life: int) -> None:
         if life != self.life or not self.up:
             return
-        self.disk.complete()
+        try:
+            chunk = self.disk.read_chunk(read.staging, read.seq)
+        except NodeError as error:
+            self.arrive(self._fail, error)
+        else:
+            self.arrive(self.replica.chunk_read, read, chunk)
+
+    def _lands(self) -> bool:
+        """The write on its way has come to its end: well, or badly, of which the loop hears in its turn."""
+        try:
+            self.disk.complete()
+        except StorageFailed as error:
+            self.arrive(self._fail, error)
+            return False
+        return True
+
+    def _fail(self, error: NodeError) -> None:
+        self.note(f"stops: {error.message}")
+        self.kill()
+
+    def _staged(self, life: int) -> None:
+        if life != self.life or not self.up or not self._lands():
+            return
         if not self._strike(Boundary.STAGED):
             self._put_next()
             self.arrive(self._staged_told)
@@ -309,9 +345,8 @@ class Node(Process):
 
     def _written(self, life: int, ack: PersistAck) -> None:
         """The writer thread has committed.  It tells the loop, which may be stopped or dead by then."""
-        if life != self.life or not self.up:
+        if life != self.life or not self.up or not self._lands():
             return
-        self.disk.complete()
         if not self._strike(Boundary.WRITTEN):
             self._put_next()
             self.arrive(self._acknowledged, ack)

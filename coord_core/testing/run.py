@@ -163,7 +163,7 @@ class _Run:
     def _nodes_agree(self) -> None:
         """Everybody catches up, and all states are one."""
         self._demand(SETTLING_US, lambda: not self._behind(), lambda: "; ".join(self._behind()))
-        digests = {node.replica.machine.digest() for node in self._cluster.nodes.values()}
+        digests = {node.replica.machine.digest() for node in self._cluster.sound_nodes()}
         if len(digests) > 1:
             raise Violation("all nodes have applied the same entries, and their states differ")
 
@@ -173,7 +173,7 @@ class _Run:
         if leader is None:
             return ["no leader is ready"]
         commit_index = leader.replica.status().commit_index
-        applied = [(node.name, node.replica.status().applied_index) for node in self._cluster.nodes.values()]
+        applied = [(node.name, node.replica.status().applied_index) for node in self._cluster.sound_nodes()]
         return [f"{name} has applied {index} of {commit_index}" for name, index in applied if index != commit_index]
 
     def _held(self) -> list[str]:
