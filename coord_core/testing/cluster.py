@@ -3,7 +3,9 @@
 Nothing happens here; `run` lets time pass, breaks things, heals them and judges.
 """
 
+import random
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 
 from coord_core.client.session import SessionConfig
@@ -33,6 +35,10 @@ from coord_core.types import LogIndex, NodeId, SessionId, Term
 
 #: 32 hexadecimal digits, as a real one.
 CLUSTER_ID = "5eed" * 8
+
+
+#: Makes a node's disk.
+Disks = Callable[[Bootstrap, random.Random, DiskSpeed], SimulatedDisk]
 
 
 class Watchers:
@@ -72,9 +78,10 @@ class Watchers:
 class Cluster:
     """Everything there is in one seed."""
 
-    def __init__(self, simulator: Simulator, mix: Mix) -> None:
+    def __init__(self, simulator: Simulator, mix: Mix, disks: Disks = SimulatedDisk) -> None:
         self.simulator = simulator
         self.mix = mix
+        self._disks = disks
         self._rng = simulator.stream("cluster")
         self.network = Network(simulator, mix.weather)
         self.nodes: dict[NodeId, Node] = {}
@@ -115,7 +122,7 @@ class Cluster:
     def _node(self, member: Member) -> Node:
         identity = Identity(CLUSTER_ID, member.node_id, member.name, member.incarnation)
         disk_rng = self.simulator.stream(f"disk {member.name}")
-        disk = SimulatedDisk(Bootstrap(identity, self._members, self._founding), disk_rng, DiskSpeed())
+        disk = self._disks(Bootstrap(identity, self._members, self._founding), disk_rng, DiskSpeed())
         config = _node_config(member.node_id, self.mix, self.tick_ms)
         skew = self._rng.uniform(-self.mix.tick_skew_max, self.mix.tick_skew_max)
         return Node(

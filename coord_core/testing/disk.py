@@ -88,6 +88,10 @@ class SimulatedDisk:
         self.write(batch)
         return True
 
+    def spoil(self, what: str) -> None:
+        """Damage what is there."""
+        self.damage = what
+
     def mend(self, speed: DiskSpeed) -> None:
         """Undo every trouble but damage."""
         self.speed, self.room, self.failing = speed, None, False

@@ -198,8 +198,9 @@ class Nemesis:
         lost, sound = self._sorted_out()
         if len(lost) < self._minority():
             node = self._rng.choice(sound)
-            node.disk.damage = self._rng.choice(("a bit has flipped", "the end of the write-ahead log is gone"))
-            self._note(f"{node.name}'s disk is damaged: {node.disk.damage}")
+            what = self._rng.choice(("a bit has flipped", "the end of the write-ahead log is gone"))
+            self._note(f"{node.name}'s disk is damaged: {what}")
+            node.disk.spoil(what)
             if node.up and self._rng.random() < 0.7:
                 node.kill()
             self._undo(self._while(), self._restart, node)

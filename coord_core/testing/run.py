@@ -12,7 +12,8 @@ from coord_core.protocol.operations import LockAcquire, LockRelease, Owner, Valu
 from coord_core.protocol.queries import LockInfo, LockState
 from coord_core.protocol.results import Done, Granted, ValueWritten
 from coord_core.testing.client import ClientProcess
-from coord_core.testing.cluster import Cluster
+from coord_core.testing.cluster import Cluster, Disks
+from coord_core.testing.disk import SimulatedDisk
 from coord_core.testing.faults import Nemesis
 from coord_core.testing.history import Observed
 from coord_core.testing.linearizability import Judgement, Verdict, judge
@@ -74,21 +75,29 @@ class Report:
         )
 
 
-def run(seed: int, *, mix: Mix | None = None, echo: Callable[[str], None] | None = None) -> Report:
-    """Run a seed.  `mix`: instead of the one that the seed draws.  `echo`: gets each line of the trace as it happens."""
+def run(seed: int, *, mix: Mix | None = None, echo: Callable[[str], None] | None = None, disks: Disks = SimulatedDisk) -> Report:
+    """Run a seed.
+
+    Args:
+        mix: instead of the one that the seed draws.
+        echo: gets each line of the trace as it happens.
+        disks: makes the nodes' disks.
+
+    Raises `Failure`.
+    """
     simulator = Simulator(seed, echo=echo)
     mix = mix or draw_mix(simulator.stream("mix"))
     try:
-        return _Run(simulator, mix).report()
+        return _Run(simulator, mix, disks).report()
     except Exception as cause:
         raise Failure(seed, mix, cause, simulator.trace.tail()) from cause
 
 
 class _Run:
-    def __init__(self, simulator: Simulator, mix: Mix) -> None:
+    def __init__(self, simulator: Simulator, mix: Mix, disks: Disks) -> None:
         self._simulator = simulator
         self._mix = mix
-        self._cluster = Cluster(simulator, mix)
+        self._cluster = Cluster(simulator, mix, disks)
         self._undecided = 0
 
     def report(self) -> Report:
