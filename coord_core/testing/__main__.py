@@ -12,9 +12,11 @@ import time
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 
 import click
 
+from coord_core.testing.drills import DRILLS
 from coord_core.testing.run import Failure, Report, run
 
 #: A line of progress comes this often.
@@ -27,18 +29,19 @@ INTERRUPTED = 128 + signal.SIGINT
 @click.command()
 @click.option("--seed", default=1, show_default=True, help="The first seed.")
 @click.option("--seeds", default=1, show_default=True, type=click.IntRange(min=1), help="How many seeds, counting up.")
+@click.option("--mix", type=click.Choice(list(DRILLS)), help="Of this character, instead of what each seed draws.")
 @click.option("--jobs", type=click.IntRange(min=1), help="Processes to share many seeds.  [default: one a core]")
 @click.option("--verbose", is_flag=True, help="Print every event (one seed), or a line a seed (many).")
-def main(seed: int, seeds: int, jobs: int | None, verbose: bool) -> None:
+def main(seed: int, seeds: int, mix: str | None, jobs: int | None, verbose: bool) -> None:
     """Simulate whole clusters under faults and check that nothing promised is broken."""
     if seeds == 1:
-        outcome = _outcome(seed, echo=verbose)
+        outcome = _outcome(seed, mix, echo=verbose)
         print(outcome, file=sys.stderr if isinstance(outcome, Failure) else sys.stdout)
         sys.exit(isinstance(outcome, Failure))
-    tally = Tally(range(seed, seed + seeds))
+    tally = Tally(range(seed, seed + seeds), mix)
     code = 0
     try:
-        with closing(_outcomes(tally.seeds, min(jobs or os.cpu_count() or 1, seeds))) as outcomes:
+        with closing(_outcomes(tally.seeds, mix, min(jobs or os.cpu_count() or 1, seeds))) as outcomes:
             for outcome in outcomes:
                 tally.take(outcome, verbose=verbose)
     except KeyboardInterrupt:
@@ -52,6 +55,7 @@ class Tally:
     """What many seeds came to."""
 
     seeds: range
+    mix: str | None = None
     done: int = 0
     failed: list[int] = field(default_factory=list)
     entries: int = 0
@@ -91,20 +95,21 @@ class Tally:
             lines.insert(0, f"interrupted: {len(self.seeds) - self.done} seeds were not run")
         if self.undecided:
             lines.append(f"the histories of {self.undecided} keys were not judged: the search for an order took too long")
-        lines += [f"replay: make sim SEED={seed}" for seed in sorted(self.failed)]
+        mix = f' MIX="{self.mix}"' if self.mix else ""
+        lines += [f"replay: make sim SEED={seed}{mix}" for seed in sorted(self.failed)]
         return "\n".join(lines)
 
 
-def _outcomes(seeds: range, jobs: int) -> Generator[Report | Failure, None, None]:
+def _outcomes(seeds: range, mix: str | None, jobs: int) -> Generator[Report | Failure, None, None]:
     """Yield the outcome of each seed in order.  Closing it ends the processes."""
     # Ctrl-C reaches every process in the foreground: only this one is to say something.
     with multiprocessing.Pool(jobs, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
-        yield from pool.imap(_outcome, seeds)
+        yield from pool.imap(partial(_outcome, mix=mix), seeds)
 
 
-def _outcome(seed: int, *, echo: bool = False) -> Report | Failure:
+def _outcome(seed: int, mix: str | None, *, echo: bool = False) -> Report | Failure:
     try:
-        return run(seed, echo=print if echo else None)
+        return run(seed, mix=None if mix is None else DRILLS[mix], echo=print if echo else None)
     except Failure as failure:
         return failure
 

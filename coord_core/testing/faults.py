@@ -14,6 +14,15 @@ from coord_core.testing.node import Boundary, Node
 from coord_core.testing.process import Process
 from coord_core.testing.simulator import MILLISECOND, SECOND, Simulator
 
+#: Where nodes crash that are back at once: around what others wait for.
+BRIEF = (
+    Boundary.AFTER_TURN,
+    Boundary.BETWEEN_SENDS,
+    Boundary.WRITE_BEGUN,
+    Boundary.WRITTEN,
+    Boundary.ACKNOWLEDGED,
+)
+
 
 class Nemesis:
     """Lets faults happen until it is told to end."""
@@ -30,7 +39,9 @@ class Nemesis:
             "crash": self._crash,
             "crash at a boundary": self._crash_at_boundary,
             "crash of all": self._crash_all,
+            "blink": self._blink,
             "stop": self._stop,
+            "leader isolate": self._leader_isolate,
             "isolate": self._isolate,
             "split": self._split,
             "bridge": self._bridge,
@@ -61,7 +72,7 @@ class Nemesis:
         minority = self._rng.sample(sound, self._rng.randint(0, most))
         self._revive([node for node in sound if node not in minority])
         for node in minority:
-            self._leave(node, self._rng.choice(("dead", "deaf", "cut off")))
+            self._leave(node, self._rng.choice(("dead", "deaf", "cut off", "half cut off")))
         for node in lost:
             self._leave(node, "dead")
         self._note(f"heals everything but {' '.join(node.name for node in minority + lost) or 'nothing'}")
@@ -82,7 +93,7 @@ class Nemesis:
     def _revive(self, processes: Sequence[Process]) -> None:
         for process in processes:
             if isinstance(process, Node):
-                process.armed = None
+                process.armed = process.back_us = None
                 process.disk.mend(process.usual_speed)
             if process.up:
                 process.resume()
@@ -96,11 +107,11 @@ class Nemesis:
                 node.kill()
             return
         self._revive([node])
-        for other in self._nodes:
-            if other is not node:
-                self._network.block(other.name, node.name, keep=False)
-                if how == "cut off":
-                    self._network.block(node.name, other.name, keep=False)
+        others = [other for other in self._nodes if other is not node]
+        for other in self._rng.sample(others, 1) if how == "half cut off" else others:
+            self._network.block(other.name, node.name, keep=False)
+            if how != "deaf":
+                self._network.block(node.name, other.name, keep=False)
 
     def _strike(self) -> None:
         if self._over:
@@ -125,10 +136,15 @@ class Nemesis:
     def _victim(self) -> Node | None:
         """A node that lives; half of the time the leader, where there is one."""
         living = [node for node in self._nodes if node.up]
-        leaders = [node for node in living if node.replica.status().role == "leader"]
-        if leaders and self._rng.random() < 0.5:
-            return self._rng.choice(leaders)
+        leader = self._leader()
+        if leader is not None and self._rng.random() < 0.5:
+            return leader
         return self._rng.choice(living) if living else None
+
+    def _leader(self) -> Node | None:
+        """A node that lives and believes that it leads."""
+        leaders = [node for node in self._nodes if node.up and node.replica.status().role == "leader"]
+        return self._rng.choice(leaders) if leaders else None
 
     # --- processes ----------------------------------------------------------------------------------------------------------------
 
@@ -149,6 +165,13 @@ class Nemesis:
             if node.up:
                 node.kill()
             self._undo(self._while() // 2, self._restart, node)
+
+    def _blink(self) -> None:
+        """A crash at a boundary, and a restart before anybody has noticed."""
+        node = self._victim()
+        if node is not None:
+            node.armed = self._rng.choice(BRIEF)
+            node.back_us = self._rng.randint(1, 30 * MILLISECOND)
 
     @staticmethod
     def _restart(process: Process) -> None:
@@ -209,11 +232,11 @@ class Nemesis:
 
     def _transfer(self) -> None:
         """Whoever leads is told to hand over to somebody, who may be dead, deaf or far behind."""
-        for node in self._nodes:
-            if node.up and node.replica.status().role == "leader":
-                to = self._rng.choice([other for other in self._nodes if other is not node])
-                self._note(f"tells {node.name} to hand over to {to.name}")
-                node.arrive(node.transfer_leadership, to.node_id)
+        node = self._leader()
+        if node is not None:
+            to = self._rng.choice([other for other in self._nodes if other is not node])
+            self._note(f"tells {node.name} to hand over to {to.name}")
+            node.arrive(node.transfer_leadership, to.node_id)
 
     # --- partitions ---------------------------------------------------------------------------------------------------------------
 
@@ -223,6 +246,12 @@ class Nemesis:
             others = [other.name for other in self._nodes if other is not node]
             clients = [client.name for client in self._clients if self._rng.random() < 0.5]
             self._part([node.name], others + clients)
+
+    def _leader_isolate(self) -> None:
+        """Only its clients still reach it, and do not know better."""
+        node = self._leader()
+        if node is not None:
+            self._part([node.name], [other.name for other in self._nodes if other is not node])
 
     def _split(self) -> None:
         names = [node.name for node in self._nodes] + [client.name for client in self._clients]

@@ -88,6 +88,8 @@ class Node(Process):
         self.pace = pace
         self.usual_speed = disk.speed
         self.armed: Boundary | None = None
+        #: How soon after such a crash the node is there again by itself; None where somebody else starts it.
+        self.back_us: int | None = None
         #: A write was handed out and is not acknowledged yet.
         self.writing = False
         #: What the storage thread will do after the write that is on its way.
@@ -114,7 +116,7 @@ class Node(Process):
             self.note(f"refuses to start: {fault.message}")
             return
         super().start()
-        self.armed = None
+        self.armed = self.back_us = None
         self._turn_scheduled = self.writing = False
         self._staging = False
         self._queued.clear()
@@ -139,8 +141,15 @@ class Node(Process):
         if self.armed is boundary:
             self.note(f"crashes {boundary.value}")
             self.kill()
+            if self.back_us is not None:
+                self.simulator.after(self.back_us, self.start_again)
             return True
         return False
+
+    def start_again(self) -> None:
+        """Start, unless somebody has done so."""
+        if not self.up:
+            self.start()
 
     # --- arrivals -----------------------------------------------------------------------------------------------------------------
 

@@ -14,10 +14,11 @@ from coord_core.protocol.results import Done, Granted, ValueWritten
 from coord_core.testing.client import ClientProcess
 from coord_core.testing.cluster import Cluster, Disks
 from coord_core.testing.disk import SimulatedDisk
+from coord_core.testing.drills import DRILLS, draw
 from coord_core.testing.faults import Nemesis
 from coord_core.testing.history import Observed
 from coord_core.testing.linearizability import Judgement, Verdict, judge
-from coord_core.testing.mix import CALM, Mix, draw_mix
+from coord_core.testing.mix import CALM, Mix
 from coord_core.testing.models import LockModel, RegisterModel
 from coord_core.testing.simulator import MILLISECOND, SECOND, Simulator, Violation
 from coord_core.testing.workload import LOCKS
@@ -36,8 +37,9 @@ SETTLING_US = 15 * SECOND
 class Failure(AssertionError):
     """A seed in which something was broken."""
 
-    def __init__(self, seed: int, mix: Mix, cause: BaseException, tail: list[str]) -> None:
-        lines = [*tail, "", f"seed {seed}: {type(cause).__name__}: {cause}", f"mix: {mix}", f"replay: make sim SEED={seed}"]
+    def __init__(self, seed: int, mix: Mix, cause: BaseException, tail: list[str], drill: str = "") -> None:
+        replay = f"replay: make sim SEED={seed}" + (f' MIX="{drill}"' if drill else "")
+        lines = [*tail, "", f"seed {seed}: {type(cause).__name__}: {cause}", f"mix: {mix}", replay]
         super().__init__("\n".join(lines))
         self.seed = seed
         self.cause = cause
@@ -86,11 +88,13 @@ def run(seed: int, *, mix: Mix | None = None, echo: Callable[[str], None] | None
     Raises `Failure`.
     """
     simulator = Simulator(seed, echo=echo)
-    mix = mix or draw_mix(simulator.stream("mix"))
+    drawn = draw(simulator.stream("mix"))
+    drill = "" if mix in (None, drawn) else next((name for name, known in DRILLS.items() if known == mix), "")
+    mix = mix or drawn
     try:
         return _Run(simulator, mix, disks).report()
     except Exception as cause:
-        raise Failure(seed, mix, cause, simulator.trace.tail()) from cause
+        raise Failure(seed, mix, cause, simulator.trace.tail(), drill) from cause
 
 
 class _Run:
@@ -99,13 +103,17 @@ class _Run:
         self._mix = mix
         self._cluster = Cluster(simulator, mix, disks)
         self._undecided = 0
+        #: Who led, and in which term, when everything had come to rest.
+        self._settled: tuple[str, int] | None = None
 
     def report(self) -> Report:
         self._trouble()
         self._heal()
+        self._settle()
         self._wind_up()
         self._everyone_works()
         self._nothing_is_held()
+        self._still_led()
         self._nemesis.heal_minority()
         self._nodes_agree()
         self._judge_histories()
@@ -142,8 +150,24 @@ class _Run:
         cluster.network.weather = CALM
         # What a stalled disk had begun takes its time.
         self._simulator.run_until(self._in(11 * SECOND), lambda: not any(node.disk.busy for node in cluster.nodes.values()))
-        timeout_us = 2 * 6 * cluster.tick_ms * MILLISECOND * 3 // 2
-        self._demand(ELECTIONS_MAX * timeout_us, self._is_led, lambda: "no leader is ready")
+        self._demand(ELECTIONS_MAX * self._election_timeout_us(), self._is_led, lambda: "no leader is ready")
+
+    def _settle(self) -> None:
+        """Who was on the way to become leader may become it now."""
+        self._simulator.run_until(self._in(2 * self._election_timeout_us()))
+        leader = self._cluster.leader()
+        self._settled = None if leader is None else (leader.name, leader.replica.status().term)
+
+    def _still_led(self) -> None:
+        """A whole quorum that hears its leader keeps it: whoever is cut off from some of them deposes nobody."""
+        leader = self._cluster.leader()
+        now = None if leader is None else (leader.name, leader.replica.status().term)
+        if self._settled is None or self._settled != now:
+            raise Violation(f"the leader was {self._settled} and is {now}, though a quorum was whole all the time")
+
+    def _election_timeout_us(self) -> int:
+        """Return the longest: twice the least, with ticks that are half as long again."""
+        return 2 * 6 * self._cluster.tick_ms * MILLISECOND * 3 // 2
 
     def _wind_up(self) -> None:
         """Every call must be answered, every lock given back."""

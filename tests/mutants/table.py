@@ -42,7 +42,7 @@ class Mutant:
     #: Where it was seen; empty where it is only easily made.
     seen: str
     edits: tuple[Edit, ...]
-    #: Pytest node ids, or `sim FIRST..LAST`: seeds of the simulator, one of which must fail.
+    #: Pytest node ids, or `sim [DRILL] FIRST..LAST`: seeds of the simulator, one of which must fail.
     catchers: tuple[str, ...]
 
 

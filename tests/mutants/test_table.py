@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from coord_core.testing.drills import DRILLS
 from tests.mutants.catching import seeds_of
 from tests.mutants.table import MUTANTS, Mutant
 from tests.mutants.trees import ROOT, edited
@@ -29,7 +30,8 @@ def test_catchers_exist(mutant: Mutant) -> None:
     for catcher in mutant.catchers:
         seeds = seeds_of(catcher)
         if seeds is not None:
-            assert int(seeds[0]) <= int(seeds[1])
+            assert seeds[0] <= seeds[1]
+            assert seeds[2] in ("", *DRILLS)
             continue
         path, _, name = catcher.partition("::")
         assert name.partition("[")[0] in _tests_of(ROOT / path), catcher

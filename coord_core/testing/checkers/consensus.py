@@ -127,6 +127,8 @@ class ConsensusChecks:
         first = int(entries[0].index)
         before = view.entry(first - 1)
         previous_term = self.base_term if before is None else int(before.term)
+        if [entry.index for entry in entries] != list(range(first, first + len(entries))):
+            raise Violation(f"entries {[int(entry.index) for entry in entries]} do not follow each other")
         for entry in entries:
             key = (int(entry.index), int(entry.term))
             known = self.known.setdefault(key, (previous_term, entry.data))
