@@ -108,7 +108,10 @@ class Nemesis:
             return
         self._revive([node])
         others = [other for other in self._nodes if other is not node]
-        for other in self._rng.sample(others, 1) if how == "half cut off" else others:
+        leader = self._leader()
+        if how == "half cut off":
+            others = [self._rng.choice(others) if leader in (None, node) else leader]
+        for other in others:
             self._network.block(other.name, node.name, keep=False)
             if how != "deaf":
                 self._network.block(node.name, other.name, keep=False)
