@@ -21,6 +21,7 @@
     |   +-- WrongType
     |   +-- AuthenticationFailed
     |   +-- WrongCluster
+    |   +-- Unsafe              it could do harm; it can be forced
     |   +-- UnsupportedVersion
     |   +-- ProtocolError       the other side broke the wire format
     |   +-- UsedAfterFork
@@ -28,6 +29,7 @@
         +-- StorageFailed
         +-- StorageCorrupt
         +-- DataDirInUse
+        +-- NodeRemoved
 
 An expected refusal (the lock is busy) is a result, not an error.  Every error pickles (Celery and multiprocessing move them) and
 carries its facts in `details`, a dict of plain values; the message is for people.
@@ -138,6 +140,10 @@ class WrongCluster(RequestError):
     """The node belongs to another cluster."""
 
 
+class Unsafe(RequestError):
+    """Refused because it could do harm; the message says what to do first, and that it can be forced."""
+
+
 class UnsupportedVersion(RequestError):
     """The two sides share no protocol version."""
 
@@ -164,6 +170,10 @@ class StorageCorrupt(NodeError):
 
 class DataDirInUse(NodeError):
     """Another process has the data directory."""
+
+
+class NodeRemoved(NodeError):
+    """The node was a member of the cluster and was removed: it has nothing more to do."""
 
 
 def _leaves(kind: type[CoordError]) -> dict[str, type[CoordError]]:

@@ -42,6 +42,7 @@ _BY_ERROR: tuple[tuple[type[errors.CoordError], Exit], ...] = (
     (errors.NotHolder, Exit.CONFLICT),
     (errors.WrongCluster, Exit.CONFLICT),
     (errors.DataDirInUse, Exit.CONFLICT),
+    (errors.Unsafe, Exit.UNSAFE),
 )
 
 #: What to do next, for errors whose own message cannot know it.

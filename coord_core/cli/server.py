@@ -23,7 +23,8 @@ KEYS: Mapping[str, str] = {
     "peer_advertise": "host:port that the other nodes are told to dial.",
     "init": "Form the cluster, once; later starts ignore it.",
     "founders": "Names of all founders, with commas; only with --init (default: this node alone).",
-    "join": "host:port of nodes to ask for the way in, with commas, among them the one with --init.",
+    "join": "host:port of nodes to ask for the way in, with commas: any of the cluster's; to form one, the one with --init.",
+    "replace": "With --join on an empty directory: take the place of the node of this name, whose disk is lost.",
     "token_file": "File with the secret that clients and nodes must show.",
     "insecure": "Allow an address that other machines can reach without TLS and token.",
     "tls.cert": "Certificate of this node (PEM).",
@@ -44,7 +45,7 @@ KEYS: Mapping[str, str] = {
     "snapshots.trailing_entries": "Entries of the log that stay behind it (default 10000).",
     "snapshots.trailing_bytes": "Bytes of them (default 16777216).",
 }
-SWITCHES = frozenset({"init", "insecure"})
+SWITCHES = frozenset({"init", "insecure", "replace"})
 #: Not on the command line, where every user of the machine could read it.
 SECRETS = frozenset({"token"})
 

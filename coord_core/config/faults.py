@@ -88,6 +88,8 @@ def _forming_faults(config: "ServerConfig") -> Iterator[str]:
         yield "founders is only for the node with init: the others learn the founders from it"
     if config.founders and config.name not in config.founders:
         yield f"name {config.name!r} is not among the founders ({', '.join(config.founders)}): the node with init is one of them"
+    if config.replace and not config.join:
+        yield "replace is only for a node with join: it asks the cluster to take the place of a lost one"
     for name in sorted({name for name in config.founders if config.founders.count(name) > 1}):
         yield f"founder {name!r} is named twice: every node needs a name of its own"
 

@@ -102,8 +102,12 @@ class ServerConfig:
     init: bool = option(parse_switch, False)
     #: Names of all founders, this one among them.  Only with `init`.  Empty: this node alone.
     founders: tuple[str, ...] = option(parse_list, ())
-    #: host:port of nodes to ask for the way in, among them the one with `init` (later starts ignore it).  Not with `init`.
+    #: host:port of nodes to ask for the way in: of a cluster that is being formed the one with `init`, else any (a node that is
+    #: formed asks them only where it has moved).  Not with `init`.
     join: tuple[str, ...] = option(parse_list, ())
+    #: A node with an empty directory takes the place of the member of its name, whose disk is lost.  Only with `join`; later starts
+    #: ignore it.
+    replace: bool = option(parse_switch, False)
     #: Shared secret of clients and nodes.  Prefer `token_file`.
     token: str = option(parse_text, "", repr=False)
     #: A file that holds the token; white space around it is ignored.

@@ -11,10 +11,11 @@ from typing import TypeAlias
 
 import msgspec
 
+from coord_core.protocol.administration import Administration
 from coord_core.protocol.members import Member
 from coord_core.protocol.queries import Answer, Query
 from coord_core.protocol.results import Result
-from coord_core.types import SessionId
+from coord_core.types import NodeId, SessionId
 
 #: First bytes of every connection, before the first frame: tells our protocol from HTTP, TLS or a port scanner.
 MAGIC = b"coord\x00\x00\x01"
@@ -42,12 +43,14 @@ class PeerIdentity(msgspec.Struct, frozen=True, array_like=True):
     peer_address: str
     client_address: str
     node_id: int = 0
+    #: A node that asks to be let in: it takes the place of a member of its name whose disk is lost.
+    replaces: bool = False
 
 
 class Hello(_Message, frozen=True, tag=1):
     version_min: int
     version_max: int
-    #: "client", "peer" (consensus messages) or "join" (a node that asks to be formed).
+    #: "client", "peer" (consensus messages) or "join" (a node that asks to be let in, or tells that it has moved).
     role: str
     #: Empty: any cluster (a client's first contact, a node not formed yet).
     cluster_id: str
@@ -104,7 +107,14 @@ class GetStatus(_Message, frozen=True, tag=13):
     seq: int
 
 
-ClientMessage: TypeAlias = Hello | Submit | KeepAlive | Ask | GetStatus
+class Administer(_Message, frozen=True, tag=14):
+    """Change the cluster itself.  Answered by `Reply` with Done or Failed when it is in force, or by `Redirect`."""
+
+    seq: int
+    request: Administration
+
+
+ClientMessage: TypeAlias = Hello | Submit | KeepAlive | Ask | GetStatus | Administer
 
 
 # --- server to client ------------------------------------------------------------------------------------------------------------
@@ -156,6 +166,11 @@ class NodeStatus(_Message, frozen=True, tag=24):
     connections: int = 0
     storage_bytes: int = 0
     uptime_ms: int = 0
+    #: Of the members: who votes, in either half of a joint configuration, and who only follows.
+    voters: tuple[NodeId, ...] = ()
+    learners: tuple[NodeId, ...] = ()
+    #: From a leader: up to where each member's log is known to equal its own.
+    matched: dict[NodeId, int] = {}
 
 
 ServerMessage: TypeAlias = Welcome | Refused | Reply | KeptAlive | Told | Redirect | NodeStatus

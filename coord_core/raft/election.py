@@ -217,7 +217,7 @@ def check_quorum(state: State) -> None:
         roles.become_follower(state, state.term, NOBODY)
     for peer, progress in state.progress.items():
         if peer != state.node_id:
-            progress.recent_active = False
+            progress.was_active, progress.recent_active = progress.recent_active, False
 
 
 def tick_leader(state: State) -> None:

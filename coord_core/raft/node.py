@@ -154,6 +154,13 @@ class RaftNode:
         """Put a committed CONFIGURATION entry in force; the driver calls it when it comes to the entry, before `applied`."""
         return membership.apply(self._state, entry)
 
+    def keep_commit(self) -> None:
+        """Have it written that the log is committed up to the applied index, which by itself is not worth a write.
+
+        For what must not be forgotten though others may be gone that know it too: who was removed stops one day.
+        """
+        self._state.commit_to_keep = self._state.log.applied
+
     def transfer(self, to: NodeId) -> None:
         """Hand leadership to `to`.  Proposals are refused until it leads, or an election timeout has passed.
 
@@ -303,6 +310,11 @@ class RaftNode:
         return self._state.log.commit
 
     @property
+    def durable_commit(self) -> LogIndex:
+        """Up to here this node will know after a crash that the log is committed."""
+        return self._state.outbox.durable.commit
+
+    @property
     def applied_index(self) -> LogIndex:
         return self._state.log.applied
 
@@ -329,6 +341,10 @@ class RaftNode:
     def configuration(self) -> Configuration:
         """In force: as of the last membership change applied."""
         return self._state.configuration
+
+    @property
+    def election_timeout_ticks(self) -> int:
+        return self._state.config.election_timeout_ticks
 
     @property
     def own_term_committed(self) -> bool:

@@ -88,8 +88,13 @@ def send_after_persist(state: "State", message: Message) -> None:
 
 
 def is_dirty(state: "State") -> bool:
-    """Tell whether something must be written that no Persist covers.  A risen commit index alone is not worth a write."""
+    """Tell whether something must be written that no Persist covers.
+
+    A risen commit index alone is not worth a write, unless the driver wants it to be durable.
+    """
     taken, log = state.outbox.taken, state.log
+    if taken.commit < state.commit_to_keep <= log.persisting:
+        return True
     if log.persisting < log.last_index or taken.term != state.term or taken.voted_for != state.voted_for:
         return True
     outstanding = state.outbox.outstanding

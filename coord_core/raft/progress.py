@@ -78,6 +78,8 @@ class Progress:
     sent_commit: LogIndex = START
     #: Answered since the leader last counted (check quorum).
     recent_active: bool = False
+    #: Answered in the election timeout before that.
+    was_active: bool = False
     #: Follows from the configuration; kept here so that a status needs no look-up.
     is_learner: bool = field(default=False)
 

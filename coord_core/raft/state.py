@@ -67,6 +67,8 @@ class State:
     pending_membership: LogIndex = START
     #: Index of the last membership change in force.
     configured: LogIndex = START
+    #: The driver wants to know after a crash that the log is committed up to here.
+    commit_to_keep: LogIndex = START
     reads: ReadRounds = field(default_factory=ReadRounds)
     watch: Watch = field(default_factory=Watch)
     #: Messages that were no part of the protocol, since the start; and why the last one was.

@@ -8,6 +8,7 @@ input is a node that anyone can stop.  What passes here is still only an opinion
 from coord_core.raft.messages import (
     Append,
     AppendReply,
+    Configuration,
     Heartbeat,
     HeartbeatReply,
     InstallSnapshot,
@@ -102,6 +103,12 @@ def _snapshot_fault(state: State, message: InstallSnapshot) -> str | None:
         return "its position cannot be"
     if not configuration.voters:
         return "its configuration has no voters"
-    if state.node_id not in (*configuration.voters, *configuration.outgoing, *configuration.learners):
-        return "its configuration is without this node"
-    return None
+    return _without_member(state, configuration)
+
+
+def _without_member(state: State, configuration: Configuration) -> str | None:
+    """A leader sends nothing to who was removed.  A node that joins is another matter: what is older than its joining brings it
+    nearer to it.
+    """
+    is_in = state.node_id in (*configuration.voters, *configuration.outgoing, *configuration.learners)
+    return None if is_in or state.node_id not in state.progress else "its configuration is without this node"

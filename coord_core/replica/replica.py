@@ -28,9 +28,20 @@ from coord_core.errors import CoordError
 from coord_core.machine import Applied, Machine
 from coord_core.protocol.commands import Call, Command, ExpireSession, Tick
 from coord_core.protocol.members import Member
-from coord_core.protocol.messages import Ask, KeepAlive, KeptAlive, Redirect, Reply, ServerMessage, Submit, Told
+from coord_core.protocol.messages import (
+    Administer,
+    Ask,
+    KeepAlive,
+    KeptAlive,
+    PeerIdentity,
+    Redirect,
+    Reply,
+    ServerMessage,
+    Submit,
+    Told,
+)
 from coord_core.protocol.results import Failed
-from coord_core.raft.messages import Entry, EntryKind, InstallSnapshot, Message
+from coord_core.raft.messages import Configuration, Entry, EntryKind, InstallSnapshot, Message
 from coord_core.raft.node import RaftNode
 from coord_core.raft.outbox import Persist, PersistAck
 from coord_core.raft.refusals import ProposalBusy, Transferring
@@ -41,6 +52,7 @@ from coord_core.replica.facts import Fact, LeaderReady, RoleChanged, SessionsEnd
 from coord_core.replica.lanes import CommandLane, Proposal, is_control
 from coord_core.replica.leading import Leading
 from coord_core.replica.leases import STALL_MS, LeaseClock
+from coord_core.replica.membership import Membership
 from coord_core.replica.pending import Origin, Pending
 from coord_core.replica.reads import ExpiryCheck, Question, Reads, Renewal
 from coord_core.replica.sending import ChunkRead
@@ -71,6 +83,10 @@ class Effects:
     send: list[PeerMessage] = field(default_factory=list)
     replies: list[tuple[int, ServerMessage]] = field(default_factory=list)
     facts: list[Fact] = field(default_factory=list)
+    #: Whom to be connected with from now on; None where that did not change.  Comes before `send`.
+    members: tuple[Member, ...] | None = None
+    #: Nodes that asked to be let in and cannot be, with why.
+    turned_away: Sequence[tuple[PeerIdentity, CoordError]] = ()
 
     def batch(self) -> Batch | None:
         """Return the transaction that `persist` asks for."""
@@ -85,7 +101,9 @@ class ReplicaStatus:
     role: str
     term: Term
     leader: Member | None
+    #: Of the configuration in force.
     members: tuple[Member, ...]
+    configuration: Configuration
     commit_index: LogIndex
     applied_index: LogIndex
     last_index: LogIndex
@@ -95,6 +113,8 @@ class ReplicaStatus:
     #: Of the node's last snapshot, and of the first entry of its log.
     snapshot_index: LogIndex
     first_index: LogIndex
+    #: Up to here this node knows the log to be committed, also after a crash.
+    durable_commit: LogIndex
 
 
 class Replica:
@@ -116,7 +136,9 @@ class Replica:
         self._snapshots = Snapshots(config.snapshots, self._raft, restored, make_machine)
         #: Not to be looked at while it `is_loading`.
         self.machine = self._snapshots.first_machine()
-        self._members = {member.node_id: member for member in restored.members}
+        self._membership = Membership(self._raft, restored.members)
+        #: What the driver was told of them.
+        self._told_members = self._membership.members
         self._applied: LogIndex = self._snapshots.index
         limits = config.lanes
         self._messages: deque[PeerMessage] = deque()
@@ -153,7 +175,7 @@ class Replica:
         if len(self._messages) < self._config.lanes.peer_messages_max:
             self._messages.append(message)
 
-    def request(self, connection: int, message: Submit | KeepAlive | Ask) -> None:
+    def request(self, connection: int, message: Submit | KeepAlive | Ask | Administer) -> None:
         """A client's request arrived; its answer is among some turn's replies."""
         origin = (connection, message.seq)
         if type(message) is Submit:
@@ -162,6 +184,18 @@ class Replica:
             self._queue_read(Renewal(origin, message.session, message.generation))
         elif type(message) is Ask:
             self._queue_read(Question(origin, message.query))
+        elif type(message) is Administer and (refusal := self._membership.ask(origin, message.request)) is not None:
+            self._refusals.append((connection, refusal))
+
+    def join(self, caller: PeerIdentity) -> None:
+        """A node asks to be let in, or says that it has moved.  When it is so, `Effects.members` has it as it said; where this node
+        leads and refuses it, `Effects.turned_away`.
+        """
+        self._membership.join(caller)
+
+    def transfer_leadership(self, to: NodeId) -> None:
+        """Hand leadership to another voter.  Raises `NotLeaderError`, `TransferRefused`."""
+        self._raft.transfer(to)
 
     def connection_closed(self, connection: int) -> None:
         """A client's connection is gone.  What it asked stays asked: its session, not its connection, owns it."""
@@ -193,7 +227,7 @@ class Replica:
         """A leader's snapshot is on the disk in place of everything before: go on from it."""
         metadata = installed.info.metadata
         self.machine = installed.machine
-        self._members = {member.node_id: member for member in installed.info.members}
+        self._membership.installed(installed.info.members, metadata.index)
         self._applied = metadata.index
         self._raft.applied(metadata.index)
 
@@ -216,11 +250,13 @@ class Replica:
         effects = Effects()
         overdue = self.must_apply
         lease_ms = self._begin(now_ms, effects)
+        ticked = bool(self._ticks)
         self._step_messages()
         self._follow_role(effects)
         if self._raft.role is Role.LEADER:
             if self._leading is not None:
                 self._leading.check_expiries(lease_ms)
+                self._lead_members(effects, ticked=ticked)
                 self._propose(self._leading, now_ms, effects)
                 self._begin_round()
         else:
@@ -232,6 +268,9 @@ class Replica:
             self._held = True
         self._serve_reads(lease_ms, effects)
         self._move_snapshots(effects)
+        if self._membership.members is not self._told_members:
+            self._told_members = self._membership.members
+            effects.members = tuple(self._told_members.values())
         return effects
 
     def _begin(self, now_ms: int, effects: Effects) -> int:
@@ -282,7 +321,7 @@ class Replica:
     def _move_snapshots(self, effects: Effects) -> None:
         snapshots = self._snapshots
         if self._applied >= snapshots.look_at:
-            snapshots.begin_if_due(self.machine, self._members.values())
+            snapshots.begin_if_due(self.machine, self._membership.in_force)
         if snapshots.is_active:
             snapshots.abandon_if_too_much()
             effects.send += snapshots.take_messages()
@@ -311,6 +350,14 @@ class Replica:
         """Whether `work` makes objects that stay, more of them than a garbage collector should look at."""
         return self._snapshots.makes_many_objects
 
+    # --- members ------------------------------------------------------------------------------------------------------------------
+
+    def _lead_members(self, effects: Effects, *, ticked: bool) -> None:
+        membership = self._membership
+        effects.replies += membership.lead(ticked=ticked)
+        if membership.turned_away:
+            effects.turned_away, membership.turned_away = membership.turned_away, []
+
     # --- proposing ----------------------------------------------------------------------------------------------------------------
 
     def _submit(self, origin: Origin, raw: bytes) -> None:
@@ -327,7 +374,12 @@ class Replica:
             self._refuse(origin, "Busy", "the node has more commands queued than it takes; try again in a moment")
 
     def _propose(self, leading: Leading, now_ms: int, effects: Effects) -> None:
-        """Put this turn's commands into the log: the leader's own and control first."""
+        """Put this turn's commands into the log: the leader's own and control first.
+
+        While leadership is handed over they wait in their lanes, for the successor or for this leader's going on.
+        """
+        if self._raft.transferee:
+            return
         own = leading.own_commands(self._dead, now_ms)
         self._dead = []
         prefix = stamp(leading.stamp_ms(now_ms))
@@ -390,7 +442,7 @@ class Replica:
     def _apply(self, entries: list[Entry], now_ms: int, lease_ms: int, effects: Effects) -> None:
         for entry in entries:
             if entry.kind == EntryKind.CONFIGURATION:
-                self._raft.apply_membership(entry)
+                effects.replies += self._membership.applied(entry, self._raft.apply_membership(entry))
             elif entry.data:
                 self._apply_command(entry, lease_ms, effects)
             elif entry.term == self._raft.term and self._raft.role is Role.LEADER:
@@ -510,6 +562,7 @@ class Replica:
     def _redirect_waiting(self, effects: Effects) -> None:
         """A node that does not lead keeps nothing in its lanes."""
         leader = self._leader_address()
+        effects.replies += self._membership.drain(leader)
         for lane in (self._control, self._commands):
             while taken := lane.take(len(lane), 1 << 62):
                 effects.replies.extend((proposal.origin[0], Redirect(proposal.origin[1], leader)) for proposal in taken)
@@ -518,7 +571,7 @@ class Replica:
                 effects.replies.append((item.origin[0], Redirect(item.origin[1], leader)))
 
     def _leader_address(self) -> str:
-        leader = self._members.get(self._raft.leader_id)
+        leader = self._membership.members.get(self._raft.leader_id)
         return "" if leader is None else leader.client_address
 
     def _refuse(self, origin: Origin, code: str, message: str) -> None:
@@ -536,14 +589,18 @@ class Replica:
             return True
         if self._snapshots.is_active and (self._snapshots.has_output or self._snapshots.has_work):
             return True
-        return self._leading is not None and bool(len(self._control) or len(self._commands) or self._reads.wants_round())
+        if self._leading is None:
+            return False
+        waiting = (len(self._control) or len(self._commands)) and not self._raft.transferee
+        return bool(waiting or self._reads.wants_round() or self._membership.has_work)
 
     def status(self) -> ReplicaStatus:
         return ReplicaStatus(
             role=self._raft.role.name.lower(),
             term=self._raft.term,
-            leader=self._members.get(self._raft.leader_id),
-            members=tuple(self._members.values()),
+            leader=self._membership.members.get(self._raft.leader_id),
+            members=self._membership.in_force,
+            configuration=self._raft.configuration,
             commit_index=self._raft.commit_index,
             applied_index=self._applied,
             last_index=self._raft.last_index,
@@ -551,12 +608,12 @@ class Replica:
             ready=self._leading is not None,
             snapshot_index=self._snapshots.index,
             first_index=self._raft.first_index,
+            durable_commit=self._raft.durable_commit,
         )
 
-    @property
-    def members(self) -> dict[NodeId, Member]:
-        """The nodes of the cluster, by id."""
-        return self._members
+    def matched(self) -> dict[NodeId, LogIndex]:
+        """Return up to where each member's log is known to equal this leader's; nothing elsewhere."""
+        return {progress.node_id: progress.match for progress in self._raft.progress()}
 
 
 def _busy(origin: Origin) -> Reply:

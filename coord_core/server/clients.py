@@ -13,7 +13,7 @@ import msgspec
 
 from coord_core.config import LimitsConfig
 from coord_core.errors import Busy, ProtocolError
-from coord_core.protocol.messages import Ask, GetStatus, Hello, KeepAlive, NodeStatus, Refused, ServerMessage, Submit
+from coord_core.protocol.messages import Administer, Ask, GetStatus, Hello, KeepAlive, NodeStatus, Refused, ServerMessage, Submit
 from coord_core.server.connections import Connection
 from coord_core.wire import codec
 
@@ -23,7 +23,7 @@ log = logging.getLogger("coord.server")
 class Requests(Protocol):
     """Where requests go: the node's loop."""
 
-    def request(self, connection: int, message: Submit | KeepAlive | Ask) -> None: ...
+    def request(self, connection: int, message: Submit | KeepAlive | Ask | Administer) -> None: ...
 
     def connection_closed(self, connection: int) -> None: ...
 

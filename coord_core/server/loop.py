@@ -13,7 +13,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol, assert_never
 
-from coord_core.protocol.messages import Ask, KeepAlive, ServerMessage, Submit
+from coord_core.errors import CoordError
+from coord_core.protocol.members import Member
+from coord_core.protocol.messages import Administer, Ask, KeepAlive, PeerIdentity, ServerMessage, Submit
 from coord_core.replica import (
     ChunkRead,
     Effects,
@@ -35,7 +37,7 @@ from coord_core.server import garbage
 from coord_core.server.writer import StorageThread
 from coord_core.storage.api import Batch
 from coord_core.storage.snapshots import Chunk
-from coord_core.types import NodeId
+from coord_core.types import LogIndex, NodeId
 
 log = logging.getLogger("coord.server")
 
@@ -52,6 +54,12 @@ class Outlets(Protocol):
 
     def deliver(self, replies: Sequence[tuple[int, ServerMessage]]) -> None:
         """To clients, by connection."""
+
+    def follow(self, members: Sequence[Member]) -> None:
+        """Be connected with these nodes from now on."""
+
+    def turn_away(self, caller: PeerIdentity, error: CoordError) -> None:
+        """Tell a node that asked to be let in why it is not."""
 
 
 def now_ms() -> int:
@@ -96,9 +104,17 @@ class NodeLoop:
 
     # --- events -----------------------------------------------------------------------------------------------------------------
 
-    def request(self, connection: int, message: Submit | KeepAlive | Ask) -> None:
+    def request(self, connection: int, message: Submit | KeepAlive | Ask | Administer) -> None:
         self._replica.request(connection, message)
         self._wake()
+
+    def join(self, caller: PeerIdentity) -> None:
+        """A node asks to be let in, or says that it has moved."""
+        self._replica.join(caller)
+        self._wake()
+
+    def matched(self) -> dict[NodeId, LogIndex]:
+        return self._replica.matched()
 
     def connection_closed(self, connection: int) -> None:
         self._replica.connection_closed(connection)
@@ -151,6 +167,10 @@ class NodeLoop:
             self._write(effects.stage, self._replica.staged)
         for read in effects.reads:
             self._read(read)
+        if effects.members is not None:
+            self._outlets.follow(effects.members)
+        for caller, error in effects.turned_away:
+            self._outlets.turn_away(caller, error)
         if effects.send:
             self._outlets.send(effects.send)
         if effects.replies:

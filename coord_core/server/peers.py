@@ -12,13 +12,14 @@ import logging
 import random
 import ssl
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
 
 from coord_core.config import LimitsConfig
-from coord_core.errors import CoordError, ProtocolError, Unavailable, error_from_wire
+from coord_core.errors import CoordError, NodeRemoved, ProtocolError, Unavailable, error_from_wire
 from coord_core.protocol.members import Member
 from coord_core.protocol.messages import PeerIdentity, Refused
 from coord_core.replica import PeerMessage
@@ -77,23 +78,52 @@ class Peers:
     """All links of one node."""
 
     def __init__(self, ways: Ways, members: Mapping[NodeId, Member], events: Events) -> None:
+        self._ways = ways
         self._own = NodeId(ways.own.node_id)
         self._events = events
-        self._links = {node: Link(ways, member, events) for node, member in members.items() if node != self._own}
+        self._links: dict[NodeId, Link] = {}
+        # Links to nodes that were removed or have moved, until they have ended.
+        self._former: set[Link] = set()
         # The one connection on which each peer is heard.
         self._incoming: dict[NodeId, IncomingPeer] = {}
+        self._started = self._stopped = False
+        self.follow(members)
 
     def start(self) -> None:
+        self._started = True
         for link in self._links.values():
             link.start()
 
+    def follow(self, members: Mapping[NodeId, Member]) -> None:
+        """Be connected with these nodes, where they are now, and with no others."""
+        if self._stopped:
+            return
+        for node, link in list(self._links.items()):
+            if members.get(node) != link.member:
+                self._drop(self._links.pop(node))
+        for node, incoming in list(self._incoming.items()):
+            if node not in members:
+                del self._incoming[node]
+                incoming.connection.abort()
+        for node, member in members.items():
+            if node != self._own and node not in self._links:
+                self._links[node] = Link(self._ways, member, self._events)
+                if self._started:
+                    self._links[node].start()
+
+    def _drop(self, link: "Link") -> None:
+        link.stop()
+        self._former.add(link)
+        link.when_ended(lambda: self._former.discard(link))
+
     def stop(self) -> None:
         """Close the links at once.  Idempotent."""
+        self._stopped = True
         for link in self._links.values():
             link.stop()
 
     async def stopped(self) -> None:
-        await asyncio.gather(*(link.stopped() for link in self._links.values()))
+        await asyncio.gather(*(link.stopped() for link in (*self._links.values(), *self._former)))
 
     def send(self, messages: Sequence[PeerMessage]) -> None:
         """Send a turn's messages: one write a peer."""
@@ -112,6 +142,9 @@ class Peers:
         self._incoming[member.node_id] = incoming
         if former is not None:
             former.connection.abort()
+        if member.node_id in self._links:
+            # Who dials can be dialled.
+            self._links[member.node_id].hurry()
         return incoming
 
     def _forget(self, incoming: "IncomingPeer") -> bool:
@@ -157,8 +190,9 @@ class Link:
 
     def __init__(self, ways: Ways, member: Member, events: Events) -> None:
         self._ways = ways
-        self._member = member
+        self.member = member
         self._events = events
+        self._hurry = asyncio.Event()
         # None: the link is down.
         self._connection: Dialled | None = None
         # Messages were dropped because the peer does not take them; it is said once until they flow again.
@@ -169,8 +203,17 @@ class Link:
         self._last_failure = ""
 
     def start(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._run(), name=f"link to {self._member.name}")
+        self._task = asyncio.get_running_loop().create_task(self._run(), name=f"link to {self.member.name}")
         self._task.add_done_callback(self._ended)
+
+    def when_ended(self, then: Callable[[], None]) -> None:
+        """Have `then` called when a link that was told to stop has ended."""
+        if self._task is not None:
+            self._task.add_done_callback(lambda _: then())
+
+    def hurry(self) -> None:
+        """Dial now, where the next attempt is only a matter of time."""
+        self._hurry.set()
 
     def stop(self) -> None:
         if self._task is not None:
@@ -191,8 +234,8 @@ class Link:
         if connection.transport.get_write_buffer_size() > self._ways.limits.peer_unsent_bytes_max:
             if not self._overflowing:
                 self._overflowing = True
-                log.warning("node %s takes no messages: dropping what is sent to it until it does", self._member.name)
-                self._events.unreachable(self._member.node_id)
+                log.warning("node %s takes no messages: dropping what is sent to it until it does", self.member.name)
+                self._events.unreachable(self.member.node_id)
             return
         self._overflowing = False
         connection.transport.write(encode_peer_messages(messages))
@@ -202,6 +245,9 @@ class Link:
         while True:
             try:
                 lost = await self._connect()
+            except NodeRemoved as error:
+                self._events.fail(error)
+                return
             except CoordError as error:
                 self._note_failure(error)
                 await self._back_off(failures)
@@ -214,18 +260,21 @@ class Link:
             failures = failures + 1 if asyncio.get_running_loop().time() - began < BACKOFF_S_MAX else 0
             self._connection = None
             self._overflowing = False
-            log.info("connection to node %s lost: %s", self._member.name, error_or_none or "closed by the other side")
-            self._events.unreachable(self._member.node_id)
-            self._events.peer_lost(self._member.node_id)
+            log.info("connection to node %s lost: %s", self.member.name, error_or_none or "closed by the other side")
+            self._events.unreachable(self.member.node_id)
+            self._events.peer_lost(self.member.node_id)
             await self._back_off(failures)
 
     async def _back_off(self, failures: int) -> None:
         """Wait, with full jitter: nodes that lost each other at one moment do not meet again at one moment."""
-        await asyncio.sleep(self._random.uniform(0, min(BACKOFF_S_MAX, BACKOFF_S_MIN * 2 ** min(failures, 10))))
+        pause_s = self._random.uniform(0, min(BACKOFF_S_MAX, BACKOFF_S_MIN * 2 ** min(failures, 10)))
+        self._hurry.clear()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._hurry.wait(), pause_s)
 
     async def _connect(self) -> "asyncio.Future[Exception | None]":
         """Dial and check who answers; return what is set when the connection is lost."""
-        ways, member = self._ways, self._member
+        ways, member = self._ways, self.member
         connection, welcome = await dial(
             member.peer_address,
             make_hello(PEER, ways.cluster_id, ways.token, ways.own),
@@ -250,7 +299,7 @@ class Link:
         if error.message != self._last_failure:
             self._last_failure = error.message
             level = logging.INFO if isinstance(error, Unavailable) else logging.ERROR
-            log.log(level, "no connection to node %s: %s: %s", self._member.name, error.code, error.message)
+            log.log(level, "no connection to node %s: %s: %s", self.member.name, error.code, error.message)
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
         if not task.cancelled() and (error := task.exception()) is not None:

@@ -8,10 +8,12 @@ from importlib.metadata import PackageNotFoundError, version
 import msgspec
 
 from coord_core.config import ServerConfig
+from coord_core.errors import Busy, CoordError
 from coord_core.protocol.members import Member
-from coord_core.protocol.messages import Hello, NodeStatus, Refused, ServerMessage, Welcome
+from coord_core.protocol.messages import Hello, NodeStatus, PeerIdentity, Refused, ServerMessage, Welcome
 from coord_core.raft import RaftConfig
 from coord_core.replica import PeerMessage, Replica, ReplicaConfig, SnapshotConfig
+from coord_core.server.admission import Admission
 from coord_core.server.clients import Client, Clients
 from coord_core.server.connections import Connection
 from coord_core.server.handshake import check_peer
@@ -19,6 +21,10 @@ from coord_core.server.loop import NodeLoop, now_ms
 from coord_core.server.peers import IncomingPeer, Peers, Ways
 from coord_core.server.writer import StorageThread
 from coord_core.storage.api import Restored
+from coord_core.types import LogIndex, NodeId
+
+#: Nodes that call and that this node does not know of yet: it lags, or they are not what they say.  One more is refused.
+MEMBERS_TO_COME_MAX = 32
 
 
 class Running:
@@ -39,6 +45,9 @@ class Running:
         self._own = own
         self._storage = storage
         self._members = {member.node_id: member for member in restored.members}
+        # What this node was told by the callers themselves and has not come to know by the log yet: members that it does not know,
+        # and members that have moved.
+        self._to_come: dict[NodeId, Member] = {}
         self._began_ms = now_ms()
         self._version = _version()
         # The seed decides nothing but when this node seeks an election; the simulator has a seed of its own.
@@ -50,6 +59,7 @@ class Running:
         self._clients = Clients(config.limits, self._loop, self._shown_status)
         self._peers = Peers(ways, self._members, self._loop)
         self._peers.start()
+        self.admission = Admission(restored.bootstrap, restored.members, self)
 
     # --- a turn's effects -------------------------------------------------------------------------------------------------------
 
@@ -59,6 +69,21 @@ class Running:
     def deliver(self, replies: Sequence[tuple[int, ServerMessage]]) -> None:
         self._clients.deliver(replies)
 
+    def follow(self, members: Sequence[Member]) -> None:
+        """The log says who belongs, and where they are."""
+        applied = self._loop.status().applied_index
+        self._members = {member.node_id: member for member in members}
+        self._to_come = {node: member for node, member in self._to_come.items() if self._is_news(member, applied)}
+        self._peers.follow({**self._members, **self._to_come})
+        self.admission.follow(members)
+
+    def turn_away(self, caller: PeerIdentity, error: CoordError) -> None:
+        self.admission.turn_away(caller, error)
+
+    def _is_news(self, member: Member, applied: LogIndex) -> bool:
+        known = self._members.get(member.node_id)
+        return member.node_id > applied if known is None else known != member and known.incarnation == member.incarnation
+
     # --- who comes in -----------------------------------------------------------------------------------------------------------
 
     def accept_client(self, connection: Connection) -> Client:
@@ -67,17 +92,44 @@ class Running:
         return self._clients.add(connection)
 
     def accept_peer(self, connection: Connection, hello: Hello) -> IncomingPeer:
-        """Raises `WrongCluster` where the caller is no other member in its present incarnation."""
-        member = check_peer(hello, self._own, self._members)
+        """Raises `WrongCluster` where the caller is no other member in its present incarnation, `NodeRemoved` where it was one."""
+        status = self._loop.status()
+        member = check_peer(hello, self._own, self._members, min(status.applied_index, status.durable_commit))
+        if member.node_id not in self._members:
+            self._expect(member)
+        elif hello.peer is not None:
+            self.join(hello.peer)
         connection.who = f"node {member.name} at {connection.who}"
         connection.parser.limit = self._config.limits.peer_frame_bytes_max
         return self._peers.accept(connection, member)
+
+    def join(self, caller: PeerIdentity) -> None:
+        """A node asks to be let in, or says that it has moved."""
+        known = self._members.get(NodeId(caller.node_id))
+        if known is not None and known.incarnation == caller.incarnation:
+            # The leader may be who has moved: it is dialled there before the log can say so.
+            moved = msgspec.structs.replace(known, peer_address=caller.peer_address, client_address=caller.client_address)
+            if moved == known:
+                return
+            if caller.node_id != self._own.node_id:
+                self._expect(moved)
+        self._loop.join(caller)
+
+    def _expect(self, member: Member) -> None:
+        """Hear and dial a member as it says it is, until the log says more."""
+        if len(self._to_come) >= MEMBERS_TO_COME_MAX and member.node_id not in self._to_come:
+            raise Busy(f"{MEMBERS_TO_COME_MAX} nodes that this one does not know yet have called already", limit="members to come")
+        self._to_come[member.node_id] = member
+        self._peers.follow({**self._members, **self._to_come})
 
     def welcome(self, spoken: int, *, to_member: bool) -> Welcome:
         """`to_member`: to a node that has shown its incarnation."""
         known = self._loop.status()
         leader = "" if known.leader is None else known.leader.client_address
         members = known.members if to_member else _shown(known.members)
+        if to_member and all(member.node_id != self._own.node_id for member in members):
+            # It has joined and has not come to the entry that says so.
+            members = (*members, self._own)
         return Welcome(spoken, self.cluster_id, self._own.name, members, leader)
 
     def status(self, seq: int = 0) -> NodeStatus:
@@ -98,6 +150,9 @@ class Running:
             connections=len(self._clients),
             storage_bytes=self._storage.size_bytes(),
             uptime_ms=now_ms() - self._began_ms,
+            voters=tuple(sorted({*known.configuration.voters, *known.configuration.outgoing})),
+            learners=known.configuration.learners,
+            matched=dict(self._loop.matched()),
         )
 
     def _shown_status(self, seq: int) -> NodeStatus:

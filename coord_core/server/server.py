@@ -16,13 +16,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from coord_core.config import ServerConfig, format_address, parse_address
-from coord_core.errors import AuthenticationFailed, CoordError, InvalidConfig, NodeError, Unavailable, WrongCluster
+from coord_core.errors import CoordError, InvalidConfig, NodeError, ProtocolError, Unavailable, WrongCluster
 from coord_core.protocol.members import Member
 from coord_core.protocol.messages import Hello, NodeStatus, PeerIdentity, Welcome
 from coord_core.server import tls
 from coord_core.server.connections import Connection, Part, Registry
-from coord_core.server.forming import Founding, Registrar, ask_until_formed, forget_incarnation, read_or_draw_incarnation
+from coord_core.server.forming import Founding, Registrar, forget_incarnation, read_or_draw_incarnation
 from coord_core.server.handshake import CLIENT, JOIN, PEER, Doorway, admit
+from coord_core.server.joining import ask_until_let_in
 from coord_core.server.peers import Ways
 from coord_core.server.running import Running
 from coord_core.server.writer import StorageThread
@@ -53,6 +54,7 @@ class Server:
         self._registry = Registry()
         self._listeners: list[asyncio.Server] = []
         self._forming: asyncio.Task[None] | None = None
+        self._moving: asyncio.Task[None] | None = None
         # None until the node is formed.
         self._running: Running | None = None
         self._stopping = False
@@ -197,7 +199,7 @@ class Server:
 
     async def _begin_forming(self, data_dir: Path) -> None:
         incarnation = await self._storage.run(lambda: read_or_draw_incarnation(data_dir))
-        own = PeerIdentity(self.config.name, incarnation, self.peer_address, self.client_address)
+        own = PeerIdentity(self.config.name, incarnation, self.peer_address, self.client_address, replaces=self.config.replace)
         self._registrar = Registrar(Founding(own, self.config.founders) if self.config.init else None)
         self._forming = asyncio.get_running_loop().create_task(self._form(data_dir, own), name="forming")
         self._forming.add_done_callback(self._formed_or_failed)
@@ -208,7 +210,7 @@ class Server:
             await self._registrar.everyone()
             bootstrap = founding.close(secrets.token_hex(16))
         else:
-            bootstrap = await ask_until_formed(self._ways("", own), self.config.join)
+            bootstrap = await ask_until_let_in(self._ways("", own), self.config.join)
         storage = self._storage
         await storage.run(lambda: storage.storage.form(bootstrap))
         restored = await storage.run(lambda: storage.storage.load())
@@ -232,24 +234,24 @@ class Server:
     def _run(self, restored: Restored) -> None:
         """Begin to take part in the cluster."""
         bootstrap = restored.bootstrap
-        own = next(member for member in bootstrap.members if member.node_id == bootstrap.identity.node_id)
-        self._warn_of_other_addresses(own)
-        identity = PeerIdentity(own.name, own.incarnation, own.peer_address, own.client_address, own.node_id)
+        own = next(member for member in restored.members if member.node_id == bootstrap.identity.node_id)
+        identity = PeerIdentity(own.name, own.incarnation, self.peer_address, self.client_address, own.node_id)
         ways = self._ways(bootstrap.identity.cluster_id, identity)
         self._running = Running(self.config, restored, own, ways=ways, storage=self._storage, failed=self.fail)
-        self._registrar.formed(bootstrap)
+        self._running.admission.take_over(self._registrar.take_waiting())
         self._formed.set()
-
-    def _warn_of_other_addresses(self, own: Member) -> None:
         if (own.peer_address, own.client_address) != (self.peer_address, self.client_address):
-            log.warning(
-                "node %s advertises %s and %s, but the cluster was formed with %s and %s, and dials those",
-                own.name,
-                self.peer_address,
-                self.client_address,
-                own.peer_address,
-                own.client_address,
-            )
+            self._moving = asyncio.get_running_loop().create_task(self._tell_of_move(ways, restored.members), name="moving")
+            self._moving.add_done_callback(self._formed_or_failed)
+
+    async def _tell_of_move(self, ways: Ways, members: tuple[Member, ...]) -> None:
+        """This node is reached elsewhere than the cluster knows: have that changed, whoever leads."""
+        others = [member.peer_address for member in members if member.node_id != ways.own.node_id]
+        log.info("node %s has moved to %s and %s; telling the cluster", ways.own.name, self.peer_address, self.client_address)
+        if self._running is not None:
+            # Should this node come to lead.
+            self._running.join(ways.own)
+        await ask_until_let_in(ways, [*self.config.join, *others])
 
     def _ways(self, cluster_id: str, own: PeerIdentity) -> Ways:
         return Ways(cluster_id, own, self._token, tls.dialling(self.config), self.limits)
@@ -273,17 +275,25 @@ class Server:
         cluster_id = "" if running is None else running.cluster_id
         spoken = admit(hello, connection.doorway, cluster_id=cluster_id, has_certificate=connection.has_certificate)
         if hello.role == JOIN:
-            joiner = self._registrar.admit(connection, hello.peer)
-            connection.send(
-                Welcome(spoken, "", self.config.name, (), "") if running is None else running.welcome(spoken, to_member=False)
-            )
-            joiner.answer()
-            return joiner
+            return self._take_in_joiner(connection, hello, spoken)
         if running is None:
             raise self._not_formed(hello)
         part = running.accept_peer(connection, hello) if hello.role == PEER else running.accept_client(connection)
         connection.send(running.welcome(spoken, to_member=hello.role == PEER))
         return part
+
+    def _take_in_joiner(self, connection: Connection, hello: Hello, spoken: int) -> Part:
+        running, caller = self._running, hello.peer
+        if caller is None:
+            raise ProtocolError("a node that asks to be let in must say who it is")
+        desk = self._registrar if running is None else running.admission
+        joiner = desk.admit(connection, caller)
+        if running is None:
+            connection.send(Welcome(spoken, "", self.config.name, (), ""))
+        else:
+            connection.send(running.welcome(spoken, to_member=False))
+        desk.welcomed(joiner)
+        return joiner
 
     def _not_formed(self, hello: Hello) -> CoordError:
         """Return why a node that is not formed refuses.
@@ -310,9 +320,10 @@ class Server:
     # --- ending -------------------------------------------------------------------------------------------------------------------
 
     async def _end_tasks(self) -> None:
-        if self._forming is not None:
-            self._forming.cancel()
-            await asyncio.wait([self._forming])
+        for task in (self._forming, self._moving):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait([task])
         if self._running is not None:
             await self._running.stopped()
 
@@ -329,4 +340,4 @@ class Server:
 
 def _unexpected(error: BaseException) -> BaseException | None:
     """A traceback is for errors that nobody foresaw."""
-    return None if isinstance(error, NodeError | WrongCluster | AuthenticationFailed | InvalidConfig | OSError) else error
+    return None if isinstance(error, CoordError | OSError) else error

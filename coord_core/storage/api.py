@@ -34,12 +34,12 @@ class Identity(msgspec.Struct, frozen=True):
 
 
 class Bootstrap(msgspec.Struct, frozen=True):
-    """The founding configuration: what all founders agree on before the first election."""
+    """What a node begins with: the founding configuration, on which all agree, and whom to turn to."""
 
     identity: Identity
-    #: All founders, by rising id.
+    #: By rising id: all founders; or, for a node that joined later, the members at that moment, itself among them.
     members: tuple[Member, ...]
-    #: index 1, term 1, the founders as voters: every founder starts from this empty snapshot.
+    #: index 1, term 1, the founders as voters: everyone starts from this empty snapshot.
     snapshot: SnapshotMetadata
 
 
@@ -76,8 +76,13 @@ class Restored:
 
     @property
     def members(self) -> tuple[Member, ...]:
-        """The nodes of the cluster, as of the snapshot."""
-        return self.bootstrap.members if self.snapshot is None else self.snapshot.info.members
+        """The nodes of the cluster as of the snapshot, and those that this node was told of when it joined later than that."""
+        if self.snapshot is None:
+            return self.bootstrap.members
+        info = self.snapshot.info
+        known = {member.node_id for member in info.members}
+        later = (m for m in self.bootstrap.members if m.node_id > info.metadata.index and m.node_id not in known)
+        return (*info.members, *later)
 
 
 class Storage(Protocol):

@@ -170,4 +170,4 @@ def _node_config(node_id: NodeId, mix: Mix, tick_ms: int) -> ReplicaConfig:
 
 
 def _founding(members: tuple[Member, ...]) -> SnapshotMetadata:
-    return SnapshotMetadata(LogIndex(1), Term(1), Configuration(tuple(member.node_id for member in members)))
+    return SnapshotMetadata(LogIndex(len(members)), Term(1), Configuration(tuple(member.node_id for member in members)))

@@ -638,7 +638,7 @@ def test_a_follower_gives_up_its_own_snapshot_for_the_leaders():
     replica._snapshots._config = replace(SMALL, entries=1)
     nodes.slow.add(follower)
     nodes.load(1, leader=leader)
-    replica._snapshots.begin_if_due(replica.machine, replica._members.values())
+    replica._snapshots.begin_if_due(replica.machine, replica._membership.in_force)
     nodes.slow.clear()
     catch_up(nodes, follower)
     assert [fact.reason for fact in nodes.noted(SnapshotAbandoned, follower)] == ["the leader's arrives"]

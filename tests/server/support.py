@@ -177,6 +177,10 @@ class Nodes:
             await server.wait_formed()
         return await self.leader()
 
+    def forget_address(self, name: str) -> None:
+        """The node comes back somewhere else."""
+        self._addresses.pop(name, None)
+
     async def stop(self, name: str) -> None:
         await self.running.pop(name).stop()
 

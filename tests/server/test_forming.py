@@ -121,7 +121,8 @@ async def test_a_founder_with_a_wiped_disk_is_refused_and_stops(nodes: Nodes) ->
     error = await failure_of(wiped)
     assert isinstance(error, WrongCluster)
     assert "'n3'" in error.message
-    assert "data directory was lost" in error.message
+    assert "data directory of this one was lost" in error.message
+    assert "--replace" in error.message
     nodes.running.pop("n3")
     await wiped.stop()
     await nodes.leader()
@@ -143,18 +144,12 @@ async def test_the_forming_node_with_a_wiped_disk_does_not_form_a_second_cluster
 
 
 async def test_a_node_that_is_no_founder_stops_with_the_list_of_them(nodes: Nodes) -> None:
-    """Before the cluster is formed and after."""
+    """As long as the cluster is not formed; afterwards it may join."""
     first = await nodes.start("n1", init=True, founders=("n1", "n2"))
     early = await nodes.start("n9", join=(first.peer_address,))
     error = await failure_of(early)
     assert isinstance(error, InvalidRequest)
     assert "'n9' is not among the founders of this cluster (n1, n2)" in error.message
-    await nodes.stop("n9")
-    await nodes.start("n2", join=(first.peer_address,))
-    await nodes.leader_of_formed()
-    late = await nodes.start("n9", join=(first.peer_address,))
-    error = await failure_of(late)
-    assert "is formed already, of n1, n2; 'n9' is none of them" in error.message
     await nodes.stop("n9")
 
 

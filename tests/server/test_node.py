@@ -220,16 +220,6 @@ async def test_a_configuration_with_faults_never_gets_to_the_disk(nodes: Nodes, 
     assert not (tmp_path / "x").exists()
 
 
-async def test_a_node_that_comes_back_elsewhere_says_that_it_is_not_found_there(
-    nodes: Nodes, caplog: pytest.LogCaptureFixture
-) -> None:
-    """The others dial the address of the founding."""
-    await nodes.cluster("n1")
-    await nodes.stop("n1")
-    await nodes.start("n1", listen="127.0.0.1:0")
-    assert "but the cluster was formed with" in caplog.text
-
-
 async def test_role_changes_are_one_line_each(nodes: Nodes, caplog: pytest.LogCaptureFixture) -> None:
     """With node, term and index, so that the logs of several nodes can be laid side by side."""
     caplog.set_level(logging.INFO, "coord.server")

@@ -96,7 +96,7 @@ async def call_as(server: Server, member: Member, cluster_id: str) -> RawClient:
     [
         ({"incarnation": "another life"}, "its data directory was lost"),
         ({"name": "n4"}, "is not the 'n3'"),
-        ({"node_id": 9}, "node 9 ('n3') is no other member of this cluster"),
+        ({"node_id": 0}, "node 0 ('n3') is no other member of this cluster"),
         ({"node_id": 1}, "node 1 ('n3') is no other member of this cluster"),
     ],
 )
