@@ -209,13 +209,6 @@ class Replica:
         """Sending to `peer` failed."""
         self._raft.unreachable(peer)
 
-    def transfer_leadership(self, to: NodeId) -> None:
-        """Hand leadership to the voter `to`; commands are refused with Busy until it leads, or an election timeout has passed.
-
-        Raises `NotLeaderError`, `TransferRefused`: nothing has changed.
-        """
-        self._raft.transfer(to)
-
     def persisted(self, ack: PersistAck) -> None:
         """The write of `Effects.persist` is durable."""
         self._held = False

@@ -101,6 +101,18 @@ DIVIDED = replace(
     append_bytes_max=200,
     habits=Habits(think_us_max=100 * MILLISECOND, locks=0.1),
 )
+#: Nodes come, go and are replaced, under everything that makes them forget who belongs.
+MEMBERSHIP = replace(
+    CRASHES,
+    nodes=3,
+    weather=CALM,
+    kinds=("crash", "blink", "leader isolate", "split", "stop", "damaged disk", "transfer"),
+    every_us=700 * MILLISECOND,
+    tick_skew_max=0.05,
+    habits=Habits(think_us_max=600 * MILLISECOND),
+    operator=True,
+    snapshots=SnapshotConfig(entries=20, trailing_entries=5, chunk_bytes=500),
+)
 
 DRILLS = {
     "crashes": CRASHES,
@@ -113,6 +125,7 @@ DRILLS = {
     "snapshots": SNAPSHOTS,
     "elections": ELECTIONS,
     "divided": DIVIDED,
+    "membership": MEMBERSHIP,
 }
 
 

@@ -4,7 +4,7 @@ A *fault* begins, lasts, and is undone; several may overlap.  Nothing here looks
 judgement is the checkers'.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from coord_core.testing.client import ClientProcess
 from coord_core.testing.disk import STALLED
@@ -13,6 +13,7 @@ from coord_core.testing.network import Network
 from coord_core.testing.node import Boundary, Node
 from coord_core.testing.process import Process
 from coord_core.testing.simulator import MILLISECOND, SECOND, Simulator
+from coord_core.types import NodeId
 
 #: Where nodes crash that are back at once: around what others wait for.
 BRIEF = (
@@ -27,11 +28,20 @@ BRIEF = (
 class Nemesis:
     """Lets faults happen until it is told to end."""
 
-    def __init__(self, simulator: Simulator, network: Network, mix: Mix, nodes: list[Node], clients: list[ClientProcess]) -> None:
+    def __init__(
+        self,
+        simulator: Simulator,
+        network: Network,
+        mix: Mix,
+        nodes: Mapping[NodeId, Node],
+        clients: list[ClientProcess],
+        may_lose: Callable[[Node], bool],
+    ) -> None:
         self._simulator = simulator
         self._network = network
         self._mix = mix
-        self._nodes = nodes
+        self._all_nodes = nodes
+        self._may_lose = may_lose
         self._clients = clients
         self._rng = simulator.stream("faults")
         self._over = False
@@ -58,6 +68,10 @@ class Nemesis:
             "client isolate": self._client_isolate,
         }
 
+    @property
+    def _nodes(self) -> list[Node]:
+        return [node for node in self._all_nodes.values() if not node.removed]
+
     def start(self) -> None:
         if self._mix.kinds:
             self._simulator.after(int(self._rng.expovariate(1 / self._mix.every_us)), self._strike)
@@ -68,7 +82,8 @@ class Nemesis:
         self._network.heal_all()
         self._revive(self._clients)
         lost, sound = self._sorted_out()
-        most = 0 if self._mix.calm else self._minority() - len(lost)
+        # Where nodes come and go, what is a minority now may be a majority soon.
+        most = 0 if self._mix.calm or self._mix.operator else self._minority() - len(lost)
         minority = self._rng.sample(sound, self._rng.randint(0, most))
         self._revive([node for node in sound if node not in minority])
         for node in minority:
@@ -221,13 +236,13 @@ class Nemesis:
 
     def _damaged_disk(self) -> None:
         """Found at the next start, or by reading it before: the node is lost, of which a cluster survives a minority."""
-        lost, sound = self._sorted_out()
-        if len(lost) < self._minority():
-            node = self._rng.choice(sound)
+        node = self._rng.choice(self._sorted_out()[1])
+        if self._may_lose(node):
             what = self._rng.choice(("a bit has flipped", "the end of the write-ahead log is gone"))
             self._note(f"{node.name}'s disk is damaged: {what}")
             node.disk.spoil(what)
-            if node.up and self._rng.random() < 0.7:
+            # An operator is not to find it alive who is about to lose it.
+            if node.up and (self._mix.operator or self._rng.random() < 0.7):
                 node.kill()
             self._undo(self._while(), self._restart, node)
 
@@ -237,7 +252,10 @@ class Nemesis:
         """Whoever leads is told to hand over to somebody, who may be dead, deaf or far behind."""
         node = self._leader()
         if node is not None:
-            to = self._rng.choice([other for other in self._nodes if other is not node])
+            others = [other for other in self._nodes if other is not node]
+            if not others:
+                return
+            to = self._rng.choice(others)
             self._note(f"tells {node.name} to hand over to {to.name}")
             node.arrive(node.transfer_leadership, to.node_id)
 
@@ -295,6 +313,8 @@ class Nemesis:
             self._network.heal(source, target)
 
     def _cut(self) -> None:
+        if len(self._nodes) < 2:
+            return
         one, other = self._rng.sample(self._nodes, 2)
         self._note(f"cuts {one.name} - {other.name}")
         self._network.cut(one.node_id, other.node_id)

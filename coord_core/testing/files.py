@@ -38,7 +38,7 @@ class Files:
         self.disks: list[FileDisk] = []
 
     def __call__(self, bootstrap: Bootstrap, rng: random.Random, speed: DiskSpeed) -> SimulatedDisk:
-        disk = FileDisk(bootstrap, rng, speed, self._directory / bootstrap.identity.name)
+        disk = FileDisk(bootstrap, rng, speed, self._directory / f"{bootstrap.identity.name} {bootstrap.identity.node_id}")
         self.disks.append(disk)
         return disk
 

@@ -12,13 +12,25 @@ from typing import Any, Protocol
 
 from coord_core.errors import NodeError, RetryableError, StorageCorrupt, StorageFailed
 from coord_core.machine import Machine
-from coord_core.protocol.messages import Ask, ClientMessage, GetStatus, Hello, KeepAlive, NodeStatus, ServerMessage, Submit, Welcome
+from coord_core.protocol.messages import (
+    Administer,
+    Ask,
+    ClientMessage,
+    GetStatus,
+    Hello,
+    KeepAlive,
+    NodeStatus,
+    ServerMessage,
+    Submit,
+    Welcome,
+)
 from coord_core.raft import PersistAck
 from coord_core.replica import ChunkRead, Effects, PeerMessage, Replica, ReplicaConfig
 from coord_core.storage.api import Batch
 from coord_core.testing.connection import Connection
 from coord_core.testing.disk import SimulatedDisk
 from coord_core.testing.network import Network
+from coord_core.testing.peers import Applicant, KnownPeers
 from coord_core.testing.process import Process
 from coord_core.testing.simulator import MILLISECOND, Simulator
 from coord_core.types import NodeId
@@ -66,6 +78,8 @@ class Pace:
     work_items_max: int = 1_000
     #: Real time between two ticks, in parts of what it should be.
     tick_rate: float = 1.0
+    #: How often it calls the others, whether or not there is something to say; None: never, since nobody comes or goes.
+    dial_us: int | None = None
 
 
 class Node(Process):
@@ -79,11 +93,18 @@ class Node(Process):
         disk: SimulatedDisk,
         witness: Witness,
         *,
+        name: str,
         drift: float,
         pace: Pace,
     ) -> None:
         self.node_id: NodeId = config.raft.node_id
-        super().__init__(simulator, f"n{self.node_id}", drift=drift)
+        super().__init__(simulator, name, drift=drift)
+        identity = disk.bootstrap.identity
+        #: Among the members; another node may have had it, on a disk that was lost.
+        self.member_name = identity.name
+        self.incarnation = identity.incarnation
+        #: It was told that it was removed: its process ends, and says the same whenever it is started.
+        self.removed = False
         self.disk = disk
         self.pace = pace
         self.usual_speed = disk.speed
@@ -100,6 +121,7 @@ class Node(Process):
         self._network = network
         self._witness = witness
         self._connections: dict[int, Connection] = {}
+        self._peers = KnownPeers(disk.bootstrap, disk.bootstrap.members)
         self._turn_scheduled = False
 
     # --- life ---------------------------------------------------------------------------------------------------------------------
@@ -110,6 +132,8 @@ class Node(Process):
         return bool(self.disk.damage)
 
     def start(self) -> None:
+        if self.removed:
+            return
         try:
             restored = self.disk.restored()
         except StorageCorrupt as fault:
@@ -123,8 +147,11 @@ class Node(Process):
         rng = self.simulator.stream(f"raft {self.name} life {self.life}")
         now_ms = self.clock.now_ms()
         self.replica = Replica(self._config, restored, rng=rng, now_ms=now_ms, make_machine=lambda: self._witness.machine_for(self))
+        self._peers = KnownPeers(restored.bootstrap, restored.members)
         self._witness.booted(self)
         self._tick_later()
+        if self.pace.dial_us is not None:
+            self._dial(self.pace.dial_us)
 
     def kill(self) -> None:
         landed = self.disk.crash()
@@ -155,7 +182,8 @@ class Node(Process):
 
     def message(self, message: PeerMessage) -> None:
         self.simulator.detail(self.name, f"hears {type(message).__name__} of term {message.term} from n{message.sender}")
-        self.replica.receive(message)
+        if message.sender in self._peers.members or self._hears(message.sender):
+            self.replica.receive(message)
 
     def peer_unreachable(self, peer: NodeId) -> None:
         self.replica.unreachable(peer)
@@ -163,6 +191,46 @@ class Node(Process):
     def peer_connection_lost(self, peer: NodeId) -> None:
         self.note(f"lost its connection to n{peer}")
         self.replica.leader_connection_lost(peer)
+
+    # --- who belongs --------------------------------------------------------------------------------------------------------------
+
+    def _dial(self, every_us: int) -> None:
+        """Call all others, now and then: who was removed learns it from those who still hear."""
+        for peer in self._peers.everyone():
+            self._network.call(self.node_id, peer)
+        self.later(every_us, self._dial, every_us)
+
+    def called_by(self, peer: NodeId) -> None:
+        self._hears(peer)
+
+    def _hears(self, peer: NodeId) -> bool:
+        if self._peers.hears(peer, self.replica.status()):
+            return True
+        self._network.tell_removed(self.node_id, peer)
+        return False
+
+    def told_removed(self) -> None:
+        self.note("was removed: it stops for good")
+        self.removed = True
+        self.kill()
+
+    def applied_for(self, applicant: Applicant) -> None:
+        """A node asks to be let in."""
+        bootstrap = self._peers.apply(applicant)
+        if bootstrap is None:
+            self.replica.join(applicant.identity)
+        else:
+            self._network.tell(self, applicant, applicant.let_in, bootstrap)
+
+    def _follow(self, effects: Effects) -> None:
+        if effects.members is not None:
+            for applicant, bootstrap in self._peers.follow(effects.members, self.replica.status()):
+                self._network.tell(self, applicant, applicant.let_in, bootstrap)
+        for identity, error in effects.turned_away:
+            for applicant in self._peers.turn_away(identity):
+                self._network.tell(self, applicant, applicant.turned_away, error)
+
+    # --- clients ------------------------------------------------------------------------------------------------------------------
 
     def accept(self, connection: Connection) -> None:
         self._connections[connection.number] = connection
@@ -176,7 +244,7 @@ class Node(Process):
                 connection.answer(self._welcome())
             case GetStatus(seq):
                 connection.answer(self._status(seq))
-            case Submit() | KeepAlive() | Ask():
+            case Submit() | KeepAlive() | Ask() | Administer():
                 self._witness.asked(connection, message)
                 self.replica.request(connection.number, message)
 
@@ -256,6 +324,7 @@ class Node(Process):
         self.writing = self.writing or effects.persist is not None
         if self._strike(Boundary.AFTER_TURN):
             return True
+        self._follow(effects)
         write_first = effects.persist is not None and self.rng.random() < 0.5
         if write_first and self._begin_write(effects):
             return True
@@ -269,7 +338,8 @@ class Node(Process):
 
     def _send(self, effects: Effects) -> bool:
         for message in effects.send:
-            self._network.send(message)
+            if self._peers.reaches(message.to):
+                self._network.send(message)
             if self._strike(Boundary.BETWEEN_SENDS):
                 return True
         return False

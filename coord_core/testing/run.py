@@ -66,6 +66,8 @@ class Report:
     #: Snapshots that nodes took of their own, and that took the place of a follower's log.
     taken: int
     installed: int
+    #: Changes of the cluster that an operator asked for.
+    changes: int
     #: Keys whose search for an order was given up.
     undecided: int
 
@@ -73,7 +75,8 @@ class Report:
         kinds = ", ".join(sorted(set(self.mix.kinds))) or "calm"
         return (
             f"seed {self.seed}: {self.mix.nodes} nodes, {self.virtual_s:.0f} s, {self.entries} entries, {self.leaders} leaders,"
-            f" {self.operations} operations, {self.expired} expired, {self.taken} snapshots, {self.installed} installed ({kinds})"
+            f" {self.operations} operations, {self.expired} expired, {self.taken} snapshots, {self.installed} installed,"
+            f" {self.changes} changes of members ({kinds})"
         )
 
 
@@ -130,6 +133,7 @@ class _Run:
             expired=len(watchers.leases.expired),
             taken=watchers.snapshots["SnapshotTaken"],
             installed=watchers.snapshots["SnapshotInstalled"],
+            changes=0 if self._cluster.operator is None else sum(self._cluster.operator.done.values()),
             undecided=self._undecided,
         )
 
@@ -138,7 +142,7 @@ class _Run:
     def _trouble(self) -> None:
         cluster = self._cluster
         cluster.start()
-        self._nemesis = Nemesis(self._simulator, cluster.network, self._mix, list(cluster.nodes.values()), cluster.keepers())
+        self._nemesis = Nemesis(self._simulator, cluster.network, self._mix, cluster.nodes, cluster.keepers(), cluster.may_lose)
         self._nemesis.start()
         self._simulator.run_until(TROUBLE_US)
 
@@ -147,13 +151,18 @@ class _Run:
         cluster = self._cluster
         cluster.books.winding_up = True
         self._nemesis.end()
+        if cluster.operator is not None:
+            cluster.operator.end()
         cluster.network.weather = CALM
         # What a stalled disk had begun takes its time.
         self._simulator.run_until(self._in(11 * SECOND), lambda: not any(node.disk.busy for node in cluster.nodes.values()))
         self._demand(ELECTIONS_MAX * self._election_timeout_us(), self._is_led, lambda: "no leader is ready")
 
     def _settle(self) -> None:
-        """Who was on the way to become leader may become it now."""
+        """What was asked of the cluster is done; who was on the way to become leader may become it now."""
+        operator = self._cluster.operator
+        if operator is not None:
+            self._demand(SETTLING_US, lambda: not operator.busy(), operator.busy)
         self._simulator.run_until(self._in(2 * self._election_timeout_us()))
         leader = self._cluster.leader()
         self._settled = None if leader is None else (leader.name, leader.replica.status().term)
@@ -194,8 +203,11 @@ class _Run:
         self._demand(limit_us, lambda: not self._held(), lambda: "; ".join(self._held()))
 
     def _nodes_agree(self) -> None:
-        """Everybody catches up, and all states are one."""
+        """Everybody catches up, and all states are one.  Who does not belong any more knows it."""
         self._demand(SETTLING_US, lambda: not self._behind(), lambda: "; ".join(self._behind()))
+        if self._cluster.operator is not None:
+            strangers = self._cluster.strangers
+            self._demand(SETTLING_US, lambda: not strangers(), lambda: f"{strangers()[0].name} was removed and does not know it")
         digests = {node.replica.machine.digest() for node in self._cluster.sound_nodes()}
         if len(digests) > 1:
             raise Violation("all nodes have applied the same entries, and their states differ")
