@@ -127,11 +127,14 @@ class Cluster:
 
     def may_lose(self, node: Node) -> bool:
         """Whether the cluster would survive the loss of this node for good, whatever is under way."""
-        configuration = self.configuration()
+        index, configuration = self.watchers.consensus.configurations[-1]
         members = everyone(configuration)
         lost = [other for other in self.nodes.values() if other.lost and other.node_id in members]
-        if self.operator is not None and (not self.operator.idle or configuration.outgoing or node.node_id not in members):
-            return False
+        if self.operator is not None:
+            # While nobody can be sure that a change is committed, its outcome may hang on those who counted before it.
+            is_known = all(other.disk.hard_state.commit >= index for other in self.sound_nodes())
+            if not self.operator.idle or configuration.outgoing or node.node_id not in members or not is_known:
+                return False
         return len(lost) < (len(configuration.voters) - 1) // 2
 
     def found_node(self, applicant: Applicant, bootstrap: Bootstrap) -> None:

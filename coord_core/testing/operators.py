@@ -201,11 +201,15 @@ class Operator(Process):
         match message:
             case Reply(result=Done()):
                 self._resolved("is done")
-            case Reply(result=Failed(code=code, message=why)) if code not in ("Unavailable", "Busy"):
+            case Reply(result=Failed(code=code, message=why)) if self._settles(code):
                 self.done["refused"] += 1
                 self._resolved(f"is refused: {why}")
             case _:
                 self._try_another(connection)
+
+    def _settles(self, code: str) -> bool:
+        """Whether a refusal is the answer: a removal that is not possible now is asked for again, since it may be under way already."""
+        return code not in ("Unavailable", "Busy") or isinstance(self._request, TransferLeadership)
 
     def _resolved(self, how: str) -> None:
         self.note(f"{self._request} {how}")
