@@ -208,7 +208,7 @@ class Operator(Process):
                 self._try_another(connection)
 
     def _settles(self, code: str) -> bool:
-        """Whether a refusal is the answer: a removal that is not possible now is asked for again, since it may be under way already."""
+        """Whether a refusal is the answer.  A removal that is not possible now is asked for again: it may be under way already."""
         return code not in ("Unavailable", "Busy") or isinstance(self._request, TransferLeadership)
 
     def _resolved(self, how: str) -> None:

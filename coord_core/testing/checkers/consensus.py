@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from coord_core.raft.membership import changed, decode
 from coord_core.raft.messages import Append, Configuration, Entry, EntryKind, SnapshotMetadata, VoteReply, VoteRequest
-from coord_core.replica import Effects, PeerMessage, SnapshotOffer
+from coord_core.replica import Effects, PeerMessage, ReplicaStatus, SnapshotOffer
 from coord_core.replica.facts import RoleChanged
 from coord_core.testing.node import Node
 from coord_core.testing.simulator import Violation
@@ -100,12 +100,13 @@ class ConsensusChecks:
         for fact in effects.facts:
             if type(fact) is RoleChanged:
                 self._role(node, view, fact)
-        self._rises(node, view)
+        status = node.replica.status()
+        self._rises(node, view, status)
         # A follower that has a write under way may have replaced entries without our having seen it.
         if effects.persist is not None or not node.writing or view.role == "leader":
             self._counts(node, view)
             self._commits(node, view, applied_before)
-        self._configured(node, view)
+        self._configured(node, view, status.configuration)
         view.led = view.term if view.role == "leader" else 0
 
     def term_of(self, node: Node, index: int) -> int:
@@ -187,8 +188,7 @@ class ConsensusChecks:
                 raise Violation(f"{node.name} leads term {term} without entry {committed.entry.index}, committed before")
             return
 
-    def _rises(self, node: Node, view: View) -> None:
-        status = node.replica.status()
+    def _rises(self, node: Node, view: View, status: ReplicaStatus) -> None:
         if status.term < view.term:
             raise Violation(f"{node.name}: the term fell from {view.term} to {status.term}")
         if status.commit_index < view.commit:
@@ -210,9 +210,8 @@ class ConsensusChecks:
                 f"{node.name}, leader of term {view.term}, committed entry {entry.index} of term {entry.term} by counting"
             )
 
-    def _configured(self, node: Node, view: View) -> None:
+    def _configured(self, node: Node, view: View, configuration: Configuration) -> None:
         """Every node has the configuration of what it has applied, or of the snapshot that it is about to begin from."""
-        configuration = node.replica.status().configuration
         if view.commit <= self.last_committed and configuration not in self._in_force(view.applied, view.commit):
             raise Violation(f"{node.name} has applied {view.applied}; it counts by {configuration}, which is not in force there")
 
