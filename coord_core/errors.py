@@ -28,6 +28,7 @@
     +-- NodeError               a server's own trouble; the process stops
         +-- StorageFailed
         +-- StorageCorrupt
+        +-- ReleaseTooOld
         +-- DataDirInUse
         +-- NodeRemoved
 
@@ -166,6 +167,10 @@ class StorageFailed(NodeError):
 
 class StorageCorrupt(NodeError):
     """What is on the disk is not what was written."""
+
+
+class ReleaseTooOld(NodeError):
+    """The log or a snapshot has something that only a newer release understands.  Nothing is damaged: start that release."""
 
 
 class DataDirInUse(NodeError):

@@ -81,8 +81,9 @@ def _without(address: str, error: CoordError | None) -> str:
 def _report(cluster: "ClusterReport") -> dict[str, Any]:
     members = {member.client_address: member for member in cluster.members}
     nodes = _distinct([_row(report, members.get(report.address)) for report in cluster.nodes])
-    reachable = sum(1 for node in nodes if node["reachable"])
-    majority = max(len(members), 1) // 2 + 1
+    voters = cluster.voters
+    reachable = sum(1 for node in nodes if node["reachable"] and node["name"] in voters)
+    majority = max(len(voters), 1) // 2 + 1
     return {
         "leader": cluster.leader.node if cluster.leader else None,
         "term": max((node["term"] for node in nodes if node["reachable"]), default=0),

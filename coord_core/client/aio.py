@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import TypeVar
 
 from coord_core.client import forks, paths
+from coord_core.client.administration import administer
 from coord_core.client.callbacks import CallbackThread
 from coord_core.client.clocks import clock_ms
 from coord_core.client.driver import Driver, Lease
@@ -24,6 +25,7 @@ from coord_core.client.url import ClientUrl, parse_url
 from coord_core.client.value import AsyncDistributedValue
 from coord_core.client.view import SessionView
 from coord_core.errors import InvalidConfig, SessionClosed, Unavailable
+from coord_core.protocol.administration import Administration
 from coord_core.protocol.commands import CloseAttachment
 from coord_core.protocol.members import Member
 from coord_core.protocol.operations import Owner
@@ -108,6 +110,14 @@ class AsyncClient:
         if not report.members:
             raise next((node.error for node in report.nodes if node.error is not None), Unavailable("no node answered"))
         return report.members
+
+    async def administer(self, request: Administration, timeout: float = 10.0) -> None:
+        """Have the cluster itself changed (`coord_core.protocol.administration`); needs no session.  Safe to ask again.
+
+        Raises `Unsafe`, `InvalidRequest` where it is refused; `Unavailable` where nobody has done it in time, though somebody may.
+        """
+        addresses = [member.client_address for member in await self.members()]
+        await administer(addresses, self._url.token, _tls(self._url), request, timeout)
 
     async def close_attachment(self, attachment_id: int) -> None:
         """Close another process's part of this session: what it acquired is free, its late commands are refused.

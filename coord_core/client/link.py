@@ -41,7 +41,7 @@ class Link:
         self.until_ms = 0
         #: The node that is connected or being connected to; the last one otherwise.
         self.address = ""
-        #: As the last Welcome told; empty before.
+        #: As this or an earlier connection told last; empty before.
         self.members: tuple[Member, ...] = ()
         self.cluster_id = config.cluster_id
         #: Why the last node was left, for people.
@@ -114,13 +114,17 @@ class Link:
     def welcomed(self, welcome: Welcome) -> bool:
         """Learn from what the node says of its cluster; tell whether it leads."""
         self.cluster_id = welcome.cluster_id
-        self.members = welcome.members
-        self.route.learn(member.client_address for member in welcome.members)
+        self.learn(welcome.members)
         own = {member.client_address for member in welcome.members if member.name == welcome.node}
         if not welcome.leader or (welcome.leader != self.address and welcome.leader not in own):
             return False
         self.phase = Phase.READY
         return True
+
+    def learn(self, members: tuple[Member, ...]) -> None:
+        """The node says who belongs to its cluster."""
+        self.members = members
+        self.route.learn(member.client_address for member in members)
 
     def refused(self, refused: Refused, now_ms: int) -> bool:
         """The node will not have us; tell whether none will, for good: as far as anyone answers."""

@@ -25,7 +25,7 @@ class Route:
     def __init__(self, config: SessionConfig, rng: random.Random) -> None:
         self._config = config
         self._rng = rng
-        #: Seeds first, then members as they were learned; without repeats.
+        #: Seeds first, then the members as they were told last; without repeats.
         self.addresses: list[str] = list(dict.fromkeys(config.seeds))
         # Clients start at different seeds, so that a fresh cluster's first node is not everybody's.
         self._next = rng.randrange(len(self.addresses)) if self.addresses else 0
@@ -37,9 +37,10 @@ class Route:
         self.refusals: set[str] = set()
 
     def learn(self, addresses: Iterable[str]) -> None:
-        for address in addresses:
-            if address and address not in self.addresses:
-                self.addresses.append(address)
+        """These are the members' addresses now; of those that were told before, the others are forgotten."""
+        now = list(dict.fromkeys(address for address in addresses if address))
+        kept = [address for address in self.addresses if address in self._config.seeds or address in now]
+        self.addresses = [*kept, *(address for address in now if address not in kept)]
 
     def failed(self, address: str, now_ms: int) -> None:
         self._failed_ms[address] = now_ms

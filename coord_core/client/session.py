@@ -52,6 +52,7 @@ from coord_core.protocol.messages import (
     ClientMessage,
     KeepAlive,
     KeptAlive,
+    Members,
     Redirect,
     Refused,
     Reply,
@@ -248,6 +249,8 @@ class ClientSession:
             self._welcomed(message)
         elif isinstance(message, Refused):
             self._refused(message)
+        elif isinstance(message, Members):
+            self._link.learn(message.members)
 
     def tick(self, now_ms: int) -> None:
         """Time has passed."""

@@ -17,7 +17,7 @@ WINDOW_URGENT_MAX = 2 * WINDOW_REQUESTS_MAX
 class SessionConfig:
     """Bounds and intervals of one `ClientSession`."""
 
-    #: host:port of nodes to try first; members learned from replies are added to them.
+    #: host:port of nodes to try first; the members, as they are told, are added to them.
     seeds: tuple[str, ...]
     #: Who this process is, for people who ask who holds a lock.
     owner: Owner

@@ -4,30 +4,11 @@ import asyncio
 import ssl
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TypeVar
 
-from coord_core.client.driver import reason_of
-from coord_core.client.url import split_address
-from coord_core.errors import CoordError, ProtocolError, Unavailable, error_from_wire
+from coord_core.client.oneshot import converse
+from coord_core.errors import CoordError, ProtocolError
 from coord_core.protocol.members import Member
-from coord_core.protocol.messages import (
-    CLIENT_FRAME_BYTES_MAX,
-    MAGIC,
-    PROTOCOL_VERSION_MAX,
-    PROTOCOL_VERSION_MIN,
-    GetStatus,
-    Hello,
-    NodeStatus,
-    Refused,
-    ServerMessage,
-    Welcome,
-)
-from coord_core.wire.codec import decode_server, encode_messages
-from coord_core.wire.frames import FrameParser
-
-_READ_BYTES = 65_536
-_M = TypeVar("_M")
-_CLOSED = "the node closed the connection"
+from coord_core.protocol.messages import GetStatus, NodeStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +35,18 @@ class ClusterReport:
     @property
     def members(self) -> tuple[Member, ...]:
         """The cluster as the node with the longest applied log knows it; empty where none answered."""
+        return () if self._newest is None else self._newest.members
+
+    @property
+    def voters(self) -> tuple[str, ...]:
+        """The names of those that vote, by the same word."""
+        newest = self._newest
+        return () if newest is None else tuple(member.name for member in newest.members if member.node_id in newest.voters)
+
+    @property
+    def _newest(self) -> NodeStatus | None:
         answered = [report.status for report in self.nodes if report.status is not None]
-        newest = max(answered, key=lambda status: status.applied_index, default=None)
-        return () if newest is None else newest.members
+        return max(answered, key=lambda status: status.applied_index, default=None)
 
 
 async def ask_cluster(addresses: Iterable[str], token: str, tls: ssl.SSLContext | None, timeout_s: float) -> ClusterReport:
@@ -73,55 +63,12 @@ async def ask_cluster(addresses: Iterable[str], token: str, tls: ssl.SSLContext 
 async def ask_node(address: str, token: str, tls: ssl.SSLContext | None, timeout_s: float) -> NodeReport:
     """Ask one node."""
     try:
-        async with asyncio.timeout(timeout_s):
-            return NodeReport(address, await _converse(address, token, tls), None)
-    except TimeoutError:
-        return NodeReport(address, None, Unavailable(f"{address} did not answer within {timeout_s:g} s"))
+        answer = await converse(address, token, tls, GetStatus(1), timeout_s)
     except CoordError as error:
         return NodeReport(address, None, error)
-    except (OSError, ValueError) as error:
-        return NodeReport(address, None, Unavailable(f"{address}: {reason_of(error)}"))
-
-
-async def _converse(address: str, token: str, tls: ssl.SSLContext | None) -> NodeStatus:
-    host, port = split_address(address)
-    reader, writer = await asyncio.open_connection(host, port, ssl=tls, server_hostname=host if tls else None)
-    try:
-        hello = Hello(PROTOCOL_VERSION_MIN, PROTOCOL_VERSION_MAX, "client", "", token)
-        writer.write(MAGIC + encode_messages([hello]))
-        incoming = _Incoming(reader)
-        try:
-            await incoming.expect(Welcome)
-        except Unavailable as error:
-            if tls is None and error.message == _CLOSED:
-                raise Unavailable(f"{_CLOSED} without a word; perhaps it wants TLS: coords://") from None
-            raise
-        writer.write(encode_messages([GetStatus(1)]))
-        return await incoming.expect(NodeStatus)
-    finally:
-        writer.close()
-
-
-class _Incoming:
-    """The messages of one connection."""
-
-    def __init__(self, reader: asyncio.StreamReader) -> None:
-        self._reader = reader
-        self._frames = FrameParser(CLIENT_FRAME_BYTES_MAX)
-        self._messages: list[ServerMessage] = []
-
-    async def expect(self, kind: type[_M]) -> _M:
-        while not self._messages:
-            data = await self._reader.read(_READ_BYTES)
-            if not data:
-                raise Unavailable(_CLOSED)
-            self._messages.extend(map(decode_server, self._frames.feed(data)))
-        message = self._messages.pop(0)
-        if isinstance(message, Refused):
-            raise error_from_wire(message.code, message.message, {})
-        if not isinstance(message, kind):
-            raise ProtocolError(f"the node answered {type(message).__name__} where {kind.__name__} was due")
-        return message
+    if not isinstance(answer, NodeStatus):
+        return NodeReport(address, None, ProtocolError(f"{address} answered {type(answer).__name__} where NodeStatus was due"))
+    return NodeReport(address, answer, None)
 
 
 def _unasked(reports: Iterable[NodeReport]) -> list[str]:

@@ -20,6 +20,7 @@ from coord_core.client.threads import LoopThread, Undo
 from coord_core.client.value import AsyncDistributedValue, Versioned
 from coord_core.client.view import SessionView
 from coord_core.errors import InvalidRequest, SessionClosed
+from coord_core.protocol.administration import Administration
 from coord_core.protocol.members import Member
 from coord_core.protocol.queries import LockParty
 from coord_core.types import AttachmentId, FencingToken, SessionId
@@ -79,6 +80,13 @@ class Client:
     def members(self) -> tuple[Member, ...]:
         """Return the nodes of the cluster.  Raises `Unavailable` where none answers."""
         return self.run(self._inner.members)
+
+    def administer(self, request: Administration, timeout: float = 10.0) -> None:
+        """Have the cluster itself changed (`coord_core.protocol.administration`); needs no session.  Safe to ask again.
+
+        Raises `Unsafe`, `InvalidRequest` where it is refused; `Unavailable` where nobody has done it in time, though somebody may.
+        """
+        self.run(lambda: self._inner.administer(request, timeout))
 
     def close_attachment(self, attachment_id: int) -> None:
         """Close another process's part of this session: what it acquired is free, its late commands are refused.

@@ -2,7 +2,8 @@
 
 Rule: the state, the answers and the order of the answers follow from the sequence of `(index, time_ms, command)` alone.  Nothing in
 this package reads a clock, draws a random number, logs, or lets the order of a set decide; whatever can come out of the log is
-answered, an ill-formed command with `Failed`.  An exception out of `apply` is a broken invariant and stops the node.
+answered, an ill-formed command with `Failed`.  An exception out of `apply` is a broken invariant, or a version of the machine that
+this release does not know, and stops the node.
 
 - `machine`: the face: one entry in, its answer and the answers it caused out; queries; the digest.
 - `entry`: the entry being applied: its index, its cluster time, the answers it caused.
@@ -12,9 +13,11 @@ answered, an ill-formed command with `Failed`.  An exception out of `apply` is a
 - `names`: paths and the resources bound to them.
 - `locks`, `values`: the resources.
 - `timers`: deadlines in cluster time.
+- `versions`: how behaviour changes while nodes of two releases are members.
 - `bounds`, `refusals`: how much of everything, and the answers of those who want more.
 - `snapshot`, `restoring`, `stream`: the state written down in slices while entries go on being applied, taken up again, and its
   form.
+- `rolling`: one number that tells whether two machines did the same.
 - `dismantle`: how a machine that another replaced goes away.
 - `invariants`: what must hold between any two entries, for the tests and the simulator.
 

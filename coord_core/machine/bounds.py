@@ -1,13 +1,10 @@
-"""How much there may be of everything.  Every replica must agree: changing one is a change of `Machine.VERSION`.
+"""How much there may be of everything.  Every replica must agree: changing one is a change of the machine's version (`versions`).
 
 The bounds of single fields that clients check too live in `coord_core.protocol` (path, value and label sizes, a session's TTL, the
 window of requests).  The package's docstring has the table.
 """
 
 from coord_core.protocol.commands import WINDOW_REQUESTS_MAX
-
-#: Of the machine's behaviour: nodes that apply the same log must have the same.
-MACHINE_VERSION = 1
 
 #: Identifiers and request numbers stay at or below this, so that a double can hold them.
 NUMBER_MAX = 2**53 - 1

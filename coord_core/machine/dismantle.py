@@ -5,24 +5,26 @@ its timer refer to each other.  Like `invariants`, this reads the private state 
 used any more.
 """
 
+from collections.abc import MutableMapping
 from typing import Any
 
 from coord_core.machine.machine import Machine
+from coord_core.machine.sessions import Sessions
+
+#: Letting go of so many answers takes as long as of one claim with its lock.
+_ANSWERS_AN_ITEM = 8
 
 
 def dismantle(machine: Machine, budget: int) -> bool:
     """Let go of about `budget` things; return whether there are more."""
     locks, sessions = machine._locks, machine._sessions
     budget -= _drop_timers(machine, budget)
-    tables: tuple[dict[Any, Any], ...] = (
-        machine._names._bound,
-        locks._held,
-        locks._waiting,
-        sessions._attachments,
-        sessions._sessions,
-    )
-    for table in tables:
-        budget -= _drop_items(table, budget)
+    for shard in machine._names.shards():
+        budget -= _drop_items(shard, budget)
+    for index in (locks._held, locks._waiting):
+        budget -= _drop_claims(index, budget)
+    budget -= _drop_attachments(sessions, budget)
+    budget -= _drop_items(sessions._sessions, budget)
     if budget <= 0:
         return True
     # The machine's own circles: its tables of what does what.
@@ -39,14 +41,37 @@ def dismantle(machine: Machine, budget: int) -> bool:
 
 
 def _drop_timers(machine: Machine, budget: int) -> int:
-    heap = machine._timers._heap
-    count = min(budget, len(heap))
-    for _ in range(count):
-        heap.pop()[2].on_due = None
-    return count
+    spent = 0
+    for block in machine._timers._blocks:
+        while block and spent < budget:
+            block.pop()[2].on_due = None
+            spent += 1
+    return spent
 
 
-def _drop_items(table: dict[Any, Any], budget: int) -> int:
+def _drop_claims(index: dict[Any, MutableMapping[Any, Any]], budget: int) -> int:
+    """An attachment may have any number of claims, so its table is emptied before it goes."""
+    spent = 0
+    while index and spent < budget:
+        number, claims = next(iter(index.items()))
+        spent += 1 + _drop_items(claims, budget - spent)
+        if not claims:
+            del index[number]
+    return spent
+
+
+def _drop_attachments(sessions: Sessions, budget: int) -> int:
+    """An attachment counts with its answers, which are dropped here."""
+    spent = 0
+    for shard in sessions._attachments:
+        while shard and spent < budget:
+            answers = shard.popitem()[1].window.answers
+            spent += 1 + len(answers) // _ANSWERS_AN_ITEM
+            answers.clear()
+    return spent
+
+
+def _drop_items(table: MutableMapping[Any, Any], budget: int) -> int:
     count = max(0, min(budget, len(table)))
     for _ in range(count):
         table.popitem()

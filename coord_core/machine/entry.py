@@ -6,6 +6,7 @@ There is one such record a machine, set anew for each entry; everything that nee
 from typing import TYPE_CHECKING
 
 from coord_core.machine.sessions import Attachment
+from coord_core.machine.versions import VERSION_FIRST
 from coord_core.protocol.results import Result
 from coord_core.types import AttachmentId, LogIndex, RequestNumber, SessionId
 
@@ -14,13 +15,15 @@ if TYPE_CHECKING:
 
 
 class CurrentEntry:
-    __slots__ = ("closed", "index", "opened", "replies", "snapshot", "time_ms")
+    __slots__ = ("closed", "index", "opened", "replies", "snapshot", "time_ms", "version")
 
     def __init__(self) -> None:
         #: Strictly rising; 0 before the first entry.
         self.index = LogIndex(0)
         #: Cluster time in milliseconds: the highest stamp seen, so it never falls.
         self.time_ms = 0
+        #: What decides between an old behaviour and a new one: see `versions`.
+        self.version = VERSION_FIRST
         #: Answers to earlier requests, in the order in which they were made.
         self.replies: list[tuple[AttachmentId, RequestNumber, Result]] = []
         self.opened: SessionId | None = None

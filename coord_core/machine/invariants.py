@@ -10,11 +10,13 @@ from coord_core.machine.locks import Claim
 from coord_core.machine.machine import Machine
 from coord_core.machine.sessions import Attachment
 from coord_core.machine.timers import Timer
+from coord_core.machine.versions import VERSION_FIRST, VERSION_MAX
 from coord_core.types import AttachmentId, RequestNumber
 
 
 def check(machine: Machine) -> None:
     """Raise AssertionError where an invariant is broken."""
+    assert VERSION_FIRST <= machine.version <= VERSION_MAX
     attachments = _check_sessions(machine)
     _check_locks(machine, attachments)
     _check_windows(machine, attachments)
@@ -32,7 +34,8 @@ def _check_sessions(machine: Machine) -> dict[AttachmentId, Attachment]:
             assert attachment.id not in attachments, f"attachment {attachment.id} is in two sessions"
             attachments[attachment.id] = attachment
         assert list(session.attachments) == sorted(session.attachments), "attachments end in the order in which they were opened"
-    assert machine._sessions._attachments == attachments
+    assert machine._sessions._attachment_count == len(attachments)
+    assert {number: found for shard in machine._sessions._attachments for number, found in shard.items()} == attachments
     return attachments
 
 
@@ -70,7 +73,7 @@ def _check_windows(machine: Machine, attachments: dict[AttachmentId, Attachment]
 def _check_names(machine: Machine) -> None:
     locks, values = machine._locks.all(), machine._values.all()
     paths = [path for path, _ in locks] + [path for path, _ in values]
-    assert len(machine._names) == len(paths), "a name is bound to nothing"
+    assert len(machine._names) == sum(map(len, machine._names.shards())) == len(paths), "a name is bound to nothing"
     assert machine._names._bytes == sum(len(path.encode()) for path in paths)
     assert machine._values._count == len(values)
     assert machine._values._bytes == sum(len(value.content) for _, value in values)
@@ -80,9 +83,10 @@ def _check_timers(machine: Machine) -> None:
     for timer in _timers(machine):
         assert timer.on_due is not None, "a timer in use has fired or was cancelled"
     assert len(machine._timers) == len(list(_timers(machine))), "a timer is set for nothing"
-    cancelled = [item for item in machine._timers._heap if item[2].on_due is None]
-    assert machine._timers._cancelled == len(cancelled)
-    assert not cancelled or machine._timers._heap[0][2].on_due is not None, "a cancelled timer is at the top"
+    items = [item for block in machine._timers._blocks for item in block]
+    assert len(machine._timers) == len(items)
+    assert items == sorted(items)
+    assert all(item == (*item[2].row(), item[2]) and item[2].on_due is not None for item in items)
 
 
 def _timers(machine: Machine) -> Iterator[Timer]:

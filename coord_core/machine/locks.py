@@ -10,7 +10,7 @@ Rules:
 """
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, TypeAlias
 
@@ -23,6 +23,7 @@ from coord_core.machine.entry import CurrentEntry
 from coord_core.machine.names import Named, Names
 from coord_core.machine.resources import OperationHandler, QueryHandler
 from coord_core.machine.sessions import Attachment, Sessions
+from coord_core.machine.spread import SPREAD_AT, spread
 from coord_core.machine.stream import decode
 from coord_core.machine.timers import Timer, TimerRow, Timers
 from coord_core.protocol.operations import LockAcquire, LockRelease, Owner
@@ -91,7 +92,7 @@ _decode = msgspec.msgpack.Decoder(list[LockRow]).decode
 _ROW_BYTES = 48
 
 #: The claims of each attachment that has any, by request.
-_Index: TypeAlias = dict[AttachmentId, dict[RequestNumber, Claim]]
+_Index: TypeAlias = dict[AttachmentId, MutableMapping[RequestNumber, Claim]]
 
 
 class Locks:
@@ -159,8 +160,11 @@ class Locks:
         claim.token = token = FencingToken(self._entry.index)
         held = self._held.get(attachment.id)
         if held is None:
-            held = self._held[attachment.id] = {}
-        held[claim.request] = claim
+            self._held[attachment.id] = {claim.request: claim}
+        else:
+            held[claim.request] = claim
+            if len(held) == SPREAD_AT:
+                self._held[attachment.id] = spread(held)
         return Granted(token)
 
     def _enqueue(self, lock: Lock, claim: Claim, wait_ms: int | None) -> Failed | None:
@@ -173,7 +177,7 @@ class Locks:
             lock.waiters = OrderedDict()
         lock.waiters[claim] = None
         self._waiters_total += 1
-        self._waiting.setdefault(claim.attachment.id, {})[claim.request] = claim
+        _index(self._waiting, claim)
         if wait_ms is not None:
             claim.timer = self._timers.set(self._entry.time_ms + wait_ms, partial(self._timed_out, claim))
         return None
@@ -277,7 +281,7 @@ class Locks:
         claim.token = row.token
         if row.timer is not None:
             claim.timer = self._timers.restore(row.timer, partial(self._timed_out, claim))
-        index.setdefault(row.attachment, {})[row.request] = claim
+        _index(index, claim)
         return claim
 
     # --- looking -----------------------------------------------------------------------------------------------------------------
@@ -299,6 +303,14 @@ class Locks:
     def _party(self, claim: Claim) -> LockParty:
         since_ms = self._entry.time_ms - claim.since_ms
         return LockParty(claim.attachment.session, claim.attachment.id, claim.owner, since_ms, claim.token)
+
+
+def _index(index: _Index, claim: Claim) -> None:
+    number = claim.attachment.id
+    claims = index.setdefault(number, {})
+    claims[claim.request] = claim
+    if len(claims) == SPREAD_AT:
+        index[number] = spread(claims)
 
 
 def _remove(index: _Index, claim: Claim) -> None:

@@ -4,12 +4,14 @@ An entry is applied in this order: the cluster time rises to its stamp; timers t
 command does what to sessions is decided here; what a session's operation does is the resources' matter.
 
 The duties of the caller (replica):
-1. Apply every committed command once, in order of the log.  `apply` raises only where an invariant is broken: stop the node then.
+1. Apply every committed command once, in order of the log.  `apply` raises only where an invariant is broken, and `ReleaseTooOld`
+   where the log has come to a version that this code does not know: stop the node then.
 2. Give the answers out after the entry is applied: `Applied.result` to whoever proposed the entry, `Applied.replies` to whoever
    waits for those requests, if anyone does here.
 3. Propose a `Tick` when cluster time reaches `next_deadline_ms()`.  It may have passed already: one entry fires a bounded number.
 4. Query only what a quorum has confirmed (dissertation, 6.4).
-5. `end_snapshot` when a snapshot is done or given up; `dismantle` a machine that another replaces.
+5. Propose `SetMachineVersion` only when every member knows that version (`versions`).
+6. `end_snapshot` when a snapshot is done or given up; `dismantle` a machine that another replaces.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -20,17 +22,19 @@ from typing import Any
 import msgspec
 
 from coord_core.machine import refusals
-from coord_core.machine.bounds import MACHINE_VERSION, NUMBER_MAX, WINDOW_CONTROL_MAX
+from coord_core.machine.bounds import NUMBER_MAX, WINDOW_CONTROL_MAX
 from coord_core.machine.entry import CurrentEntry
 from coord_core.machine.locks import Locks
 from coord_core.machine.names import Names
 from coord_core.machine.resources import OperationHandler, QueryHandler, Registry
 from coord_core.machine.restoring import Restoring
+from coord_core.machine.rolling import RollingHash
 from coord_core.machine.sessions import Attachment, Session, Sessions, SessionView
 from coord_core.machine.snapshot import Snapshot
 from coord_core.machine.stream import CHUNK_BYTES_MAX, Cutter, Header
 from coord_core.machine.timers import Timers
 from coord_core.machine.values import Values
+from coord_core.machine.versions import VERSION_MAX, check_known
 from coord_core.protocol.commands import (
     WINDOW_REQUESTS_MAX,
     Call,
@@ -40,6 +44,7 @@ from coord_core.protocol.commands import (
     ExpireSession,
     OpenAttachment,
     OpenSession,
+    SetMachineVersion,
     Tick,
 )
 from coord_core.protocol.operations import Cancel, LockRelease
@@ -57,7 +62,7 @@ _canonical = msgspec.msgpack.Encoder(order="deterministic")
 class Applied:
     """What came of an entry."""
 
-    #: The answer to the entry's own command.  None: a request that now waits, or an entry nobody waits for (Tick, ExpireSession).
+    #: The answer to the entry's own command.  None: a request that now waits, or an entry nobody waits for (the leader's own).
     result: Result | None
     #: Answers that this entry (its timers, releases, expiries) made for earlier requests, in the order in which they were made.
     replies: list[tuple[AttachmentId, RequestNumber, Result]]
@@ -67,10 +72,12 @@ class Applied:
 
 
 class Machine:
-    VERSION = MACHINE_VERSION
+    #: The newest version that this code knows.
+    VERSION_MAX = VERSION_MAX
 
     def __init__(self) -> None:
         self._entry = CurrentEntry()
+        self._rolling = RollingHash()
         self._timers = Timers()
         self._names = Names()
         self._sessions = Sessions()
@@ -92,6 +99,7 @@ class Machine:
             OpenAttachment: self._open_attachment,
             CloseAttachment: self._close_attachment,
             Tick: self._tick,
+            SetMachineVersion: self._set_version,
         }
         # How many were begun.
         self._snapshots = 0
@@ -107,12 +115,26 @@ class Machine:
         """The last entry applied; 0 before the first."""
         return self._entry.index
 
+    @property
+    def version(self) -> int:
+        """Which behaviour the log has come to, from 1 to VERSION_MAX."""
+        return self._entry.version
+
+    @property
+    def rolling_hash(self) -> int:
+        """64 bits that follow from every entry so far and what it did: differing at one index, two machines are not replicas.
+
+        0 says nothing: this machine came out of a snapshot of a release that kept none.
+        """
+        return self._rolling.value
+
     def apply(self, index: LogIndex, time_ms: int, command: Command) -> Applied:
         """Apply the committed entry `index`, stamped `time_ms` by its leader; return what came of it."""
         entry = self._entry
         entry.begin(index, time_ms)
         self._timers.fire(entry.time_ms)
         result = self._commands[type(command)](command)
+        self._rolling.add(entry, result)
         return Applied(result, entry.replies, entry.opened, entry.closed)
 
     def query(self, query: Query) -> Answer:
@@ -136,7 +158,8 @@ class Machine:
 
     def digest(self) -> bytes:
         """Return 32 bytes that are equal for equal states, however they came about; for comparing replicas."""
-        state = (self.VERSION, self._entry.index, self._entry.time_ms, self._timers.state(), self._sessions.state())
+        entry = self._entry
+        state = (entry.version, entry.index, entry.time_ms, self._timers.state(), self._sessions.state())
         resources = [resource.state() for resource in self._registry.resources]
         return sha256(_canonical.encode((state, resources))).digest()
 
@@ -146,7 +169,7 @@ class Machine:
         """Begin to write down the state as it is now, while entries go on being applied.  One at a time."""
         assert self._entry.snapshot is None, "one snapshot at a time"
         entry = self._entry
-        header = Header(self.VERSION, entry.index, entry.time_ms, self._timers.next_id)
+        header = Header(entry.version, entry.index, entry.time_ms, self._timers.next_id, self._rolling.value)
         self._snapshots += 1
         cutter = Cutter(header, chunk_bytes)
         snapshot = Snapshot(self._snapshots, header.index, cutter, self._sessions, self._names, self._registry)
@@ -160,7 +183,7 @@ class Machine:
     def begin_restore(self) -> Restoring:
         """Begin to take up a snapshot.  The machine is new and must not be used before `Restoring.finish`."""
         assert self._entry.index == 0, "a machine that has applied something cannot become another"
-        return Restoring(self._entry, self._timers, self._sessions, self._registry, self.restored)
+        return Restoring(self._entry, self._rolling, self._timers, self._sessions, self._registry, self.restored)
 
     def restored(self) -> None:
         """All of the snapshot was taken up: from here on this is a machine like any other."""
@@ -196,8 +219,14 @@ class Machine:
             self._end_session(session, refusals.session_expired(session.id))
 
     def _end_session(self, session: Session, answer: Failed) -> None:
+        self._before_end(session.attachments.values())
         self._registry.attachments_ended(self._sessions.end(session), answer)
         self._entry.closed.append(session.id)
+
+    def _before_end(self, attachments: Iterable[Attachment]) -> None:
+        if self._entry.snapshot is not None:
+            for attachment in attachments:
+                self._entry.snapshot.before_attachment(attachment)
 
     def _open_attachment(self, command: OpenAttachment) -> Result:
         session = self._sessions.get(command.session)
@@ -212,12 +241,20 @@ class Machine:
         session = self._sessions.get(command.session)
         attachment = None if session is None else session.attachments.get(command.attachment)
         if session is not None and attachment is not None:
+            self._before_end([attachment])
             answer = refusals.attachment_closed(session.id, attachment.id)
             self._registry.attachments_ended([self._sessions.detach(session, attachment)], answer)
         return _DONE
 
     def _tick(self, command: Tick) -> None:
         """Its stamp has done all there is to do."""
+
+    def _set_version(self, command: SetMachineVersion) -> None:
+        check_known(command.version, f"entry {self._entry.index}")
+        # Two leaders may have proposed the same.
+        if command.version > self._entry.version:
+            self._entry.version = command.version
+            self._rolling.begin_anew()
 
     # --- requests of an attachment -----------------------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """A machine made from a snapshot, in slices.
 
-Chunks are fed in order; each step reads some of what they hold into an empty machine.  Bytes that cannot be a snapshot of a machine
-raise `StorageCorrupt`; whether they are the right ones, somebody else has checked by their sum.
+Chunks are fed in order; each step reads some of what they hold into an empty machine.  Bytes that cannot be a snapshot raise
+`StorageCorrupt`, those of a newer release `ReleaseTooOld`; whether they are the right ones, somebody else has checked by their sum.
 """
 
 from collections.abc import Callable
@@ -9,12 +9,13 @@ from collections.abc import Callable
 import msgspec
 
 from coord_core.errors import StorageCorrupt
-from coord_core.machine.bounds import MACHINE_VERSION
 from coord_core.machine.entry import CurrentEntry
 from coord_core.machine.resources import Registry
+from coord_core.machine.rolling import RollingHash
 from coord_core.machine.sessions import ATTACHMENT, SESSION, AttachmentRow, SessionRow, Sessions
 from coord_core.machine.stream import End, Header, Reader, Rows, decode
 from coord_core.machine.timers import Timers
+from coord_core.machine.versions import VERSION_FIRST, check_known
 
 _sessions = msgspec.msgpack.Decoder(list[SessionRow]).decode
 _attachments = msgspec.msgpack.Decoder(list[AttachmentRow]).decode
@@ -24,9 +25,16 @@ class Restoring:
     """One machine on its way out of a snapshot.  Made by `Machine.begin_restore`."""
 
     def __init__(
-        self, entry: CurrentEntry, timers: Timers, sessions: Sessions, registry: Registry, restored: Callable[[], None]
+        self,
+        entry: CurrentEntry,
+        rolling: RollingHash,
+        timers: Timers,
+        sessions: Sessions,
+        registry: Registry,
+        restored: Callable[[], None],
     ) -> None:
         self._entry = entry
+        self._rolling = rolling
         self._timers = timers
         self._sessions = sessions
         self._registry = registry
@@ -71,12 +79,13 @@ class Restoring:
         return 1
 
     def _begin(self, header: Header) -> None:
-        if header.machine_version != MACHINE_VERSION:
-            raise StorageCorrupt(
-                f"the snapshot is of a machine of version {header.machine_version}; this release has version {MACHINE_VERSION}"
-            )
+        check_known(header.version, "the snapshot")
+        if header.version < VERSION_FIRST:
+            raise StorageCorrupt(f"the snapshot is of a machine of version {header.version}, which there never was")
         self._header = header
+        self._entry.version = header.version
         self._entry.index, self._entry.time_ms = header.index, header.time_ms
+        self._rolling.restore(header.rolling_hash)
         self._timers.next_id = header.next_timer
 
     def _take_rows(self, record: Rows) -> int:

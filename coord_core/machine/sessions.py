@@ -28,6 +28,8 @@ ATTACHMENT = "attachment"
 #: A session is born with this generation.
 GENERATION_FIRST = 1
 
+_SHARDS = 64
+
 #: About what a row takes besides its answers.
 _ROW_BYTES = 48
 
@@ -94,12 +96,13 @@ class SessionView:
 
 
 class Sessions:
-    __slots__ = ("_attachments", "_sessions")
+    __slots__ = ("_attachment_count", "_attachments", "_sessions")
 
     def __init__(self) -> None:
         self._sessions: dict[SessionId, Session] = {}
-        # Those of all sessions.
-        self._attachments: dict[AttachmentId, Attachment] = {}
+        # Those of all sessions, in shards by number: so none of these tables takes long to grow.
+        self._attachments: tuple[dict[AttachmentId, Attachment], ...] = tuple({} for _ in range(_SHARDS))
+        self._attachment_count = 0
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -112,11 +115,7 @@ class Sessions:
 
     def attachment(self, attachment: AttachmentId) -> Attachment:
         """Raises KeyError where there is no such attachment."""
-        return self._attachments[attachment]
-
-    def attachments(self) -> list[Attachment]:
-        """Return those of all sessions."""
-        return list(self._attachments.values())
+        return self._attachments[attachment % _SHARDS][attachment]
 
     def open(self, index: LogIndex, ttl_ms: int, owner: Owner) -> Session | Failed:
         """Open a session with its first attachment, which bears the session's number."""
@@ -137,10 +136,10 @@ class Sessions:
             return fault
         if len(session.attachments) >= ATTACHMENTS_PER_SESSION_MAX:
             return refusals.over_limit("attachments of a session", ATTACHMENTS_PER_SESSION_MAX, len(session.attachments) + 1)
-        if len(self._attachments) >= ATTACHMENTS_MAX:
-            return refusals.over_limit("attachments", ATTACHMENTS_MAX, len(self._attachments) + 1)
+        if self._attachment_count >= ATTACHMENTS_MAX:
+            return refusals.over_limit("attachments", ATTACHMENTS_MAX, self._attachment_count + 1)
         attachment = Attachment(AttachmentId(index), session.id, owner)
-        session.attachments[attachment.id] = self._attachments[attachment.id] = attachment
+        self._add(session, attachment)
         return attachment
 
     def end(self, session: Session) -> list[Attachment]:
@@ -150,7 +149,8 @@ class Sessions:
 
     def detach(self, session: Session, attachment: Attachment) -> Attachment:
         del session.attachments[attachment.id]
-        del self._attachments[attachment.id]
+        del self._attachments[attachment.id % _SHARDS][attachment.id]
+        self._attachment_count -= 1
         attachment.alive = False
         return attachment
 
@@ -166,10 +166,14 @@ class Sessions:
         attachment = Attachment(row.id, row.session, row.owner)
         attachment.window = RequestWindow.restored(row.window)
         comes_late = bool(session.attachments) and next(reversed(session.attachments)) > row.id
-        session.attachments[row.id] = self._attachments[row.id] = attachment
+        self._add(session, attachment)
         if comes_late:
             # One that changed while the snapshot was written comes before its turn.
             session.attachments = dict(sorted(session.attachments.items()))
+
+    def _add(self, session: Session, attachment: Attachment) -> None:
+        session.attachments[attachment.id] = self._attachments[attachment.id % _SHARDS][attachment.id] = attachment
+        self._attachment_count += 1
 
     def state(self) -> list[Any]:
         """Return the state as plain data, equal for equal states."""

@@ -1,14 +1,15 @@
 """A machine's state as of one index, written down while the machine goes on.
 
 A million locks take most of a second to write, longer than an election timeout.  So it is done in slices, and what is about to
-change before its turn has come is written first: its row always says what it was at the snapshot's index.  Rules that make it
-right:
+change before its turn has come is written first: its row always says what it was at the snapshot's index.  To list all that there
+is would take too long as well, so that is done a part at a time.  Rules that make it right, whatever comes and goes meanwhile:
 
-- Who changes a resource has got it from `Names.find` or `Names.get` in the same entry, and these tell `before_name`.
-- Who changes a window has told `before_attachment` (`Machine._call`, `CurrentEntry.reply`).
-- What was written bears the snapshot's number.  What came into being after its index bears it too, or shows its age by its own
-  number, for a name that was dropped and bound again is listed.
-- Sessions do not change, they only end; that takes them and their attachments out of the tables and leaves them as they were.
+- Who changes a resource has got it from `Names.find` or `Names.get` in the same entry, and these tell `before_change`.
+- Who changes a window, or ends an attachment, has told `before_attachment` (`Machine._call`, `Machine._before_end`,
+  `CurrentEntry.reply`).
+- What was written bears the snapshot's number.  What came into being after its index bears it too (`Names.bind`), or shows its age
+  by its own number.  So what a part lists too much is passed over, and what it lacks was written when it went.
+- Sessions do not change, they only end, and that leaves them as they were.  They are listed when the snapshot begins.
 
 The sections have an order (see `stream`), so the row of something that changes before its section has come is kept aside.
 
@@ -17,7 +18,7 @@ No time is read here: a slice is a number of items, and how long it may take is 
 
 from typing import Any, TypeAlias
 
-from coord_core.machine.names import Names
+from coord_core.machine.names import Named, Names
 from coord_core.machine.resources import Registry
 from coord_core.machine.sessions import ATTACHMENT, SESSION, Attachment, Sessions
 from coord_core.machine.stream import Cutter
@@ -29,6 +30,8 @@ _Row: TypeAlias = tuple[str, Any, int]
 #: A row counts as one item and one more for each so many bytes: a lock has a queue, an attachment has answers.
 _ITEM_BYTES = 256
 
+#: So many names are listed in the time that writing one takes.
+_LISTED_AN_ITEM = 64
 
 #: The order of a snapshot's sections.
 _SESSIONS, _ATTACHMENTS, _NAMES, _END = range(4)
@@ -41,18 +44,20 @@ class Snapshot:
         #: No other snapshot of this machine has it, not even one at the same index.
         self.number = number
         self.index = index
-        self._names = names
         self._registry = registry
         self._cutter = cutter
-        # What was there when it began, the next one last.  Listing a million names takes about 10 ms: the longest step of all.
-        self._sessions = list(sessions)
-        self._attachments = sessions.attachments()
-        self._paths = names.paths()
-        for items in (self._sessions, self._attachments, self._paths):
-            items.reverse()
         self._section = _SESSIONS
-        # Rows of sections to come.
-        self._aside: dict[int, list[_Row]] = {_ATTACHMENTS: [], _NAMES: []}
+        # Those that there were when it began, and how many of them this section is done with.
+        self._sessions = list(sessions)
+        self._sessions_done = 0
+        # The attachments of the session at hand, the next one last.
+        self._attachments: list[Attachment] = []
+        # The shard of names at hand, its paths, and the shards to come, the next one last.
+        self._shard: dict[str, Named] = {}
+        self._paths: list[str] = []
+        self._shards = list(reversed(names.shards()))
+        # Rows of sections to come, and what is left of them when their section has come.
+        self._aside: dict[int, list[_Row]] = {_SESSIONS: [], _ATTACHMENTS: [], _NAMES: []}
         self._aside_bytes = 0
         #: All chunks were given out.
         self.done = False
@@ -65,65 +70,88 @@ class Snapshot:
     def step(self, budget: int) -> list[bytes]:
         """Write about `budget` items more; return the chunks that became full, the last one too when it is done."""
         while budget > 0 and not self.done:
-            if self._section == _SESSIONS:
+            if self._section == _END:
+                self._cutter.finish()
+                self.done = True
+            elif self._aside[self._section]:
+                budget -= self._write_aside()
+            elif self._section == _SESSIONS:
                 budget -= self._write_session()
             elif self._section == _ATTACHMENTS:
                 budget -= self._write_attachment()
-            elif self._section == _NAMES:
-                budget -= self._write_name()
             else:
-                self._cutter.finish()
-                self.done = True
+                budget -= self._write_name()
         return self._cutter.take(rest=self.done)
 
     # --- what is about to change -------------------------------------------------------------------------------------------------
 
     def before_attachment(self, attachment: Attachment) -> None:
-        """An attachment's window is about to change."""
+        """An attachment's window is about to change, or the attachment to end."""
         if attachment.written != self.number and attachment.id <= self.index:
             attachment.written = self.number
             self._add(_ATTACHMENTS, (ATTACHMENT, *attachment.row()))
 
-    def before_name(self, path: str) -> None:
-        """Whatever is bound to a path is about to change, or its name to be bound or dropped."""
-        resource = self._names.bound(path)
-        if resource is not None and resource.written != self.number:
+    def before_change(self, path: str, resource: Named) -> None:
+        """What is bound to a path is about to change, or its name to be dropped."""
+        if resource.written != self.number:
             resource.written = self.number
             self._add(_NAMES, self._registry.row(path, resource))
 
     # --- in turn -----------------------------------------------------------------------------------------------------------------
 
     def _write_session(self) -> int:
-        if not self._sessions:
+        if self._sessions_done == len(self._sessions):
             return self._next_section()
-        return self._add(_SESSIONS, (SESSION, *self._sessions.pop().row()))
+        session = self._sessions[self._sessions_done]
+        self._sessions_done += 1
+        return self._add(_SESSIONS, (SESSION, *session.row()))
 
     def _write_attachment(self) -> int:
         if not self._attachments:
-            return self._next_section()
+            return self._list_attachments()
         attachment = self._attachments.pop()
-        if attachment.written == self.number:
+        if attachment.written == self.number or attachment.id > self.index:
             return 1
         attachment.written = self.number
         return self._add(_ATTACHMENTS, (ATTACHMENT, *attachment.row()))
 
+    def _list_attachments(self) -> int:
+        if self._sessions_done == len(self._sessions):
+            self._sessions = []
+            return self._next_section()
+        # Of a session that has ended there are none: they were written before.
+        self._attachments = list(reversed(self._sessions[self._sessions_done].attachments.values()))
+        self._sessions_done += 1
+        return 1
+
     def _write_name(self) -> int:
         if not self._paths:
-            return self._next_section()
+            return self._list_names()
         path = self._paths.pop()
-        resource = self._names.bound(path)
+        resource = self._shard.get(path)
         if resource is None or resource.written == self.number:
-            # It has changed since.
+            # It went, or has changed since.
             return 1
         resource.written = self.number
         return self._add(_NAMES, self._registry.row(path, resource))
 
+    def _list_names(self) -> int:
+        while self._shards and not self._paths:
+            self._shard = self._shards.pop()
+            self._paths = list(self._shard)
+        if not self._paths:
+            return self._next_section()
+        return 1 + len(self._paths) // _LISTED_AN_ITEM
+
+    def _write_aside(self) -> int:
+        row = self._aside[self._section].pop()
+        self._aside_bytes -= row[2]
+        return self._add(self._section, row)
+
     def _next_section(self) -> int:
         self._cutter.end_section()
         self._section += 1
-        for row in self._aside.pop(self._section, ()):
-            self._aside_bytes -= row[2]
-            self._cutter.add(*row)
+        self._sessions_done = 0
         return 1
 
     def _add(self, section: int, row: _Row) -> int:

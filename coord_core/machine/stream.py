@@ -4,9 +4,13 @@
     Header, Rows of "session", Rows of "attachment", Rows of each type of resource, mixed, End
 
 The sections come in this order, so that whoever reads finds every attachment before the first claim of it.  Rows say by their
-`kind` what they are; which fields a row has is the business of who writes it (`sessions`, `locks`, `values`).  A new kind of
-row, or a record that names what lies outside the machine, makes a new `FORMAT`: an older release refuses it instead of losing
-it.
+`kind` what they are; which fields a row has is the business of who writes it (`sessions`, `locks`, `values`).
+
+The form grows by the number in the magic, `FORMAT`.  Every format that a release ever wrote stays readable; a test opens one of
+each.  What an older format lacks has a default, or is a section that is not there: a new kind of rows (of another resource, or the
+names of records outside the machine) needs no more than its name.  A newer format is refused, never read as far as it goes: what
+would be lost is lost on one node only.  So a release that knows a newer one writes it only where the machine's version says that
+every member reads it.
 
 Chunks are cut anywhere: a row may go through several.  Their size is the only bound here; how much is written at a time is decided
 by `Snapshot.step`.
@@ -16,15 +20,16 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from coord_core.errors import StorageCorrupt
+from coord_core.errors import ReleaseTooOld, StorageCorrupt
+from coord_core.machine.rolling import UNKNOWN
 from coord_core.types import LogIndex
 
 CHUNK_BYTES_MAX = 256 * 1024
 
-#: Raised with every change that an older release would misread.
-FORMAT = 1
+#: Raised with every change that an older release would misread.  2: the header has the rolling hash.
+FORMAT = 2
 
-_MAGIC = b"COORDSM" + bytes([FORMAT])
+_MAGIC = b"COORDSM"
 _LENGTH_BYTES = 4
 
 #: Rows of one frame: what is decoded in one piece at restore.  A single larger row has a frame of its own.
@@ -39,11 +44,13 @@ class _Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
 class Header(_Record, frozen=True, tag=1):
     """The machine's own numbers, at the index at which the snapshot stands."""
 
-    machine_version: int
+    version: int
     index: LogIndex
     time_ms: int
     #: The timers' next number: equal deadlines fire in the order of their numbers.
     next_timer: int
+    #: Since format 2.
+    rolling_hash: int = UNKNOWN
 
 
 class Rows(_Record, frozen=True, tag=2):
@@ -68,7 +75,7 @@ class Cutter:
 
     def __init__(self, header: Header, chunk_bytes: int = CHUNK_BYTES_MAX) -> None:
         self._chunk_bytes = chunk_bytes
-        self._buffer = bytearray(_MAGIC)
+        self._buffer = bytearray((*_MAGIC, FORMAT))
         self._rows: dict[str, list[Any]] = {}
         # Bytes of the rows in `_rows`, about.
         self._sizes: dict[str, int] = {}
@@ -120,7 +127,7 @@ class Cutter:
 
 
 class Reader:
-    """Takes chunks in order, gives records.  Raises `StorageCorrupt` where they are no snapshot that this release can read."""
+    """Takes chunks in order, gives records.  Raises `StorageCorrupt` where they are no snapshot, `ReleaseTooOld` where newer."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
@@ -153,13 +160,16 @@ class Reader:
         return record
 
     def _begin(self) -> bool:
-        head = bytes(self._buffer[: len(_MAGIC)])
-        if not _MAGIC.startswith(head):
-            known = "another" if head[:-1] != _MAGIC[:-1] else f"{head[-1]}, this release reads {FORMAT}"
-            raise StorageCorrupt(f"this is no snapshot of a machine that can be read here: its format is {known}")
-        if len(head) < len(_MAGIC):
+        size = len(_MAGIC)
+        if not _MAGIC.startswith(self._buffer[:size]):
+            raise StorageCorrupt("this is no snapshot of a machine: it begins with something else")
+        if len(self._buffer) <= size:
             return False
-        self._at = len(_MAGIC)
+        found = self._buffer[size]
+        if found > FORMAT:
+            message = f"the machine's snapshot has format {found}, this release reads up to {FORMAT}: start a newer release"
+            raise ReleaseTooOld(message, format=found)
+        self._at = size + 1
         return True
 
 

@@ -3,17 +3,20 @@
 Timers fire only inside an entry, in (deadline, id) order, at most TIMERS_FIRED_MAX an entry; ids rise in the order in which timers
 were set, so replicas agree on the order of equal deadlines.  A timer that is due but not fired yet has not happened: its waiter
 still waits, its value is still there.
+
+Most waits end before their time, so a timer is cancelled as often as it is set.  They stand in sorted blocks, and a cancelled one
+is taken out at once.  A heap would keep it until its deadline, or until half of the heap is cancelled: to rebuild one of a million,
+or to take a long run of cancelled timers off its top, stops the node for half a second.
 """
 
-import heapq
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from coord_core.machine.bounds import TIMERS_FIRED_MAX
 
-#: Fewer cancelled timers than this are not worth rebuilding the heap for.
-_CANCELLED_KEPT = 64
-
+#: A block with more is split into two: what it takes to move its items stays far below what it takes to fire one.
+_BLOCK_MAX = 1_024
 
 #: A timer in a snapshot: deadline and number.
 TimerRow: TypeAlias = tuple[int, int]
@@ -32,66 +35,82 @@ class Timer:
         return self.deadline_ms, self.id
 
 
+#: Numbers differ, so two timers are never compared.
+_Item: TypeAlias = tuple[int, int, Timer]
+
+# Below whatever a snapshot can say.
+_LEAST: TimerRow = (-(2**64), 0)
+
+
 class Timers:
-    __slots__ = ("_cancelled", "_heap", "next_id")
+    __slots__ = ("_blocks", "_bounds", "_count", "next_id")
 
     def __init__(self) -> None:
-        # By (deadline, id), cancelled ones among them, but never at the top.
-        self._heap: list[tuple[int, int, Timer]] = []
-        self._cancelled = 0
+        # All in order of (deadline, id).  Block i has what is not below bound i and below bound i + 1; only a lone block is empty.
+        self._blocks: list[list[_Item]] = [[]]
+        self._bounds: list[TimerRow] = [_LEAST]
+        self._count = 0
         #: Of the next timer set.
         self.next_id = 1
 
     def __len__(self) -> int:
-        return len(self._heap) - self._cancelled
+        return self._count
 
     def next_deadline_ms(self) -> int | None:
-        return self._heap[0][0] if self._heap else None
+        return self._blocks[0][0][0] if self._count else None
 
     def set(self, deadline_ms: int, on_due: Callable[[], None]) -> Timer:
         timer = Timer(deadline_ms, self.next_id, on_due)
         self.next_id += 1
-        heapq.heappush(self._heap, (deadline_ms, timer.id, timer))
+        self._add(timer)
         return timer
 
     def restore(self, row: TimerRow, on_due: Callable[[], None]) -> Timer:
         """Set a timer from a snapshot, with the number that it had."""
         timer = Timer(*row, on_due)
-        heapq.heappush(self._heap, (*row, timer))
+        self._add(timer)
         return timer
 
     def cancel(self, timer: Timer) -> None:
         """Unset a timer that has not fired."""
         assert timer.on_due is not None, "a timer is cancelled once, and not after it fired"
         timer.on_due = None
-        self._cancelled += 1
-        self._uncover()
-        # Most waits end before their time: without this the heap would keep every one of them until its deadline.
-        if self._cancelled > _CANCELLED_KEPT and self._cancelled * 2 > len(self._heap):
-            self._heap = [item for item in self._heap if item[2].on_due is not None]
-            self._cancelled = 0
-            heapq.heapify(self._heap)
+        self._remove(timer)
 
     def fire(self, time_ms: int) -> int:
         """Fire what is due at `time_ms`, at most TIMERS_FIRED_MAX; return how many."""
         fired = 0
-        while fired < TIMERS_FIRED_MAX and self._heap and self._heap[0][0] <= time_ms:
-            _, _, timer = heapq.heappop(self._heap)
-            self._uncover()
-            on_due = timer.on_due
-            assert on_due is not None, "a cancelled timer is never at the top"
-            timer.on_due = None
+        while fired < TIMERS_FIRED_MAX and self._count and self._blocks[0][0][0] <= time_ms:
+            timer = self._blocks[0][0][2]
+            on_due, timer.on_due = timer.on_due, None
+            assert on_due is not None, "a cancelled timer is taken out"
+            self._remove(timer)
             on_due()
             fired += 1
         return fired
 
-    def _uncover(self) -> None:
-        heap = self._heap
-        while heap and heap[0][2].on_due is None:
-            heapq.heappop(heap)
-            self._cancelled -= 1
-
     def state(self) -> tuple[Any, ...]:
         """Return the state as plain data, equal for equal states."""
-        live = sorted((deadline_ms, number) for deadline_ms, number, timer in self._heap if timer.on_due is not None)
-        return self.next_id, live
+        return self.next_id, [(deadline_ms, number) for block in self._blocks for deadline_ms, number, _ in block]
+
+    def _add(self, timer: Timer) -> None:
+        key = (timer.deadline_ms, timer.id)
+        at = bisect_right(self._bounds, key) - 1
+        block = self._blocks[at]
+        insort(block, (*key, timer))
+        self._count += 1
+        if len(block) > _BLOCK_MAX:
+            upper = block[_BLOCK_MAX // 2 :]
+            del block[_BLOCK_MAX // 2 :]
+            self._blocks.insert(at + 1, upper)
+            self._bounds.insert(at + 1, upper[0][:2])
+
+    def _remove(self, timer: Timer) -> None:
+        key = (timer.deadline_ms, timer.id)
+        at = bisect_right(self._bounds, key) - 1
+        block = self._blocks[at]
+        del block[bisect_left(block, key)]
+        self._count -= 1
+        if not block and len(self._blocks) > 1:
+            del self._blocks[at], self._bounds[at]
+            self._bounds[0] = _LEAST

@@ -63,6 +63,15 @@ class Tick(_Command, frozen=True, tag=6):
     """Proposed by the leader when a deadline of the machine has passed: its stamp moves cluster time."""
 
 
+class SetMachineVersion(_Command, frozen=True, tag=8):
+    """Proposed by the leader when every member knows that version of the machine: from this entry on it behaves accordingly.
+
+    Does nothing where the machine has come as far already.  A node that does not know the version stops.
+    """
+
+    version: int
+
+
 class Call(_Command, frozen=True, tag=7):
     """A session's command, applied exactly once however often it is sent (dissertation, 6.3)."""
 
@@ -76,7 +85,10 @@ class Call(_Command, frozen=True, tag=7):
     operation: Operation
 
 
-Command: TypeAlias = OpenSession | CloseSession | ExpireSession | OpenAttachment | CloseAttachment | Tick | Call
+Command: TypeAlias = OpenSession | CloseSession | ExpireSession | OpenAttachment | CloseAttachment | Tick | SetMachineVersion | Call
+
+#: What only a leader proposes; a client that sends one is refused.
+LEADERS_OWN: frozenset[type] = frozenset({ExpireSession, Tick, SetMachineVersion})
 
 #: Unanswered requests an attachment may have; one more is refused with `LimitExceeded`.
 WINDOW_REQUESTS_MAX = 1024

@@ -173,4 +173,10 @@ class NodeStatus(_Message, frozen=True, tag=24):
     matched: dict[NodeId, int] = {}
 
 
-ServerMessage: TypeAlias = Welcome | Refused | Reply | KeptAlive | Told | Redirect | NodeStatus
+class Members(_Message, frozen=True, tag=25):
+    """The members are others than this connection was told.  Comes unasked: a client outlives all nodes that it began with."""
+
+    members: tuple[Member, ...]
+
+
+ServerMessage: TypeAlias = Welcome | Refused | Reply | KeptAlive | Told | Redirect | NodeStatus | Members

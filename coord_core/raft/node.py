@@ -154,12 +154,14 @@ class RaftNode:
         """Put a committed CONFIGURATION entry in force; the driver calls it when it comes to the entry, before `applied`."""
         return membership.apply(self._state, entry)
 
-    def keep_commit(self) -> None:
-        """Have it written that the log is committed up to the applied index, which by itself is not worth a write.
+    def keep_commit(self, index: LogIndex) -> None:
+        """Have it written that the log is committed up to `index`, which it is; by itself that is not worth a write.
 
         For what must not be forgotten though others may be gone that know it too: who was removed stops one day.
         """
-        self._state.commit_to_keep = self._state.log.applied
+        if index > self._state.log.commit:
+            raise InvariantViolation(f"{index} is not committed: {self._state.log!r}")
+        self._state.commit_to_keep = index
 
     def transfer(self, to: NodeId) -> None:
         """Hand leadership to `to`.  Proposals are refused until it leads, or an election timeout has passed.
@@ -203,7 +205,10 @@ class RaftNode:
     def unreachable(self, peer: NodeId) -> None:
         """A message to `peer` was lost: what followed it was in vain, so find out anew where its log stands."""
         progress = self._state.progress.get(peer)
-        if self._state.is_leader and progress is not None and progress.state is Sending.REPLICATE and peer != self.node_id:
+        if not self._state.is_leader or progress is None or peer == self.node_id:
+            return
+        progress.unreachable = True
+        if progress.state is Sending.REPLICATE:
             progress.become_probe()
 
     def report_snapshot(self, peer: NodeId, ok: bool) -> None:

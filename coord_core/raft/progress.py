@@ -80,8 +80,15 @@ class Progress:
     recent_active: bool = False
     #: Answered in the election timeout before that.
     was_active: bool = False
+    #: The driver could not reach it, and it has not answered since.
+    unreachable: bool = False
     #: Follows from the configuration; kept here so that a status needs no look-up.
     is_learner: bool = field(default=False)
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it answered within the last election timeout or two, and can be reached as far as is known."""
+        return (self.recent_active or self.was_active) and not self.unreachable
 
     @property
     def is_paused(self) -> bool:

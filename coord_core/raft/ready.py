@@ -36,7 +36,7 @@ class PeerProgress:
     is_learner: bool
     is_paused: bool
     recent_active: bool
-    #: Answered within the last election timeout or two.
+    #: Answered within the last election timeout or two, and can be reached as far as is known.
     is_active: bool
     pending_snapshot: LogIndex
     inflight: int
@@ -52,7 +52,7 @@ class PeerProgress:
             is_learner=progress.is_learner,
             is_paused=progress.is_paused,
             recent_active=progress.recent_active,
-            is_active=progress.recent_active or progress.was_active,
+            is_active=progress.is_active,
             pending_snapshot=progress.pending_snapshot,
             inflight=len(progress.inflight),
             inflight_is_full=progress.inflight.is_full,

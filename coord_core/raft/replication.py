@@ -123,7 +123,7 @@ def own_log_durable(state: State) -> None:
 
 def on_append_reply(state: State, message: AppendReply, progress: Progress) -> None:
     """A follower accepted or rejected (leader)."""
-    progress.recent_active = True
+    progress.recent_active, progress.unreachable = True, False
     if message.rejected:
         _on_rejection(state, message, progress)
         return
@@ -164,7 +164,7 @@ def _on_rejection(state: State, message: AppendReply, progress: Progress) -> Non
 
 def on_heartbeat_reply(state: State, message: HeartbeatReply, progress: Progress) -> None:
     """A follower lives (leader)."""
-    progress.recent_active = True
+    progress.recent_active, progress.unreachable = True, False
     progress.paused = False
     # Behind, or not known to be level: if nothing was lost this costs an empty Append, otherwise its answer restarts the flow.
     if progress.match < state.log.last_index or progress.state is Sending.PROBE:

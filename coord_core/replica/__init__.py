@@ -14,6 +14,7 @@ loop and the simulator drive the same object; neither decides anything.
 """
 
 from coord_core.replica.config import ReplicaConfig, SnapshotConfig
+from coord_core.replica.entries import unstamp
 from coord_core.replica.facts import (
     Fact,
     LeaderReady,
@@ -53,4 +54,5 @@ __all__ = [
     "SnapshotSent",
     "SnapshotTaken",
     "Stalled",
+    "unstamp",
 ]

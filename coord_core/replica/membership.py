@@ -93,7 +93,7 @@ class Membership:
         """Take over what a CONFIGURATION entry says, which consensus has put in force; return the answers that it lets go."""
         added = {member.node_id: member for member in _members_of(entry)}
         self._keep({**self.members, **added}, entry.index, configuration)
-        self._raft.keep_commit()
+        self._raft.keep_commit(entry.index)
         if self._waiting_for_it is None or entry.index != self._under_way:
             return []
         waiting, self._waiting_for_it = self._waiting_for_it, None

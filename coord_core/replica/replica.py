@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 
 from coord_core.errors import CoordError
 from coord_core.machine import Applied, Machine
-from coord_core.protocol.commands import Call, Command, ExpireSession, Tick
+from coord_core.protocol.commands import LEADERS_OWN, Call, Command, ExpireSession, Tick
 from coord_core.protocol.members import Member
 from coord_core.protocol.messages import (
     Administer,
@@ -359,7 +359,7 @@ class Replica:
         except CoordError as error:
             self._refuse(origin, error.code, error.message)
             return
-        if type(command) is Tick or type(command) is ExpireSession:
+        if type(command) in LEADERS_OWN:
             self._refuse(origin, "InvalidRequest", f"{type(command).__name__} is the leader's own command; clients cannot send it")
             return
         lane = self._control if is_control(command) else self._commands

@@ -13,7 +13,18 @@ import msgspec
 
 from coord_core.config import LimitsConfig
 from coord_core.errors import Busy, ProtocolError
-from coord_core.protocol.messages import Administer, Ask, GetStatus, Hello, KeepAlive, NodeStatus, Refused, ServerMessage, Submit
+from coord_core.protocol.messages import (
+    Administer,
+    Ask,
+    GetStatus,
+    Hello,
+    KeepAlive,
+    Members,
+    NodeStatus,
+    Refused,
+    ServerMessage,
+    Submit,
+)
 from coord_core.server.connections import Connection
 from coord_core.wire import codec
 
@@ -66,6 +77,11 @@ class Clients:
             client = self._clients.get(number)
             if client is not None:
                 client.answer(messages)
+
+    def tell(self, news: Members) -> None:
+        """Tell everyone, unasked."""
+        for client in list(self._clients.values()):
+            client.tell(news)
 
     def say_goodbye(self, last_word: Refused) -> None:
         for client in list(self._clients.values()):
@@ -120,6 +136,9 @@ class Client:
         self._write(messages)
         if self._read_paused:
             self._steer()
+
+    def tell(self, news: Members) -> None:
+        self._write((news,))
 
     def _write(self, messages: Sequence[ServerMessage]) -> None:
         if self._transport.is_closing():

@@ -9,6 +9,10 @@ Nothing is changed in a process that did not ask for it (`tame`): a node may liv
 
 import gc
 
+#: Objects more than before that make a collection of the youngest; that many of these make one of the middle generation too.  It
+#: looks at what came since its last, at most the product of the two: a machine that grows must not pay for it in one piece.
+_YOUNG, _YOUNG_ROUNDS = 5_000, 5
+
 _tamed = False
 
 
@@ -17,7 +21,7 @@ def tame() -> None:
     global _tamed
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 20, 1_000_000)
+    gc.set_threshold(_YOUNG, _YOUNG_ROUNDS, 1_000_000)
     _tamed = True
 
 

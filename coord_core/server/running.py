@@ -10,7 +10,7 @@ import msgspec
 from coord_core.config import ServerConfig
 from coord_core.errors import Busy, CoordError
 from coord_core.protocol.members import Member
-from coord_core.protocol.messages import Hello, NodeStatus, PeerIdentity, Refused, ServerMessage, Welcome
+from coord_core.protocol.messages import Hello, Members, NodeStatus, PeerIdentity, Refused, ServerMessage, Welcome
 from coord_core.raft import RaftConfig
 from coord_core.replica import PeerMessage, Replica, ReplicaConfig, SnapshotConfig
 from coord_core.server.admission import Admission
@@ -76,6 +76,8 @@ class Running:
         self._to_come = {node: member for node, member in self._to_come.items() if self._is_news(member, applied)}
         self._peers.follow({**self._members, **self._to_come})
         self.admission.follow(members)
+        # Not those that are to come, which nobody may dial yet.
+        self._clients.tell(Members(_shown(self._loop.status().members)))
 
     def turn_away(self, caller: PeerIdentity, error: CoordError) -> None:
         self.admission.turn_away(caller, error)

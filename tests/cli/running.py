@@ -57,6 +57,9 @@ class Dev:
         name: str = until(lambda: self.status()["leader"], what="a leader")
         return self.pids[name]
 
+    def kill_node(self, name: str) -> None:
+        os.kill(self.pids[name], signal.SIGKILL)
+
     def kill_nodes(self) -> None:
         for pid in self.pids.values():
             os.kill(pid, signal.SIGKILL)

@@ -22,20 +22,12 @@ def _call(request: int, operation: Operation, low_water: int = 0, answered: tupl
 
 
 def test_digest_does_not_tell_how_a_state_came_about() -> None:
-    """One machine wrote over /a, the other deleted it in between: their dicts are in another order, their states are equal."""
-    overwritten = _machine(
-        _call(1, ValueSet("/a", b"0")),
-        _call(2, ValueSet("/b", b"0")),
-        _call(3, ValueDelete("/c")),
-        _call(4, ValueSet("/a", b"1")),
-    )
-    deleted = _machine(
-        _call(1, ValueSet("/a", b"0")),
-        _call(2, ValueSet("/b", b"0")),
-        _call(3, ValueDelete("/a")),
-        _call(4, ValueSet("/a", b"1")),
-    )
-    assert list(overwritten._names._bound) != list(deleted._names._bound)
+    """One machine wrote over some values, the other deleted them in between: their dicts are in another order."""
+    written = [_call(number, ValueSet(f"/{number}", b"0")) for number in range(1, 301)]
+    again = [_call(number, ValueSet(f"/{number % 100}", b"1")) for number in range(401, 501)]
+    overwritten = _machine(*written, *[_call(number, ValueDelete("/none")) for number in range(301, 401)], *again)
+    deleted = _machine(*written, *[_call(number, ValueDelete(f"/{number % 100}")) for number in range(301, 401)], *again)
+    assert [list(shard) for shard in overwritten._names.shards()] != [list(shard) for shard in deleted._names.shards()]
     assert overwritten.digest() == deleted.digest()
 
 

@@ -15,6 +15,7 @@ from coord_core.protocol.commands import (
     ExpireSession,
     OpenAttachment,
     OpenSession,
+    SetMachineVersion,
     Tick,
 )
 from coord_core.protocol.operations import Cancel, LockAcquire, LockRelease, Owner, ValueDelete, ValueSet
@@ -47,6 +48,7 @@ commands: st.SearchStrategy[Command] = st.one_of(
     st.builds(OpenAttachment, ids, owners),
     st.builds(CloseAttachment, integers, integers),
     st.just(Tick()),
+    st.builds(SetMachineVersion, integers.filter(lambda version: version <= Machine.VERSION_MAX)),
     st.builds(Call, st.just(1), st.just(1), st.integers(1, 6), st.just(0), st.just(()), operations),
     st.builds(Call, ids, ids, integers, integers, answered, operations),
 )

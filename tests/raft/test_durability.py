@@ -251,3 +251,23 @@ def test_node_does_not_start_with_a_commit_index_beyond_its_log():
     """The stored log lost what the stored commit index covers."""
     with pytest.raises(InvariantViolation):
         Cluster(3).add(2, disk(Cluster(3).start, 1, term=1, commit=5))
+
+
+def test_a_commit_index_is_written_by_itself_only_where_it_must_be_kept():
+    """Whoever was removed stops one day: who is left must know of it after a crash without asking."""
+    cluster = Cluster(3)
+    cluster.elect(1)
+    cluster.propose(1, b"x")
+    cluster.settle()
+    node = cluster[1]
+    assert node.durable_commit < node.commit_index
+    node.keep_commit(node.applied_index)
+    ready = node.ready()
+    assert ready is not None
+    assert ready.persist is not None
+    assert ready.persist.entries == ()
+    node.persisted(ready.persist.ack)
+    assert node.durable_commit == node.applied_index
+    assert node.ready() is None
+    with pytest.raises(InvariantViolation, match="is not committed"):
+        node.keep_commit(LogIndex(node.commit_index + 1))

@@ -195,6 +195,18 @@ def test_snapshot_for_a_configuration_without_this_node_is_dropped():
     assert "without this node" in cluster[3].dropped_messages[1]
 
 
+def test_snapshot_from_before_a_node_joined_brings_it_nearer():
+    """Its configuration is without the node, as the one with which the node began is: it is on its way to become a member."""
+    cluster = Cluster(3)
+    cluster.add(4)
+    cluster[4].step(install(4, 1, 9, 1, voters=(1, 2)))
+    cluster.pump(4)
+    assert cluster[4].last_index == 9
+    assert cluster[4].configuration == Configuration((NodeId(1), NodeId(2)))
+    cluster.tick(100, 4)
+    assert cluster.role(4) is Role.FOLLOWER, "who is no voter does not campaign"
+
+
 def test_failed_transfer_is_tried_again_after_a_heartbeat():
     """The driver reports it; without a report nothing more would be sent."""
     cluster = Cluster(3)

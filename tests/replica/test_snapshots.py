@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from coord_core.errors import StorageCorrupt
+from coord_core.errors import ReleaseTooOld
 from coord_core.machine import Machine
 from coord_core.protocol.messages import Ask, Told
 from coord_core.protocol.operations import LockAcquire, LockRelease
@@ -555,7 +555,7 @@ def test_a_snapshot_that_this_release_cannot_read_stops_the_node():
 
     nodes.passes = passes
     nodes.cut.discard(follower)
-    with pytest.raises(StorageCorrupt, match="format is 99"):
+    with pytest.raises(ReleaseTooOld, match="has format 99"):
         nodes.advance(5_000)
 
 

@@ -1,6 +1,10 @@
 """What a replica promises its clients, driven through its face: events in, effects out."""
 
-from coord_core.protocol.commands import ExpireSession, OpenSession, Tick
+import pytest
+
+from coord_core.errors import ReleaseTooOld
+from coord_core.machine import Machine
+from coord_core.protocol.commands import ExpireSession, OpenSession, SetMachineVersion, Tick
 from coord_core.protocol.messages import Ask, KeepAlive, KeptAlive, Redirect, Submit, Told
 from coord_core.protocol.operations import LockAcquire, LockRelease, ValueSet
 from coord_core.protocol.queries import LockInfo, LockState, SessionInfo, SessionState, ValueGet, ValueState
@@ -8,7 +12,9 @@ from coord_core.protocol.results import Done, Failed, Granted, NotGranted, Sessi
 from coord_core.raft.messages import AppendReply
 from coord_core.raft.progress import Sending
 from coord_core.replica import LaneLimits, SessionsEnded, Stalled
+from coord_core.replica.entries import stamp
 from coord_core.types import FencingToken, LogIndex, NodeId, SessionId
+from coord_core.wire.codec import encode_command
 from tests.replica.harness import OWNER, Driver, call
 
 
@@ -239,10 +245,20 @@ def test_the_leaders_own_commands_cannot_come_from_a_client():
     session = driver.open(leader)
     driver.submit(leader, 1, 2, ExpireSession(session, 1))
     driver.submit(leader, 1, 3, Tick())
+    driver.submit(leader, 1, 4, SetMachineVersion(2))
     driver.settle()
-    assert driver.result(1, 2).code == "InvalidRequest"
-    assert driver.result(1, 3).code == "InvalidRequest"
+    assert [driver.result(1, seq).code for seq in (2, 3, 4)] == ["InvalidRequest"] * 3
     assert driver.replicas[leader].machine.session(session) is not None
+
+
+def test_a_version_of_the_machine_that_this_release_does_not_know_stops_the_node():
+    """It would go on as another machine than the members that know it.  Nothing is damaged: a newer release goes on from there."""
+    driver = Driver()
+    leader = driver.elect()
+    entry = stamp(0) + encode_command(SetMachineVersion(Machine.VERSION_MAX + 1))
+    driver.replicas[leader]._raft.propose([entry])
+    with pytest.raises(ReleaseTooOld, match="start a newer release"):
+        driver.settle()
 
 
 def test_bytes_that_are_no_command_are_refused_and_nothing_else_is_harmed():

@@ -12,7 +12,18 @@ import msgspec
 from coord_core.config import RaftTimes, ServerConfig
 from coord_core.errors import StorageFailed
 from coord_core.protocol.commands import Call, Command, OpenSession
-from coord_core.protocol.messages import MAGIC, ClientMessage, GetStatus, Hello, NodeStatus, Reply, ServerMessage, Submit, Welcome
+from coord_core.protocol.messages import (
+    MAGIC,
+    ClientMessage,
+    GetStatus,
+    Hello,
+    Members,
+    NodeStatus,
+    Reply,
+    ServerMessage,
+    Submit,
+    Welcome,
+)
 from coord_core.protocol.operations import LockAcquire, Operation, Owner
 from coord_core.protocol.results import Granted, Result, SessionOpened
 from coord_core.server.server import Server
@@ -70,9 +81,12 @@ class RawClient:
         self.writer.write(codec.encode_messages(messages))
 
     async def heard(self) -> ServerMessage | None:
-        """Return the next message; None at the end of the stream."""
-        payload = await self.payload()
-        return None if payload is None else codec.decode_server(payload)
+        """Return the next message that is no mere news; None at the end of the stream."""
+        while (payload := await self.payload()) is not None:
+            message = codec.decode_server(payload)
+            if not isinstance(message, Members):
+                return message
+        return None
 
     async def payload(self) -> bytes | None:
         async with asyncio.timeout(PATIENCE_S):

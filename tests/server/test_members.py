@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import coord_core
 from coord_core.config import SnapshotsConfig
 from coord_core.errors import InvalidRequest, NodeRemoved, WrongCluster
 from coord_core.protocol.administration import Administration, RemoveMember, TransferLeadership
@@ -282,3 +283,26 @@ async def test_two_nodes_that_join_at_once_are_both_let_in(nodes: Nodes) -> None
     first, *_ = await nodes.cluster(*NAMES)
     await asyncio.gather(*(nodes.start(name, join=(first.peer_address,)) for name in ("n4", "n5")))
     await until(all_vote(nodes, *NAMES, "n4", "n5"), "five voters")
+
+
+async def test_a_client_outlives_all_nodes_that_it_began_with(nodes: Nodes) -> None:
+    """It is told of the members as they change: a rolling replacement of every machine costs nobody his lock."""
+    first, *_ = await nodes.cluster(*NAMES)
+    async with await coord_core.connect_async(f"coord://{first.client_address}") as client:
+        lock = client.lock("/kept")
+        grant = await lock.acquire(timeout=30)
+        assert grant is not None
+        for name in ("n4", "n5", "n6"):
+            joined = await nodes.start(name, join=(first.peer_address,))
+            await joined.wait_formed()
+            await until(lambda joined=joined, name=name: name in votes(joined), f"{name} as voter")  # type: ignore[misc]
+        for name in NAMES:
+            gone = nodes.running[name]
+            assert await ask_elsewhere(nodes, gone) == Done()
+            nodes.running.pop(name)
+            with pytest.raises(NodeRemoved):
+                await gone.wait_stopped()
+            await gone.stop()
+        await until(all_vote(nodes, "n4", "n5", "n6"), "the new ones alone")
+        await grant.check()
+        assert {member.name for member in await client.members()} == {"n4", "n5", "n6"}

@@ -85,7 +85,7 @@ class AppliedChecks:
 
     def _compare(self, machine: ObservedMachine) -> None:
         """The state at an index is the same, whether it was made by applying or came out of a snapshot."""
-        index, digest = int(machine.index), machine.digest()
+        index, digest = int(machine.index), machine.digest() + machine.rolling_hash.to_bytes(8, "big")
         if self.digests.setdefault(index, digest) != digest:
             raise Violation(f"{machine.node.name} has another state after entry {index}")
 

@@ -1,0 +1,129 @@
+"""Out of the directory of one node, a new cluster of that node alone: for when the majority of a cluster is gone for good.
+
+The rule: nothing is guessed and nothing is hidden.  The new cluster is another one, under an id of its own, in a directory of
+its own: a node or a client of the old one is refused by it, for what it was told may not be in here.  What is in the log of the
+one that is left counts, also what was not known to be committed: it may have been acknowledged.
+"""
+
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+from coord_core.errors import InvalidRequest
+from coord_core.machine import Machine
+from coord_core.protocol.members import Member
+from coord_core.raft.messages import Configuration, EntryKind, HardState, SnapshotMetadata
+from coord_core.replica import SnapshotConfig, unstamp
+from coord_core.replica.building import Build
+from coord_core.replica.taking import Taking
+from coord_core.storage.api import Batch, Bootstrap, Identity, Restored
+from coord_core.storage.directory import DATABASE
+from coord_core.storage.snapshots import FIRST_STAGING, Publish
+from coord_core.storage.sqlite import SqliteStorage
+from coord_core.types import LogIndex, NodeId, Term
+
+#: Rows read or written in one step; nobody waits meanwhile.
+_ITEMS = 10_000
+_FOUNDER = NodeId(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """What came out of it."""
+
+    name: str
+    former_cluster: str
+    cluster: str
+    #: The last entry of the old log: everything up to it is in the new cluster.
+    index: LogIndex
+    #: Up to here the node had known the log to be committed.
+    committed: LogIndex
+    sessions: int
+    #: The names of the old cluster's other nodes.
+    lost: tuple[str, ...]
+
+
+def recover(source: Path, target: Path) -> Recovered:
+    """Make `target` the directory of a new cluster's only node, with all that `source` has.  `source` stays as it is.
+
+    Raises `InvalidRequest` where one of them is not what it must be, `DataDirInUse` where a node runs on it, `StorageCorrupt` where
+    `source` is damaged.
+    """
+    if not (source / DATABASE).exists():
+        raise InvalidRequest(f"{source} holds no node: name the data directory of one that is left")
+    if target.exists() and any(target.iterdir()):
+        raise InvalidRequest(f"{target} is not empty: the new cluster needs a directory of its own")
+    storage = SqliteStorage(source)
+    try:
+        restored = storage.load()
+    finally:
+        storage.close()
+    if restored is None:
+        raise InvalidRequest(f"{source} holds a node that was never part of a cluster: there is nothing to recover")
+    machine = _machine_of(restored)
+    metadata = _end_of(restored)
+    bootstrap = _founding(restored, metadata)
+    _write(target, bootstrap, metadata, restored.hard_state, machine)
+    own = restored.bootstrap.identity
+    return Recovered(
+        name=own.name,
+        former_cluster=own.cluster_id,
+        cluster=bootstrap.identity.cluster_id,
+        index=LogIndex(metadata.index - 1),
+        committed=restored.hard_state.commit,
+        sessions=machine.session_count(),
+        lost=tuple(member.name for member in restored.members if member.node_id != own.node_id),
+    )
+
+
+def _machine_of(restored: Restored) -> Machine:
+    """Return the state after all stored entries."""
+    machine = Machine()
+    if restored.snapshot is not None:
+        build = Build(machine)
+        for chunk in restored.snapshot.chunks:
+            build.add(chunk)
+            while build.has_work:
+                build.step(_ITEMS)
+        build.finish()
+        done = restored.snapshot.info.metadata.index
+    else:
+        done = restored.bootstrap.snapshot.index
+    for entry in restored.entries:
+        if entry.index > done and entry.kind == EntryKind.COMMAND and entry.data:
+            machine.apply(entry.index, *unstamp(entry.data))
+    return machine
+
+
+def _end_of(restored: Restored) -> SnapshotMetadata:
+    if restored.entries:
+        index, term = restored.entries[-1].index, restored.entries[-1].term
+    elif restored.snapshot is not None:
+        index, term = restored.snapshot.info.metadata.index, restored.snapshot.info.metadata.term
+    else:
+        index, term = restored.bootstrap.snapshot.index, restored.bootstrap.snapshot.term
+    # One further than the old log: the new cluster's founding lies before it, and no entry of the old one has its place.
+    return SnapshotMetadata(LogIndex(index + 1), term, Configuration((_FOUNDER,)))
+
+
+def _founding(restored: Restored, metadata: SnapshotMetadata) -> Bootstrap:
+    own = restored.bootstrap.identity
+    known = next(member for member in restored.members if member.node_id == own.node_id)
+    identity = Identity(secrets.token_hex(16), _FOUNDER, own.name, secrets.token_hex(16))
+    member = Member(_FOUNDER, own.name, known.peer_address, known.client_address, identity.incarnation)
+    return Bootstrap(identity, (member,), SnapshotMetadata(LogIndex(1), Term(1), metadata.configuration))
+
+
+def _write(target: Path, bootstrap: Bootstrap, metadata: SnapshotMetadata, state: HardState, machine: Machine) -> None:
+    taking = Taking(SnapshotConfig(), FIRST_STAGING, metadata, bootstrap.members, machine)
+    storage = SqliteStorage(target)
+    try:
+        storage.form(bootstrap)
+        while not taking.is_encoded:
+            taking.step(_ITEMS)
+            while taking.has_chunks:
+                storage.write(Batch(stage=taking.take()))
+        publish = Publish(taking.staging, taking.info(), metadata.index, metadata.term, replaces_log=True)
+        storage.write(Batch(hard_state=HardState(state.term, NodeId(0), metadata.index), publish=publish))
+    finally:
+        storage.close()
