@@ -10,9 +10,10 @@ several mutants, where a bug has several faces.
 
 from dataclasses import dataclass
 
+ADMISSION = "coord_core/server/admission.py"
 ELECTION = "coord_core/raft/election.py"
-FORMING = "coord_core/server/forming.py"
 HANDSHAKE = "coord_core/server/handshake.py"
+JOINING = "coord_core/server/joining.py"
 LEADING = "coord_core/replica/leading.py"
 LOG = "coord_core/raft/log.py"
 MEMBERSHIP = "coord_core/raft/membership.py"
@@ -338,15 +339,17 @@ MUTANTS: tuple[Mutant, ...] = (
         "openraft#2002",
         (
             Edit(
-                FORMING,
-                "    if member.incarnation != caller.incarnation:\n        raise wiped",
-                "    if False:\n        raise wiped",
+                ADMISSION,
+                "            if member.name == caller.name and member.incarnation == caller.incarnation:\n",
+                "            if member.name == caller.name:\n",
+            ),
+            Edit(
+                JOINING,
+                "bootstrap.identity.name != own.name or bootstrap.identity.incarnation != own.incarnation:",
+                "bootstrap.identity.name != own.name:",
             ),
         ),
-        (
-            "tests/server/test_founding.py::test_a_founder_that_lost_its_disk_is_refused",
-            "tests/server/test_forming.py::test_a_founder_with_a_wiped_disk_is_refused_and_stops",
-        ),
+        ("tests/server/test_forming.py::test_a_founder_with_a_wiped_disk_is_refused_and_stops",),
     ),
     Mutant(
         16,
