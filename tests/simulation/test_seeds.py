@@ -6,7 +6,10 @@ import sys
 
 import pytest
 
+from coord_core.testing.drills import DRILLS, MEMBERSHIP, draw
+from coord_core.testing.mix import KINDS
 from coord_core.testing.run import run
+from coord_core.testing.simulator import Simulator
 
 #: Seeds of an ordinary test run, in chunks that can be shared out; `make sim SEEDS=...` runs more.
 CHUNKS = [range(first, first + 10) for first in range(1, 501, 10)]
@@ -64,3 +67,19 @@ def test_seeds_are_not_idle() -> None:
     assert sum(report.operations for report in reports) > 100 * len(reports)
     assert {report.mix.nodes for report in reports} == {3, 5}
     assert {report.mix.calm for report in reports} == {True, False}
+
+
+def test_members_come_and_go() -> None:
+    """An operator that never gets anything done would prove nothing about changing members."""
+    reports = [run(seed, mix=MEMBERSHIP) for seed in range(1, 5)]
+    assert sum(report.changes for report in reports) > 3 * len(reports)
+    assert all(report.leaders > 1 for report in reports)
+
+
+def test_ordinary_seeds_have_every_kind_of_trouble() -> None:
+    """Whatever a fault is written for, some of the five hundred seeds must meet it, and every drill."""
+    mixes = [draw(Simulator(seed).stream("mix")) for seed in range(1, 501)]
+    assert {kind for mix in mixes for kind in mix.kinds} == set(KINDS)
+    assert all(mix in mixes for mix in DRILLS.values())
+    assert sum(mix.operator for mix in mixes) > 100
+    assert sum(mix.calm and mix.operator for mix in mixes) > 5
