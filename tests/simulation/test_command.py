@@ -47,7 +47,14 @@ def test_interrupted_run_says_how_far_it_came_and_leaves_nothing_behind() -> Non
     """Ctrl-C goes to the whole group, as a terminal sends it; no traceback, no process that stays."""
     arguments = [sys.executable, "-m", "coord_core.testing", "--seeds", "100000", "--verbose"]
     with subprocess.Popen(
-        arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        arguments,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        # Whoever runs the tests in the background has it ignored, and a child inherits that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline().startswith("seed 1: ")
