@@ -13,6 +13,7 @@ this release does not know, and stops the node.
 - `names`: paths and the resources bound to them.
 - `locks`, `values`: the resources.
 - `timers`: deadlines in cluster time.
+- `spread`: a table that never takes long to grow.
 - `versions`: how behaviour changes while nodes of two releases are members.
 - `bounds`, `refusals`: how much of everything, and the answers of those who want more.
 - `snapshot`, `restoring`, `stream`: the state written down in slices while entries go on being applied, taken up again, and its
@@ -54,5 +55,6 @@ from coord_core.machine.restoring import Restoring
 from coord_core.machine.sessions import SessionView
 from coord_core.machine.snapshot import Snapshot
 from coord_core.machine.stream import CHUNK_BYTES_MAX
+from coord_core.machine.versions import VERSION_MAX
 
-__all__ = ["CHUNK_BYTES_MAX", "Applied", "Machine", "Restoring", "SessionView", "Snapshot", "dismantle"]
+__all__ = ["CHUNK_BYTES_MAX", "VERSION_MAX", "Applied", "Machine", "Restoring", "SessionView", "Snapshot", "dismantle"]

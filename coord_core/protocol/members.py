@@ -16,3 +16,5 @@ class Member(msgspec.Struct, frozen=True, array_like=True):
     client_address: str
     #: Random, drawn when the data directory was made.  Empty where clients are told: it is known to nodes alone.
     incarnation: str
+    #: The newest version of the machine that its release knows.
+    machine_version: int = 1

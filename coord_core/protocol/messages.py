@@ -45,6 +45,12 @@ class PeerIdentity(msgspec.Struct, frozen=True, array_like=True):
     node_id: int = 0
     #: A node that asks to be let in: it takes the place of a member of its name whose disk is lost.
     replaces: bool = False
+    #: The newest version of the machine that its release knows.
+    machine_version: int = 1
+
+    def as_member(self, node_id: NodeId) -> Member:
+        """Return what it says as the cluster keeps it."""
+        return Member(node_id, self.name, self.peer_address, self.client_address, self.incarnation, self.machine_version)
 
 
 class Hello(_Message, frozen=True, tag=1):

@@ -55,15 +55,18 @@ cannot end a campaign that the rest would carry.
 *A refused vote tells what is committed* (with TiKV's raft-rs).  A leader that removed itself can be the only one to know that,
 and have the longer log; it refuses whoever should follow, who counts by the old configuration.  Told of the commit index, that
 one applies the change and needs the vote no more.  A node that was removed should run until a new leader has shown itself.
+`refusals_tell_commit` can be switched off.
 
 *`leader_lost`* has no counterpart there: a closed connection is better news than silence, and costs a tenth of the time.  It
 gives up the node's own lease only, so the leader stays as long as a quorum hears it.
 
-*No lease reads* (against 6.4.1): they would make answers depend on clocks.
+*No lease reads* (against 6.4.1): they would make answers depend on clocks.  `lease_relied_on` only keeps nodes from giving the
+lease up early, for a driver that makes them all the same.
 
 *A leader that was removed steps down when it applies the change* (4.2.2), rather than when it is committed.
 
-Stricter than etcd/raft: one outstanding Persist (group commit, and no write can overtake another); nobody proposes for another
+Stricter than etcd/raft: one outstanding Persist (group commit, and no write can overtake another; `async_storage_writes` lifts
+that, and changes duty 2 as `pipeline.py` says); nobody proposes for another
 (clients find the leader); a membership change is checked against the configuration before it is appended and refused, not
 turned into an empty entry; messages that cannot be true are dropped where etcd/raft panics.
 """

@@ -37,6 +37,14 @@ class RaftConfig:
     #: with the next Append or heartbeat: a follower applies later by at most a heartbeat, which nobody waits for, and every batch
     #: costs two messages a follower less.
     announce_commits: bool = True
+    #: Hand out further Persists while earlier ones are under way, as etcd/raft does under this name; the driver's duties are others
+    #: then (`pipeline.py`).  Off: one at a time, and what gathers meanwhile goes into the next.
+    async_storage_writes: bool = False
+    #: Something outside answers by the leader's lease (etcd/raft: lease-based reads): no node gives the lease up before its time.
+    lease_relied_on: bool = False
+    #: A refused vote tells what is committed, which opens a lock that a removed leader can leave behind
+    #: (`election.on_vote_reply`).  Off: a refusal says nothing but no, as with etcd/raft.
+    refusals_tell_commit: bool = True
     #: The following three are where this core is stricter than etcd/raft; its own scenarios need them off.
     #: A leader that was removed or demoted steps down when it applies that change (dissertation, 4.2.2).
     step_down_on_removal: bool = True
@@ -66,5 +74,7 @@ class RaftConfig:
             faults.append("election_timeout_ticks must be at least 3 x heartbeat_ticks")
         if self.max_inflight_bytes < self.max_append_bytes:
             faults.append("max_inflight_bytes must be at least max_append_bytes")
+        if self.lease_relied_on and not self.check_quorum:
+            faults.append("lease_relied_on needs check_quorum: without it nobody keeps a lease")
         if faults:
             raise InvalidConfig("; ".join(faults), faults=faults)

@@ -88,7 +88,7 @@ def leader_lost(state: State) -> None:
     that it died, or do not hear the question: so whoever's turn it is asks again after one tick, two, four, until somebody leads
     or the time drawn for an ordinary campaign has come.
     """
-    if state.role is not Role.FOLLOWER or not state.leader_id:
+    if state.role is not Role.FOLLOWER or not state.leader_id or state.config.lease_relied_on:
         return
     lost = state.leader_id
     forget_leader(state)
@@ -112,8 +112,8 @@ def _campaign_and_ask_again(state: State) -> None:
 
 
 def forget_leader(state: State) -> None:
-    """Drop the lease: this node may vote for another within the same election timeout."""
-    if state.role is Role.FOLLOWER:
+    """Drop the lease: this node may vote for another within the same election timeout.  Nothing where the lease is relied on."""
+    if state.role is Role.FOLLOWER and not state.config.lease_relied_on:
         state.leader_id = NOBODY
 
 
@@ -150,14 +150,15 @@ def on_vote_request(state: State, message: VoteRequest) -> None:
 
 def _refuse(state: State, message: VoteRequest) -> None:
     log = state.log
+    told = log.commit if state.config.refusals_tell_commit else START
     refusal = VoteReply(
         sender=state.node_id,
         to=message.sender,
         term=state.term,
         pre_vote=message.pre_vote,
         granted=False,
-        commit=log.commit,
-        commit_term=log.term(log.commit) or NO_TERM,
+        commit=told,
+        commit_term=log.term(told) or NO_TERM,
     )
     outbox.send_after_persist(state, refusal)
 
@@ -240,7 +241,11 @@ def transfer(state: State, to: NodeId) -> None:
     progress = state.progress.get(to)
     if progress is None or progress.is_learner:
         raise TransferRefused(f"node {to} is not a voter", to=to)
-    if to in (state.node_id, state.transferee):
+    if to == state.transferee:
+        return
+    if to == state.node_id:
+        # Lead on: whoever was to take over need not.
+        state.transferee = NOBODY
         return
     state.election_elapsed = 0
     state.transferee = to

@@ -46,6 +46,7 @@ class RaftLog:
         "_slice_bounds",
         "applied",
         "commit",
+        "cut_short",
         "durable",
         "handed",
         "installing",
@@ -94,6 +95,8 @@ class RaftLog:
             raise InvariantViolation(f"restored applied {applied}, commit {commit} do not fit {self!r}")
         self.commit = LogIndex(max(commit, snapshot.index))
         self.handed = self.applied = applied
+        #: `take_applicable` handed out less than there was; nothing more until something is applied.
+        self.cut_short = False
 
     # -- what is there
 
@@ -248,11 +251,24 @@ class RaftLog:
         self.handed = LogIndex(high - 1)
         return self._entries[low - self._offset - 1 : high - self._offset - 1]
 
+    def take_applicable(self, max_bytes: int) -> list[Entry]:
+        """Hand out what is committed and on this node's disk, as long as no more than `max_bytes` of it are unapplied."""
+        end = min(self.commit, self.durable)
+        unapplied = self.bytes_between(self.applied + 1, self.handed + 1)
+        if self.handed >= end or self.installing is not None or unapplied >= max_bytes or self.cut_short:
+            return []
+        low = LogIndex(self.handed + 1)
+        high = self.limit(low, LogIndex(end + 1), max_bytes - unapplied)
+        self.handed = LogIndex(high - 1)
+        self.cut_short = self.handed < end
+        return self._entries[low - self._offset - 1 : high - self._offset - 1]
+
     def applied_to(self, index: LogIndex) -> None:
         """The driver has applied everything up to `index`."""
         if not self.applied <= index <= self.handed:
             raise InvariantViolation(f"applied {index} was not handed out, or falls: {self!r}")
         self.applied = index
+        self.cut_short = False
 
     def take_unpersisted(self) -> tuple[Entry, ...]:
         """Hand out what is not on the disk and not on its way there."""
@@ -263,6 +279,11 @@ class RaftLog:
     def persisted(self) -> None:
         """What was on its way is on the disk, except for what was replaced meanwhile (`_truncate` has lowered `persisting`)."""
         self.durable = self.persisting
+
+    def stable_to(self, index: LogIndex, term: Term) -> None:
+        """The disk has this log up to `index`, if the entry there is still of `term`."""
+        if index > self.durable and self.term(index) == term:
+            self.durable = index
 
     def compact(self, index: LogIndex) -> None:
         """Forget the entries up to and including `index`; a snapshot has them."""

@@ -223,13 +223,25 @@ def apply(state: State, entry: Entry) -> Configuration:
     """Put the committed change of `entry` in force and return the new configuration."""
     if entry.kind != EntryKind.CONFIGURATION or not state.configured < entry.index <= state.log.handed:
         raise InvariantViolation(f"entry {entry.index} is no membership change to apply now: {state.log!r}")
+    change = decode(entry.data)
     try:
-        configuration = changed(state.configuration, decode(entry.data))
+        configuration = changed(state.configuration, change)
     except MembershipRefused as error:
         raise InvariantViolation(f"the committed membership change {entry.index} does not fit: {error}") from error
     state.configured = entry.index
+    forget_removed(state, change.steps, configuration)
     switch(state, configuration)
     return configuration
+
+
+def forget_removed(state: State, steps: Iterable[MembershipStep], after: Configuration) -> None:
+    """Forget what is known of those that `steps` remove: who is added again by the same change begins anew (with etcd/raft).
+
+    Who votes in the outgoing half is not gone yet.
+    """
+    for step in steps:
+        if step.kind is StepKind.REMOVE and step.node_id not in (*after.outgoing, state.node_id):
+            state.progress.pop(step.node_id, None)
 
 
 def adopt(state: State, configuration: Configuration) -> None:

@@ -11,7 +11,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from coord_core.raft import dispatch, election, membership, outbox, reads, replication, roles
+from coord_core.raft import dispatch, election, membership, outbox, pipeline, reads, replication, roles
 from coord_core.raft.config import RaftConfig
 from coord_core.raft.invariants import InvariantViolation
 from coord_core.raft.log import ENTRY_OVERHEAD_BYTES, RaftLog
@@ -177,8 +177,14 @@ class RaftNode:
         election.hup(self._state)
 
     def persisted(self, ack: PersistAck) -> None:
-        """The outstanding Persist is durable.  Another's `ack` is ignored."""
+        """The outstanding Persist is durable.  Another's `ack` is ignored.
+
+        With `async_storage_writes`: the one of `ack` is, and all before it.
+        """
         state = self._state
+        if state.config.async_storage_writes:
+            pipeline.persisted(state, ack)
+            return
         if not outbox.persisted(state, ack):
             return
         self._hear_own(outbox.take_own(state))
@@ -268,9 +274,13 @@ class RaftNode:
 
     def _collect(self) -> Ready | None:
         state = self._state
-        persist = outbox.take_persist(state)
+        if state.config.async_storage_writes:
+            persist = pipeline.take_persist(state)
+            committed = state.log.take_applicable(state.config.max_committed_bytes)
+        else:
+            persist = outbox.take_persist(state)
+            committed = state.log.take_committed(state.config.max_committed_bytes)
         messages = outbox.take_messages(state)
-        committed = state.log.take_committed(state.config.max_committed_bytes)
         read_states = state.reads.take_confirmed()
         soft = self._soft
         changed = soft.term != state.term or soft.role is not state.role or soft.leader_id != state.leader_id

@@ -17,7 +17,7 @@ At most one Persist is outstanding.  What gathers meanwhile goes into the next o
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from coord_core.raft.messages import Entry, HardState, Message, SnapshotMetadata, VoteReply
+from coord_core.raft.messages import AppendReply, Entry, HardState, Message, SnapshotMetadata, VoteReply
 from coord_core.types import LogIndex, Term
 
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ class Persist:
     ack: PersistAck
     #: Not None: the log begins anew after it; `entries` follow it, everything stored before goes.
     snapshot: SnapshotMetadata | None = None
+    #: With `async_storage_writes` only: sent by the driver when this is durable, those to this node stepped back into it.
+    replies: tuple[Message, ...] = ()
 
 
 @dataclass(slots=True)
@@ -65,12 +67,17 @@ class Outbox:
     after: list[Message] = field(default_factory=list)
     #: This node's votes for itself, durable, to be counted.
     own: list[VoteReply] = field(default_factory=list)
+    #: With `async_storage_writes` only (`pipeline.py`): the highest number acknowledged, and the snapshot last given out, with
+    #: the number of its Persist.
+    acknowledged: int = 0
+    installing: SnapshotMetadata | None = None
+    installing_number: int = 0
 
 
 def send(state: "State", message: Message) -> None:
     """Send what depends on nothing but this node's term."""
     outbox = state.outbox
-    if outbox.durable.term == state.term:
+    if outbox.durable.term == state.term or state.config.async_storage_writes:
         outbox.now.append(message)
     else:
         send_after_persist(state, message)
@@ -79,12 +86,19 @@ def send(state: "State", message: Message) -> None:
 def send_after_persist(state: "State", message: Message) -> None:
     """Send what depends on everything this node has accepted so far."""
     outbox = state.outbox
-    if is_dirty(state):
+    if is_dirty(state) or state.config.async_storage_writes:
         outbox.waiting.append(message)
     elif outbox.outstanding is not None:
         outbox.covered.append(message)
     else:
         _release(state, [message])
+
+
+def acknowledge_own(state: "State") -> None:
+    """With `async_storage_writes` a leader acknowledges its new entries to itself; otherwise `persisted` says it all."""
+    if state.config.async_storage_writes:
+        own = state.node_id
+        send_after_persist(state, AppendReply(sender=own, to=own, term=state.term, index=state.log.last_index))
 
 
 def is_dirty(state: "State") -> bool:

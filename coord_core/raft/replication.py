@@ -27,6 +27,7 @@ from coord_core.types import LogIndex, NodeId
 def append_own(state: State, entries: list[Entry]) -> None:
     """Append the leader's new entries and send them to everybody."""
     state.log.append(entries)
+    outbox.acknowledge_own(state)
     broadcast_append(state)
 
 
@@ -117,12 +118,21 @@ def _announce(state: State) -> None:
 def own_log_durable(state: State) -> None:
     """The leader's own disk has more of the log: it may count it."""
     own = state.progress.get(state.node_id)
-    if own is not None and own.accepted(state.log.durable) and maybe_commit(state):
+    if own is not None:
+        _count_own(state, own, state.log.durable)
+
+
+def _count_own(state: State, own: Progress, index: LogIndex) -> None:
+    if own.accepted(index) and maybe_commit(state):
         _announce(state)
 
 
 def on_append_reply(state: State, message: AppendReply, progress: Progress) -> None:
     """A follower accepted or rejected (leader)."""
+    if message.sender == state.node_id:
+        # `outbox.acknowledge_own`
+        _count_own(state, progress, message.index)
+        return
     progress.recent_active, progress.unreachable = True, False
     if message.rejected:
         _on_rejection(state, message, progress)

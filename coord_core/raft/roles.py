@@ -8,6 +8,7 @@ Without pre-vote a timeout leads to CANDIDATE at once.  A leader never campaigns
 candidate; a term is entered once and never again.  What a role does is in `election.py` and `replication.py`.
 """
 
+from coord_core.raft import outbox
 from coord_core.raft.invariants import InvariantViolation
 from coord_core.raft.messages import Entry, EntryKind
 from coord_core.raft.progress import Inflight, Progress
@@ -57,6 +58,7 @@ def become_leader(state: State) -> None:
     state.pending_membership = state.log.last_index
     state.leading_from = LogIndex(state.log.last_index + 1)
     state.log.append([Entry(state.leading_from, state.term, EntryKind.COMMAND, b"")])
+    outbox.acknowledge_own(state)
 
 
 def _reset(state: State, term: Term) -> None:

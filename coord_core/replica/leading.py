@@ -8,7 +8,7 @@ stands still (spec: sessions outlive a failover).
 """
 
 from coord_core.machine import Machine
-from coord_core.protocol.commands import Command, ExpireSession, Tick
+from coord_core.protocol.commands import Command, ExpireSession, SetMachineVersion, Tick
 from coord_core.replica.leases import Leases
 from coord_core.replica.reads import ExpiryCheck, Reads
 from coord_core.types import SessionId, Term
@@ -20,7 +20,17 @@ EXPIRIES_A_TURN = 1_000
 class Leading:
     """The state of one leadership, from ready to deposed."""
 
-    __slots__ = ("_base_ms", "_expiring", "_leases", "_machine", "_reads", "_since_ms", "_tick_under_way", "term")
+    __slots__ = (
+        "_base_ms",
+        "_expiring",
+        "_leases",
+        "_machine",
+        "_reads",
+        "_since_ms",
+        "_tick_under_way",
+        "_version_under_way",
+        "term",
+    )
 
     def __init__(self, term: Term, machine: Machine, reads: Reads, now_ms: int, lease_ms: int) -> None:
         self.term = term
@@ -32,6 +42,7 @@ class Leading:
         #: Sessions found dead in a confirmed round, until their Expire is applied: their keep-alives get no answer.
         self._expiring: set[SessionId] = set()
         self._tick_under_way = False
+        self._version_under_way = False
         for view in machine.sessions():
             self._leases.grant(view.session, view.ttl_ms, lease_ms)
 
@@ -45,7 +56,7 @@ class Leading:
             if deadline_ms is not None and not self._reads.add(ExpiryCheck(session, deadline_ms)):
                 self._leases.watch_again(session)
 
-    def own_commands(self, expired: list[SessionId], now_ms: int) -> list[Command]:
+    def own_commands(self, expired: list[SessionId], now_ms: int, version_known_to_all: int) -> list[Command]:
         """Return what the leader itself has to add to the log now."""
         commands: list[Command] = []
         for session in expired:
@@ -56,6 +67,9 @@ class Leading:
         if deadline_ms is not None and deadline_ms <= self.stamp_ms(now_ms) and not self._tick_under_way:
             commands.append(Tick())
             self._tick_under_way = True
+        if version_known_to_all > self._machine.version and not self._version_under_way:
+            commands.append(SetMachineVersion(version_known_to_all))
+            self._version_under_way = True
         return commands
 
     def not_proposed(self, commands: list[Command]) -> None:
@@ -63,6 +77,8 @@ class Leading:
         for command in commands:
             if type(command) is Tick:
                 self._tick_under_way = False
+            elif type(command) is SetMachineVersion:
+                self._version_under_way = False
             elif type(command) is ExpireSession:
                 self._expiring.discard(command.session)
                 self._leases.watch_again(command.session)

@@ -73,6 +73,7 @@ class Membership:
         self.members: Mapping[NodeId, Member] = {member.node_id: member for member in members}
         #: Those of the configuration in force, by rising id.
         self.in_force: tuple[Member, ...] = self._of(raft.configuration)
+        self._known_to_all = _known_to_all(self.in_force)
         self._joining: dict[str, PeerIdentity] = {}
         self._asked: deque[_Asked] = deque()
         #: The change that was appended here last, and who waits for it.
@@ -84,6 +85,8 @@ class Membership:
         self._led_ticks = 0
         #: Something waits for that, and for nothing else.
         self._unsettled = False
+        #: The machine's, as the leader knows it.
+        self._machine_version = 0
         #: Nodes that asked and cannot be let in, with why.
         self.turned_away: list[tuple[PeerIdentity, CoordError]] = []
 
@@ -107,10 +110,15 @@ class Membership:
         ids = everyone(configuration)
         self.members = {node: member for node, member in sorted(members.items()) if node in ids or node > index}
         self.in_force = self._of(configuration)
+        self._known_to_all = _known_to_all(self.in_force)
 
     def _of(self, configuration: Configuration) -> tuple[Member, ...]:
         ids = everyone(configuration)
         return tuple(member for node, member in self.members.items() if node in ids)
+
+    def machine_version(self) -> int:
+        """Return the newest version of the machine that everybody knows; 0 while somebody may be coming who does not."""
+        return self._known_to_all if self._is_free else 0
 
     # --- asking -------------------------------------------------------------------------------------------------------------------
 
@@ -164,8 +172,9 @@ class Membership:
     def _is_settled(self) -> bool:
         return self._led_ticks >= 2 * self._raft.election_timeout_ticks
 
-    def lead(self, *, ticked: bool) -> list[tuple[int, ServerMessage]]:
+    def lead(self, *, ticked: bool, machine_version: int) -> list[tuple[int, ServerMessage]]:
         """Do what is to be done next, on a leader that takes commands; return answers.  `ticked`: also see who can be promoted."""
+        self._machine_version = machine_version
         answers: list[tuple[int, ServerMessage]] = []
         if ticked:
             self._led_ticks += 1
@@ -252,6 +261,11 @@ class Membership:
 
     def _check(self, caller: PeerIdentity) -> _Change | None:
         """Return what makes the caller a member as it says it is; None where it is one.  Raises why it cannot be."""
+        if caller.machine_version < self._machine_version:
+            raise InvalidRequest(
+                f"the cluster's machine has version {self._machine_version}, the release of {caller.name!r} knows up to "
+                f"{caller.machine_version}: start a newer release"
+            )
         same_name = [member for member in self.in_force if member.name == caller.name]
         if not same_name:
             if len(self.in_force) >= MEMBERS_MAX:
@@ -259,14 +273,13 @@ class Membership:
             return self._addition(caller)
         known = same_name[0]
         if known.incarnation == caller.incarnation:
-            moved = msgspec.structs.replace(known, peer_address=caller.peer_address, client_address=caller.client_address)
+            moved = caller.as_member(known.node_id)
             return None if moved == known else _Change((MembershipStep(StepKind.UPDATE, known.node_id),), (moved,))
         return self._replacement(caller, known)
 
     def _addition(self, caller: PeerIdentity, *before: MembershipStep) -> _Change:
         node_id = NodeId(self._raft.last_index + 1)
-        member = Member(node_id, caller.name, caller.peer_address, caller.client_address, caller.incarnation)
-        return _Change((*before, MembershipStep(StepKind.ADD_LEARNER, node_id)), (member,))
+        return _Change((*before, MembershipStep(StepKind.ADD_LEARNER, node_id)), (caller.as_member(node_id),))
 
     def _replacement(self, caller: PeerIdentity, known: Member) -> _Change:
         if not caller.replaces:
@@ -317,6 +330,10 @@ class Membership:
 def everyone(configuration: Configuration) -> frozenset[NodeId]:
     """Return all ids of a configuration."""
     return frozenset((*configuration.voters, *configuration.outgoing, *configuration.learners, *configuration.learners_next))
+
+
+def _known_to_all(members: Iterable[Member]) -> int:
+    return min((member.machine_version for member in members), default=0)
 
 
 def _members_of(entry: Entry) -> tuple[Member, ...]:

@@ -347,7 +347,7 @@ class Replica:
 
     def _lead_members(self, effects: Effects, *, ticked: bool) -> None:
         membership = self._membership
-        effects.replies += membership.lead(ticked=ticked)
+        effects.replies += membership.lead(ticked=ticked, machine_version=self.machine.version)
         if membership.turned_away:
             effects.turned_away, membership.turned_away = membership.turned_away, []
 
@@ -373,7 +373,7 @@ class Replica:
         """
         if self._raft.transferee:
             return
-        own = leading.own_commands(self._dead, now_ms)
+        own = leading.own_commands(self._dead, now_ms, self._membership.machine_version())
         self._dead = []
         prefix = stamp(leading.stamp_ms(now_ms))
         if own and not self._append(prefix, [Proposal((0, 0), command, encode_command(command)) for command in own]):

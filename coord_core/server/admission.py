@@ -81,9 +81,8 @@ class Admission:
     def _member(self, caller: PeerIdentity) -> Member | None:
         """Return the caller as a member, where it is one as it says."""
         for member in self._members:
-            if member.name == caller.name and member.incarnation == caller.incarnation:
-                is_there = (member.peer_address, member.client_address) == (caller.peer_address, caller.client_address)
-                return member if is_there else None
+            if member == caller.as_member(member.node_id):
+                return member
         return None
 
     def _bootstrap_for(self, member: Member) -> Bootstrap:

@@ -111,15 +111,11 @@ class Founding:
     def close(self, cluster_id: str) -> Bootstrap:
         """Return the founding, from the forming node's view.  Everyone must be on the line."""
         identities = {name: caller for name, (caller, _) in self._callers.items()} | {self._own.name: self._own}
-        members = tuple(_member(NodeId(number), identities[name]) for number, name in enumerate(self._founders, start=1))
+        members = tuple(identities[name].as_member(NodeId(number)) for number, name in enumerate(self._founders, start=1))
         voters = tuple(member.node_id for member in members)
         # Founders have the ids up to this index: a node that joins later gets the index of its entry, which is none of them.
         snapshot = SnapshotMetadata(LogIndex(len(voters)), Term(1), Configuration(voters))
         return Bootstrap(_identity(cluster_id, members, self._own), members, snapshot)
-
-
-def _member(node_id: NodeId, peer: PeerIdentity) -> Member:
-    return Member(node_id, peer.name, peer.peer_address, peer.client_address, peer.incarnation)
 
 
 def _identity(cluster_id: str, members: Sequence[Member], of: PeerIdentity) -> Identity:

@@ -88,7 +88,7 @@ def check_peer(hello: Hello, own: Member, members: Mapping[NodeId, Member], sett
         )
     if member is not None and (member.incarnation != peer.incarnation or member.name != peer.name):
         raise wiped(peer, member, hello.cluster_id)
-    return Member(NodeId(peer.node_id), peer.name, peer.peer_address, peer.client_address, peer.incarnation)
+    return peer.as_member(NodeId(peer.node_id))
 
 
 def check_welcome(welcome: Welcome, cluster_id: str, expected: Member) -> None:

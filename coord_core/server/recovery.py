@@ -110,7 +110,7 @@ def _founding(restored: Restored, metadata: SnapshotMetadata) -> Bootstrap:
     own = restored.bootstrap.identity
     known = next(member for member in restored.members if member.node_id == own.node_id)
     identity = Identity(secrets.token_hex(16), _FOUNDER, own.name, secrets.token_hex(16))
-    member = Member(_FOUNDER, own.name, known.peer_address, known.client_address, identity.incarnation)
+    member = Member(_FOUNDER, own.name, known.peer_address, known.client_address, identity.incarnation, known.machine_version)
     return Bootstrap(identity, (member,), SnapshotMetadata(LogIndex(1), Term(1), metadata.configuration))
 
 

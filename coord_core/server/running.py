@@ -110,11 +110,11 @@ class Running:
         known = self._members.get(NodeId(caller.node_id))
         if known is not None and known.incarnation == caller.incarnation:
             # The leader may be who has moved: it is dialled there before the log can say so.
-            moved = msgspec.structs.replace(known, peer_address=caller.peer_address, client_address=caller.client_address)
-            if moved == known:
+            said = caller.as_member(known.node_id)
+            if said == known:
                 return
             if caller.node_id != self._own.node_id:
-                self._expect(moved)
+                self._expect(said)
         self._loop.join(caller)
 
     def _expect(self, member: Member) -> None:

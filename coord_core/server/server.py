@@ -17,6 +17,7 @@ from pathlib import Path
 
 from coord_core.config import ServerConfig, format_address, parse_address
 from coord_core.errors import CoordError, InvalidConfig, NodeError, ProtocolError, Unavailable, WrongCluster
+from coord_core.machine import VERSION_MAX
 from coord_core.protocol.members import Member
 from coord_core.protocol.messages import Hello, NodeStatus, PeerIdentity, Welcome
 from coord_core.server import tls
@@ -199,7 +200,7 @@ class Server:
 
     async def _begin_forming(self, data_dir: Path) -> None:
         incarnation = await self._storage.run(lambda: read_or_draw_incarnation(data_dir))
-        own = PeerIdentity(self.config.name, incarnation, self.peer_address, self.client_address, replaces=self.config.replace)
+        own = self._as_peer(incarnation, replaces=self.config.replace)
         self._registrar = Registrar(Founding(own, self.config.founders) if self.config.init else None)
         self._forming = asyncio.get_running_loop().create_task(self._form(data_dir, own), name="forming")
         self._forming.add_done_callback(self._formed_or_failed)
@@ -235,19 +236,30 @@ class Server:
         """Begin to take part in the cluster."""
         bootstrap = restored.bootstrap
         own = next(member for member in restored.members if member.node_id == bootstrap.identity.node_id)
-        identity = PeerIdentity(own.name, own.incarnation, self.peer_address, self.client_address, own.node_id)
+        identity = self._as_peer(own.incarnation, node_id=own.node_id)
         ways = self._ways(bootstrap.identity.cluster_id, identity)
         self._running = Running(self.config, restored, own, ways=ways, storage=self._storage, failed=self.fail)
         self._running.admission.take_over(self._registrar.take_waiting())
         self._formed.set()
-        if (own.peer_address, own.client_address) != (self.peer_address, self.client_address):
-            self._moving = asyncio.get_running_loop().create_task(self._tell_of_move(ways, restored.members), name="moving")
+        if own != identity.as_member(own.node_id):
+            self._moving = asyncio.get_running_loop().create_task(self._tell_of_change(ways, restored.members), name="moving")
             self._moving.add_done_callback(self._formed_or_failed)
 
-    async def _tell_of_move(self, ways: Ways, members: tuple[Member, ...]) -> None:
-        """This node is reached elsewhere than the cluster knows: have that changed, whoever leads."""
+    def _as_peer(self, incarnation: str, *, node_id: int = 0, replaces: bool = False) -> PeerIdentity:
+        """Return what this node says of itself to others."""
+        addresses = self.peer_address, self.client_address
+        return PeerIdentity(self.config.name, incarnation, *addresses, node_id, replaces, VERSION_MAX)
+
+    async def _tell_of_change(self, ways: Ways, members: tuple[Member, ...]) -> None:
+        """This node is reached elsewhere than the cluster knows, or is of another release: have that changed, whoever leads."""
         others = [member.peer_address for member in members if member.node_id != ways.own.node_id]
-        log.info("node %s has moved to %s and %s; telling the cluster", ways.own.name, self.peer_address, self.client_address)
+        log.info(
+            "node %s tells the cluster that it is at %s and %s, and knows machine version %d",
+            ways.own.name,
+            self.peer_address,
+            self.client_address,
+            VERSION_MAX,
+        )
         if self._running is not None:
             # Should this node come to lead.
             self._running.join(ways.own)

@@ -9,15 +9,27 @@ from coord_core.raft.messages import Configuration, Entry, HardState, SnapshotMe
 from coord_core.raft.node import RaftNode
 from coord_core.raft.refusals import MembershipRefused
 from coord_core.types import LogIndex, NodeId, Term
-from tests.conformance.datadriven import Directive
+from tests.conformance.datadriven import Directive, number
 from tests.conformance.describe import configuration_text, progress_text
 
 _KINDS = {"v": StepKind.ADD_VOTER, "l": StepKind.ADD_LEARNER, "r": StepKind.REMOVE, "u": StepKind.UPDATE}
 
 
+class UnknownStep(Exception):
+    """What is to be done to a node is none of the things that can be."""
+
+
 def steps(text: str) -> tuple[MembershipStep, ...]:
     """Read `v1 l2 r3 u4`."""
-    return tuple(MembershipStep(_KINDS[word[0]], NodeId(int(word[1:]))) for word in text.split())
+    return tuple(map(_step, text.split()))
+
+
+def _step(word: str) -> MembershipStep:
+    if len(word) < 2:
+        raise UnknownStep(f"unknown token {word}")
+    if word[0] not in _KINDS:
+        raise UnknownStep(f"unknown input: {word}")
+    return MembershipStep(_KINDS[word[0]], NodeId(number(word[1:])))
 
 
 class Changing:
@@ -30,22 +42,26 @@ class Changing:
 
     def answer(self, directive: Directive) -> list[str]:
         try:
-            configuration = self._changed(directive)
-        except MembershipRefused as refused:
-            return [refused.message]
+            changes = steps(directive.input)
+            configuration = self._changed(directive, changes)
+        except (MembershipRefused, UnknownStep) as refused:
+            return [str(refused)]
         else:
+            membership.forget_removed(self._state, changes, configuration)
             membership.switch(self._state, configuration)
             return [configuration_text(configuration), *map(progress_text, self._state.progress.items())]
         finally:
             log = self._state.log
             log.append([Entry(LogIndex(log.last_index + 1), Term(1), 0, b"")])
 
-    def _changed(self, directive: Directive) -> Configuration:
+    def _changed(self, directive: Directive, changes: tuple[MembershipStep, ...]) -> Configuration:
         now = self._state.configuration
         if directive.command == "simple":
-            return membership.simple(now, steps(directive.input))
+            return membership.simple(now, changes)
         if directive.command == "enter-joint":
-            return membership.enter_joint(now, steps(directive.input), auto_leave=directive.flag("autoleave"))
+            return membership.enter_joint(now, changes, auto_leave=directive.flag("autoleave"))
         if directive.command == "leave-joint":
+            if changes:
+                raise UnknownStep("this command takes no input")
             return membership.leave_joint(now)
-        raise NotImplementedError(directive.command)
+        raise NotImplementedError(f"the command {directive.command}")

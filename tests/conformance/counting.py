@@ -2,9 +2,10 @@
 
 from coord_core.raft.quorum import EVERYTHING, Outcome, joint_index, joint_outcome
 from coord_core.types import NodeId
-from tests.conformance.datadriven import Directive
+from tests.conformance.datadriven import Directive, Malformed, number
 
 _OUTCOMES = {Outcome.WON: "VoteWon", Outcome.LOST: "VoteLost", Outcome.PENDING: "VotePending"}
+_VOTES = {"y": 2, "n": 1, "_": 0}
 
 
 class Counting:
@@ -15,18 +16,33 @@ class Counting:
         outgoing = () if directive.one("cfgj") == "zero" else _nodes(directive, "cfgj")
         everybody = list(dict.fromkeys((*voters, *outgoing)))
         if directive.command == "vote":
-            answers = zip(everybody, directive.options.get("votes", []), strict=False)
-            votes = {node: text == "y" for node, text in answers if text != "_"}
-            return [_OUTCOMES[joint_outcome(voters, outgoing, votes)]]
+            votes = [_vote(text) for text in directive.values("votes")]
+            if len(votes) != len(everybody):
+                return [_mismatched(everybody, votes)]
+            said = {node: vote == _VOTES["y"] for node, vote in zip(everybody, votes, strict=True) if vote}
+            return [_OUTCOMES[joint_outcome(voters, outgoing, said)]]
         if directive.command == "committed":
-            reached = zip(everybody, directive.options.get("idx", []), strict=False)
-            indexes = {node: int(text) for node, text in reached if text != "_"}
+            reached = [0 if text == "_" else number(text) for text in directive.values("idx")]
+            if len(reached) != len(everybody):
+                return [_mismatched(everybody, reached)]
+            indexes = {node: index for node, index in zip(everybody, reached, strict=True) if index}
             return _describe(sorted(everybody), indexes, joint_index(voters, outgoing, indexes))
-        raise NotImplementedError(directive.command)
+        raise NotImplementedError(f"the command {directive.command}")
 
 
 def _nodes(directive: Directive, key: str) -> tuple[NodeId, ...]:
-    return tuple(NodeId(int(text)) for text in directive.options.get(key, []))
+    return tuple(dict.fromkeys(NodeId(number(text)) for text in directive.values(key)))
+
+
+def _vote(text: str) -> int:
+    if text not in _VOTES:
+        raise Malformed(f"unknown vote: {text}")
+    return _VOTES[text]
+
+
+def _mismatched(nodes: list[NodeId], given: list[int]) -> str:
+    voters = " ".join(f"{node}:{{}}" for node in sorted(nodes))
+    return f"error: mismatched input (explicit or _) for voters map[{voters}]: [{' '.join(map(str, given))}]"
 
 
 def _describe(nodes: list[NodeId], indexes: dict[NodeId, int], committed: int) -> list[str]:

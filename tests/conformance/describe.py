@@ -3,8 +3,9 @@
 Nothing here decides anything: it only names our records as etcd/raft names its own.
 """
 
-import json
 from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from textwrap import indent
 
 from coord_core.raft.membership import MembershipChange, StepKind, decode
 from coord_core.raft.messages import (
@@ -13,6 +14,7 @@ from coord_core.raft.messages import (
     Configuration,
     Entry,
     EntryKind,
+    HardState,
     Heartbeat,
     HeartbeatReply,
     InstallSnapshot,
@@ -22,6 +24,7 @@ from coord_core.raft.messages import (
     VoteReply,
     VoteRequest,
 )
+from coord_core.raft.outbox import Persist
 from coord_core.raft.progress import Progress, Sending
 from coord_core.raft.state import Role
 from coord_core.types import NodeId
@@ -35,6 +38,22 @@ ROLES = {
 _SENDING = {Sending.PROBE: "StateProbe", Sending.REPLICATE: "StateReplicate", Sending.SNAPSHOT: "StateSnapshot"}
 _LETTERS = {StepKind.ADD_VOTER: "v", StepKind.ADD_LEARNER: "l", StepKind.REMOVE: "r", StepKind.UPDATE: "u"}
 
+#: A node's own storage, as the other end of messages.
+APPEND_THREAD = "AppendThread"
+APPLY_THREAD = "ApplyThread"
+
+#: All kinds of messages that a scenario may name.
+KINDS = frozenset(
+    f"Msg{name}"
+    for name in (
+        *("Hup", "Beat", "Prop", "App", "AppResp", "Vote", "VoteResp", "PreVote", "PreVoteResp", "Snap", "SnapStatus"),
+        *("Heartbeat", "HeartbeatResp", "Unreachable", "CheckQuorum", "TransferLeader", "TimeoutNow", "ForgetLeader"),
+        *("ReadIndex", "ReadIndexResp", "StorageAppend", "StorageAppendResp", "StorageApply", "StorageApplyResp"),
+    )
+)
+
+_ESCAPES = {"\a": "\\a", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\v": "\\v", '"': '\\"', "\\": "\\\\"}
+
 #: How the runner marks a change that a scenario proposes in etcd's older form; consensus never looks at it.
 OLD_FORM = b"v1"
 
@@ -44,11 +63,21 @@ def change_text(change: MembershipChange) -> str:
     return " ".join([kind, *(f"{_LETTERS[step.kind]}{step.node_id}" for step in change.steps)])
 
 
+def quoted(data: bytes) -> str:
+    """Put a command's bytes between quotes, as Go's %q does."""
+    text = data.decode(errors="backslashreplace")
+    return '"' + "".join(_ESCAPES.get(c) or (c if c.isprintable() else f"\\u{ord(c):04x}") for c in text) + '"'
+
+
+def command_text(data: bytes) -> str:
+    return f"EntryNormal {quoted(data)}"
+
+
 def entry_text(entry: Entry) -> str:
     head = f"{entry.term}/{entry.index} "
     if entry.kind == EntryKind.CONFIGURATION:
         return head + change_text(decode(entry.data))
-    return f"{head}EntryNormal {json.dumps(entry.data.decode())}"
+    return head + command_text(entry.data)
 
 
 def _ids(nodes: Iterable[NodeId]) -> str:
@@ -86,39 +115,91 @@ def progress_text(item: tuple[NodeId, Progress]) -> str:
     return text
 
 
-def _parts(message: Message) -> tuple[str, int, int, str]:
-    """Return the type, the log position, and what follows."""
+@dataclass(frozen=True)
+class Shown:
+    """One message in the scenarios' words; what is 0 or empty is not mentioned."""
+
+    sender: NodeId | str
+    to: NodeId | str
+    kind: str
+    term: int = 0
+    log_term: int = 0
+    index: int = 0
+    #: Of a rejection: where to probe next.
+    hint: int | None = None
+    commit: int = 0
+    vote: int = 0
+    entries: tuple[str, ...] = ()
+    snapshot: SnapshotMetadata | None = None
+    #: What is said when this is done.
+    responses: tuple["Shown", ...] = ()
+
+    @property
+    def is_local(self) -> bool:
+        """Between a node and itself or its storage: such a message cannot be lost."""
+        return self.sender == self.to or {self.sender, self.to} & {APPEND_THREAD, APPLY_THREAD} != set()
+
+    def text(self) -> str:
+        text = f"{self.sender}->{self.to} {self.kind} Term:{self.term} Log:{self.log_term}/{self.index}"
+        text += "" if self.hint is None else f" Rejected (Hint: {self.hint})"
+        text += f" Commit:{self.commit}" if self.commit else ""
+        text += f" Vote:{self.vote}" if self.vote else ""
+        if len(self.entries) == 1:
+            text += f" Entries:[{self.entries[0]}]"
+        elif self.entries:
+            text += " Entries:[" + "".join(f"\n  {entry}" for entry in self.entries) + "\n]"
+        text += "" if self.snapshot is None else f"\n  Snapshot: {snapshot_text(self.snapshot)}"
+        if self.responses:
+            said = "\n".join(response.text() for response in self.responses)
+            text += " Responses:[\n" + indent(said, "  ") + "\n]"
+        return text
+
+
+def shown(message: Message) -> Shown:
+    """Put a message of the core into the scenarios' words."""
+    head = Shown(message.sender, message.to, "", message.term)
     match message:
         case VoteRequest():
-            return "MsgPreVote" if message.pre_vote else "MsgVote", message.last_term, message.last_index, ""
+            kind = "MsgPreVote" if message.pre_vote else "MsgVote"
+            return replace(head, kind=kind, log_term=message.last_term, index=message.last_index)
         case VoteReply():
-            rejected = "" if message.granted else " Rejected (Hint: 0)"
-            return "MsgPreVoteResp" if message.pre_vote else "MsgVoteResp", 0, 0, rejected
+            kind = "MsgPreVoteResp" if message.pre_vote else "MsgVoteResp"
+            return replace(head, kind=kind, hint=None if message.granted else 0)
         case Append():
-            return "MsgApp", message.prev_term, message.prev_index, _commit(message.commit)
+            entries = tuple(map(entry_text, message.entries))
+            head = replace(head, kind="MsgApp", log_term=message.prev_term, index=message.prev_index)
+            return replace(head, commit=message.commit, entries=entries)
         case AppendReply():
-            rejected = f" Rejected (Hint: {message.hint_index})" if message.rejected else ""
-            return "MsgAppResp", message.hint_term, message.index, rejected
+            hint = message.hint_index if message.rejected else None
+            return replace(head, kind="MsgAppResp", log_term=message.hint_term, index=message.index, hint=hint)
         case Heartbeat():
-            return "MsgHeartbeat", 0, 0, _commit(message.commit)
+            return replace(head, kind="MsgHeartbeat", commit=message.commit)
         case HeartbeatReply():
-            return "MsgHeartbeatResp", 0, 0, ""
+            return replace(head, kind="MsgHeartbeatResp")
         case InstallSnapshot():
-            return "MsgSnap", 0, 0, f"\n  Snapshot: {snapshot_text(message.metadata)}"
+            return replace(head, kind="MsgSnap", snapshot=message.metadata)
         case TimeoutNow():
-            return "MsgTimeoutNow", 0, 0, ""
+            return replace(head, kind="MsgTimeoutNow")
 
 
-def _commit(index: int) -> str:
-    return f" Commit:{index}" if index else ""
+def append_shown(node: NodeId, persist: Persist, responses: tuple[Shown, ...]) -> Shown:
+    """What a node asks of the thread that writes its log."""
+    hard = persist.hard_state or HardState()
+    entries = tuple(map(entry_text, persist.entries))
+    head = Shown(node, APPEND_THREAD, "MsgStorageAppend", hard.term, entries=entries, responses=responses)
+    return replace(head, commit=hard.commit, vote=hard.voted_for, snapshot=persist.snapshot)
 
 
-def message_text(message: Message) -> str:
-    kind, term, index, rest = _parts(message)
-    text = f"{message.sender}->{message.to} {kind} Term:{message.term} Log:{term}/{index}{rest}"
-    entries = message.entries if isinstance(message, Append) else ()
-    if len(entries) == 1:
-        text += f" Entries:[{entry_text(entries[0])}]"
-    elif entries:
-        text += " Entries:[" + "".join(f"\n  {entry_text(entry)}" for entry in entries) + "\n]"
-    return text
+def appended_shown(node: NodeId, persist: Persist) -> Shown:
+    ack = persist.ack
+    head = Shown(APPEND_THREAD, node, "MsgStorageAppendResp", ack.term, ack.last_term, ack.last_index)
+    return replace(head, snapshot=persist.snapshot)
+
+
+def apply_shown(node: NodeId, entries: Iterable[Entry], responses: tuple[Shown, ...]) -> Shown:
+    """What a node asks of the thread that applies its log."""
+    return Shown(node, APPLY_THREAD, "MsgStorageApply", entries=tuple(map(entry_text, entries)), responses=responses)
+
+
+def applied_shown(node: NodeId, entries: Iterable[Entry]) -> Shown:
+    return Shown(APPLY_THREAD, node, "MsgStorageApplyResp", entries=tuple(map(entry_text, entries)))

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from tests.conformance.changing import Changing
 from tests.conformance.counting import Counting
-from tests.conformance.datadriven import Directive, parse
+from tests.conformance.datadriven import Directive, Malformed, parse
 from tests.conformance.interaction import Interaction
 
 #: Lines that a logger wrote, not the protocol.
@@ -54,20 +54,34 @@ def _difference(directive: Directive, answered: list[str]) -> str:
 
 
 def run_file(path: Path, kind: type[Kind]) -> Outcome:
-    """Run one scenario up to its first difference."""
+    """Run one scenario up to its first difference; a file that is no scenario, or has no directive, differs too."""
     name = f"{path.parent.name}/{path.name}"
-    scene = kind()
-    for directive in parse(path.read_text(encoding="utf-8")):
-        try:
-            difference = _difference(directive, scene.answer(directive))
-        except NotImplementedError as missing:
-            difference = f"line {directive.line}, {directive.command}: not modelled: {missing}"
-        # A scenario that breaks the core is a difference like any other, and the next one runs.
-        except Exception as error:  # noqa: BLE001
-            difference = f"line {directive.line}, {directive.command}: {type(error).__name__}: {error}"
-        if difference:
-            return Outcome(name, difference)
-    return Outcome(name)
+    scene, ran = kind(), False
+    try:
+        for directive in parse(path.read_text(encoding="utf-8")):
+            ran = True
+            difference = _answered(scene, directive)
+            if difference:
+                return Outcome(name, difference)
+    except Malformed as error:
+        return Outcome(name, f"line {error.line}: malformed: {error}")
+    except (OSError, UnicodeError) as error:
+        return Outcome(name, f"cannot be read: {error}")
+    return Outcome(name, "" if ran else "there is no directive in it")
+
+
+def _answered(scene: Kind, directive: Directive) -> str:
+    """Let the scene answer one directive; return the difference from what was expected."""
+    where = f"line {directive.line}, {directive.command}"
+    try:
+        return _difference(directive, scene.answer(directive))
+    except NotImplementedError as missing:
+        return f"{where}: not modelled: {missing}"
+    except Malformed as error:
+        return f"{where}: malformed: {error}"
+    # A scenario that breaks the core is a difference like any other, and the next one runs.
+    except Exception as error:  # noqa: BLE001
+        return f"{where}: {type(error).__name__}: {error}"
 
 
 def run_folder(folder: Path) -> Iterator[Outcome]:

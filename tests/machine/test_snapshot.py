@@ -357,3 +357,15 @@ def test_a_dismantled_machine_leaves_nothing_for_the_garbage_collector() -> None
         assert gc.collect() == 0
     finally:
         gc.enable()
+
+
+def test_a_holder_of_much_is_dismantled_in_slices_too() -> None:
+    """Its table must not go as one thing, nor the answers of a process that acknowledges none."""
+    log = Log()
+    process = log.open()
+    for number in range(100):
+        process.hold(f"/{number}")
+    steps = 1
+    while dismantle(log.machine, 5):
+        steps += 1
+    assert steps >= 40

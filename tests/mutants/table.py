@@ -18,6 +18,7 @@ LEADING = "coord_core/replica/leading.py"
 LOG = "coord_core/raft/log.py"
 MEMBERSHIP = "coord_core/raft/membership.py"
 OUTBOX = "coord_core/raft/outbox.py"
+PIPELINE = "coord_core/raft/pipeline.py"
 READS = "coord_core/raft/reads.py"
 REPLICATION = "coord_core/raft/replication.py"
 ROLES = "coord_core/raft/roles.py"
@@ -249,8 +250,7 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             Edit(
                 REPLICATION,
-                "    state.log.append(entries)\n    broadcast_append(state)\n",
-                "    state.log.append(entries)\n"
+                "    outbox.acknowledge_own(state)\n    broadcast_append(state)\n",
                 "    own = state.progress.get(state.node_id)\n"
                 "    if own is not None and own.accepted(state.log.last_index):\n"
                 "        maybe_commit(state)\n"
@@ -273,6 +273,16 @@ MUTANTS: tuple[Mutant, ...] = (
             ),
         ),
         (KNOWN + "test_12_acknowledgement_of_a_replaced_write_does_not_make_its_successor_durable",),
+    ),
+    Mutant(
+        12,
+        "an acknowledgement counts though its term is over",
+        "etcd-io/raft, asynchronous storage writes",
+        (Edit(PIPELINE, "    if ack.term == state.term:\n", "    if ack.last_index:\n"),),
+        (
+            "tests/raft/test_async_storage_writes.py::"
+            "test_acknowledgement_of_a_past_term_is_passed_over_and_the_next_speaks_for_its_entries",
+        ),
     ),
     Mutant(
         13,

@@ -274,3 +274,22 @@ def test_single_voter_elects_itself():
     cluster.tick(12)
     assert cluster[1].role is Role.LEADER
     assert cluster[1].own_term_committed
+
+
+@pytest.mark.parametrize(("told", "commit"), [(True, 4), (False, 2)])
+def test_refusal_tells_what_is_committed_unless_it_is_to_say_no_and_nothing_else(told: bool, commit: int):
+    """A candidate that has the entries learns that they are committed; with the option off, as with etcd/raft, it does not."""
+    cluster = Cluster(3, refusals_tell_commit=told, **PLAIN)
+    cluster.elect(1)
+    cluster.propose(1, b"a", b"b")
+    cluster.pump(1)
+    cluster.deliver(2, 3)
+    cluster.settle(1, 3)
+    cluster.lose()
+    cluster.propose(1, b"c")
+    cluster.pump(1)
+    cluster.deliver(3)
+    assert (cluster[2].commit_index, cluster[3].commit_index, cluster[3].last_index) == (2, 4, 5)
+    cluster[2].campaign()
+    cluster.settle(2, 3)
+    assert cluster[2].commit_index == commit

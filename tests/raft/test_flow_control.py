@@ -175,4 +175,6 @@ def test_configuration_reports_all_its_faults_at_once():
     with pytest.raises(InvalidConfig) as invalid:
         config.validate()
     assert len(invalid.value.details["faults"]) == 5
+    with pytest.raises(InvalidConfig, match="lease_relied_on"):
+        RaftConfig(NodeId(1), lease_relied_on=True, check_quorum=False).validate()
     RaftConfig(NodeId(1)).validate()

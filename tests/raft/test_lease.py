@@ -267,3 +267,20 @@ def test_hearing_the_leader_again_ends_the_wait_for_a_turn():
     for _ in range(5):
         cluster[3].tick()
     assert cluster[3].role is Role.FOLLOWER
+
+
+def test_lease_that_is_relied_on_is_given_up_for_no_news():
+    """Whoever answers by the leader's lease (etcd/raft: lease-based reads) needs all to keep it: neither a wish to forget the
+    leader nor a closed connection ends it before its time."""
+    cluster = Cluster(3, lease_relied_on=True)
+    cluster.elect(1)
+    for node in (2, 3):
+        cluster[node].forget_leader()
+        cluster[node].leader_lost()
+        assert cluster[node].leader_id == 1
+    cluster[2].campaign()
+    cluster.settle()
+    assert cluster[1].role is Role.LEADER
+    cluster.cut([1], [2, 3])
+    cluster.tick(20, 2, 3)
+    assert cluster.leader() in (cluster[2], cluster[3])

@@ -380,3 +380,19 @@ def test_start_refuses_nothing_a_learner_may_hold():
     cluster = Cluster(2, learners=[3])
     cluster.add(3, disk(cluster.start, 1, term=1))
     assert cluster[3].configuration.learners == (3,)
+
+
+def test_node_that_is_removed_and_added_by_one_change_begins_anew():
+    """With etcd/raft: what the leader knew of it is forgotten, and it is asked where its log stands; so not for one that still
+    votes in the outgoing half."""
+    cluster = Cluster(3, [4])
+    leader = cluster.elect(1)
+    index = cluster.change(1, "r4 l4 r3 v3")
+    cluster.losses.append(lambda m: m.to in (3, 4) and m.sender == 1 and isinstance(m, Append) and m.commit >= index)
+    cluster.settle()
+    match = {progress.node_id: progress.match for progress in leader.progress()}
+    assert leader.configuration.learners == (4,)
+    assert (match[NodeId(3)] >= index - 1, match[NodeId(4)]) == (True, 0)
+    cluster.heal()
+    cluster.tick(4)
+    assert {progress.match for progress in leader.progress()} == {leader.last_index}

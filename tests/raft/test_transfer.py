@@ -139,3 +139,15 @@ def test_old_leader_answers_no_reads_after_the_transfer():
         leader.read_index(1)
     cluster.settle()
     assert cluster.servers[1].reads == []
+
+
+def test_transfer_to_the_leader_itself_calls_off_the_one_under_way():
+    """With etcd/raft: it leads on, and takes proposals again at once."""
+    cluster = Cluster(3)
+    leader = cluster.elect(1)
+    cluster.losses.append(lambda m: isinstance(m, TimeoutNow))
+    leader.transfer(NodeId(2))
+    cluster.settle()
+    leader.transfer(NodeId(1))
+    assert leader.transferee == 0
+    leader.propose([b"a"])

@@ -4,6 +4,7 @@ import msgspec
 import pytest
 
 from coord_core.errors import CoordError, LimitExceeded, WrongCluster
+from coord_core.machine import versions
 from coord_core.protocol.administration import Administration, RemoveMember, TransferLeadership
 from coord_core.protocol.members import Member
 from coord_core.protocol.messages import Administer, PeerIdentity, Redirect, Reply
@@ -332,3 +333,28 @@ def test_questions_that_wait_are_bounded(monkeypatch: pytest.MonkeyPatch):
     nodes.wait(lambda: nodes.outcome(1) is not None and nodes.outcome(2) is not None)
     assert isinstance(nodes.outcome(1), Redirect)
     assert isinstance(nodes.outcome(2), Redirect)
+
+
+# --- releases -------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_machine_rises_to_a_version_when_the_last_member_knows_it(monkeypatch: pytest.MonkeyPatch):
+    """A rolling upgrade: until then the new releases behave as the old one does."""
+    monkeypatch.setattr(versions, "VERSION_MAX", 2)
+    nodes = Growing()
+
+    def says_two(node: int) -> None:
+        known = nodes.replicas[node].status().members[node - 1]
+        caller = PeerIdentity(known.name, known.incarnation, known.peer_address, known.client_address, node, machine_version=2)
+        nodes.replicas[nodes.elect()].join(caller)
+
+    says_two(1)
+    says_two(2)
+    nodes.wait(lambda: sum(member.machine_version == 2 for member in nodes.replicas[3].status().members) == 2)
+    nodes.advance(1_000)
+    assert {each.machine.version for each in nodes.replicas.values()} == {1}
+    says_two(3)
+    nodes.wait(lambda: {each.machine.version for each in nodes.replicas.values()} == {2})
+    nodes.replicas[nodes.elect()].join(newcomer("old"))
+    nodes.wait(lambda: bool(nodes.turned_away))
+    assert "start a newer release" in nodes.turned_away[0][1].message
