@@ -164,6 +164,8 @@ class _Run:
         if operator is not None:
             self._demand(SETTLING_US, lambda: not operator.busy(), operator.busy)
         self._simulator.run_until(self._in(2 * self._election_timeout_us()))
+        # Who led when everything was healed may have been deaf.
+        self._demand(ELECTIONS_MAX * self._election_timeout_us(), self._is_led, lambda: "no leader is ready")
         leader = self._cluster.leader()
         self._settled = None if leader is None else (leader.name, leader.replica.status().term)
 

@@ -350,7 +350,7 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             Edit(
                 ADMISSION,
-                "            if member.name == caller.name and member.incarnation == caller.incarnation:\n",
+                "            if member == caller.as_member(member.node_id):\n",
                 "            if member.name == caller.name:\n",
             ),
             Edit(

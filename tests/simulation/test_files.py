@@ -21,8 +21,8 @@ MEMORY = Path("/dev/shm")
 POWER_CUTS = Mix(
     nodes=3,
     weather=CALM,
-    kinds=("crash", "crash at a boundary", "crash at a boundary", "crash of all", "failing disk", "full disk", "damaged disk"),
-    every_us=300 * MILLISECOND,
+    kinds=("crash", "blink", "slow disk", "crash of all", "failing disk", "full disk", "damaged disk"),
+    every_us=200 * MILLISECOND,
     drift_max=0.0,
     tick_skew_max=0.0,
     habits=Habits(think_us_max=600 * MILLISECOND),
