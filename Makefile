@@ -49,8 +49,8 @@ fmt: setup ## put the sources in order
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-sim: setup ## seeded simulation: SEED=n replays one, SEEDS=m runs m from there
-	$(BIN)/python -m coord_core.testing --seed $(SEED) --seeds $(SEEDS)
+sim: setup ## seeded simulation: SEED=n replays one, SEEDS=m runs m from there, MIX=name of one drill
+	$(BIN)/python -m coord_core.testing --seed $(SEED) --seeds $(SEEDS) $(if $(MIX),--mix "$(MIX)")
 
 mutants: setup ## put known bugs back in and see each caught; BUG=n tries one
 	$(BIN)/python -m tests.mutants $(if $(BUG),--bug $(BUG))

@@ -5,6 +5,7 @@ cluster is `workload`'s business.
 """
 
 from collections.abc import Callable, Hashable
+from dataclasses import replace
 from typing import TypeAlias
 
 from coord_core.client.session import CallId, ClientSession, Outcome, SessionConfig
@@ -12,7 +13,7 @@ from coord_core.protocol.commands import Command
 from coord_core.protocol.messages import ServerMessage
 from coord_core.protocol.operations import Operation
 from coord_core.protocol.queries import Query
-from coord_core.testing.connection import Connection
+from coord_core.testing.connection import Connection, Nobody
 from coord_core.testing.network import Network
 from coord_core.testing.node import Node
 from coord_core.testing.process import Process
@@ -68,7 +69,9 @@ class ClientProcess(Process):
         self._connection, self._alarm, self.finished = None, None, False
         self._callers = {}
         rng = self.simulator.stream(f"session {self.name} life {self.life}")
-        self.session = ClientSession(self.config, rng, self.clock.now_ms())
+        # Whoever starts a client names the nodes that there are now.
+        config = replace(self.config, seeds=tuple(self._servers))
+        self.session = ClientSession(config, rng, self.clock.now_ms())
         self._renew_from_keeper()
         self.on_start()
 
@@ -171,7 +174,8 @@ class ClientProcess(Process):
 
     def _dial(self, address: str) -> None:
         self._address = address
-        self._connection = Connection(self._network, self._network.next_number(), self, self._servers[address])
+        server = self._servers.get(address) or Nobody(address)
+        self._connection = Connection(self._network, self._network.next_number(), self, server)
         self._connection.dial()
 
     def _hang_up(self) -> None:

@@ -3,7 +3,9 @@
 Nothing happens here; `run` lets time pass, breaks things, heals them and judges.
 """
 
+import random
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 
 from coord_core.client.session import SessionConfig
@@ -15,6 +17,7 @@ from coord_core.protocol.operations import Owner
 from coord_core.raft import RaftConfig
 from coord_core.raft.messages import Configuration, SnapshotMetadata
 from coord_core.replica import Effects, LaneLimits, ReplicaConfig, SnapshotInstalled, SnapshotTaken
+from coord_core.replica.membership import everyone
 from coord_core.storage.api import Bootstrap, Identity
 from coord_core.testing.checkers.applied import AppliedChecks
 from coord_core.testing.checkers.beliefs import BeliefChecks
@@ -27,7 +30,8 @@ from coord_core.testing.family import Family
 from coord_core.testing.mix import Mix
 from coord_core.testing.network import Network
 from coord_core.testing.node import Node, Pace
-from coord_core.testing.simulator import Simulator
+from coord_core.testing.operators import Applicant, Operator
+from coord_core.testing.simulator import SECOND, Simulator
 from coord_core.testing.workload import LOCKS, Books
 from coord_core.types import LogIndex, NodeId, SessionId, Term
 
@@ -35,11 +39,15 @@ from coord_core.types import LogIndex, NodeId, SessionId, Term
 CLUSTER_ID = "5eed" * 8
 
 
+#: Makes a node's disk.
+Disks = Callable[[Bootstrap, random.Random, DiskSpeed], SimulatedDisk]
+
+
 class Watchers:
     """All checkers that watch the nodes, behind one face (`node.Witness`)."""
 
     def __init__(self, nodes: dict[NodeId, Node], base: SnapshotMetadata) -> None:
-        self.consensus = ConsensusChecks(nodes, int(base.index), int(base.term))
+        self.consensus = ConsensusChecks(nodes, int(base.index), int(base.term), [(int(base.index), base.configuration)])
         self.applied = AppliedChecks(LOCKS, self._first_applied)
         self.leases = LeaseChecks()
         self.beliefs = BeliefChecks()
@@ -55,7 +63,9 @@ class Watchers:
     def turned(self, node: Node, effects: Effects) -> None:
         self.consensus.turned(node, effects)
         self.leases.turned(node, effects)
-        self.snapshots.update(type(fact).__name__ for fact in effects.facts if isinstance(fact, SnapshotTaken | SnapshotInstalled))
+        for fact in effects.facts:
+            if isinstance(fact, SnapshotTaken | SnapshotInstalled):
+                self.snapshots[type(fact).__name__] += 1
 
     def asked(self, connection: Connection, message: ClientMessage) -> None:
         self.leases.keep_alive(connection.number, message)
@@ -70,9 +80,10 @@ class Watchers:
 class Cluster:
     """Everything there is in one seed."""
 
-    def __init__(self, simulator: Simulator, mix: Mix) -> None:
+    def __init__(self, simulator: Simulator, mix: Mix, disks: Disks = SimulatedDisk) -> None:
         self.simulator = simulator
         self.mix = mix
+        self._disks = disks
         self._rng = simulator.stream("cluster")
         self.network = Network(simulator, mix.weather)
         self.nodes: dict[NodeId, Node] = {}
@@ -82,11 +93,11 @@ class Cluster:
         self.books = Books(self.watchers.applied.acknowledged, self.watchers.beliefs)
         self.tick_ms = 50
         self.ttl_ms = mix.habits.ttl_ms
+        self.servers: dict[str, Node] = {}
         for member in self._members:
-            self.nodes[member.node_id] = self._node(member)
-        for node in self.nodes.values():
-            self.network.join(node.node_id, node)
-        self.servers = {member.client_address: self.nodes[member.node_id] for member in self._members}
+            identity = Identity(CLUSTER_ID, member.node_id, member.name, member.incarnation)
+            self._add(member.name, member.client_address, Bootstrap(identity, self._members, self._founding))
+        self.operator = Operator(simulator, self.network, self) if mix.operator else None
         self.families = [self._family(f"c{number}") for number in range(1, self._rng.randint(2, 4) + 1)]
 
     def start(self) -> None:
@@ -94,9 +105,48 @@ class Cluster:
             node.start()
         for family in self.families:
             family.keeper.start()
+        if self.operator is not None:
+            self.operator.start()
 
     def keepers(self) -> list[ClientProcess]:
         return [family.keeper for family in self.families]
+
+    def configuration(self) -> Configuration:
+        """Return what is in force, as of what is committed."""
+        return self.watchers.consensus.configurations[-1][1]
+
+    def sound_nodes(self) -> list[Node]:
+        """Return the members that can live: all but those that lost their disk."""
+        members = everyone(self.configuration())
+        return [node for node in self.nodes.values() if node.node_id in members and not node.lost]
+
+    def strangers(self) -> list[Node]:
+        """Return the nodes that are no members and do not know it, though a member could have told them."""
+        members = everyone(self.configuration())
+        return [node for node in self.nodes.values() if node.node_id not in members and node.up]
+
+    def may_lose(self, node: Node) -> bool:
+        """Whether the cluster would survive the loss of this node for good, whatever is under way."""
+        index, configuration = self.watchers.consensus.configurations[-1]
+        members = everyone(configuration)
+        lost = [other for other in self.nodes.values() if other.lost and other.node_id in members]
+        if self.operator is not None:
+            # While nobody can be sure that a change is committed, its outcome may hang on those who counted before it.
+            is_known = all(other.disk.hard_state.commit >= index for other in self.sound_nodes())
+            if not self.operator.idle or configuration.outgoing or node.node_id not in members or not is_known:
+                return False
+        return len(lost) < (len(configuration.voters) - 1) // 2
+
+    def found_node(self, applicant: Applicant, bootstrap: Bootstrap) -> None:
+        """An applicant knows with what to begin: from now on it is a node."""
+        applicant.kill()
+        self._add(applicant.name, applicant.identity.client_address, bootstrap).start()
+
+    def _add(self, name: str, client_address: str, bootstrap: Bootstrap) -> Node:
+        node = self._node(name, bootstrap)
+        self.nodes[node.node_id] = self.servers[client_address] = node
+        self.network.join(node.node_id, node)
+        return node
 
     def leader(self) -> Node | None:
         """Return the node that leads and takes commands, and that the most recent term knows as its leader."""
@@ -106,11 +156,9 @@ class Cluster:
     def _drift(self) -> float:
         return self._rng.uniform(-self.mix.drift_max, self.mix.drift_max)
 
-    def _node(self, member: Member) -> Node:
-        identity = Identity(CLUSTER_ID, member.node_id, member.name, member.incarnation)
-        disk_rng = self.simulator.stream(f"disk {member.name}")
-        disk = SimulatedDisk(Bootstrap(identity, self._members, self._founding), disk_rng, DiskSpeed())
-        config = _node_config(member.node_id, self.mix, self.tick_ms)
+    def _node(self, name: str, bootstrap: Bootstrap) -> Node:
+        disk = self._disks(bootstrap, self.simulator.stream(f"disk {name}"), DiskSpeed())
+        config = _node_config(bootstrap.identity.node_id, self.mix, self.tick_ms)
         skew = self._rng.uniform(-self.mix.tick_skew_max, self.mix.tick_skew_max)
         return Node(
             self.simulator,
@@ -118,11 +166,13 @@ class Cluster:
             config,
             disk,
             self.watchers,
+            name=name,
             drift=self._drift(),
             pace=Pace(
                 turn_us_max=30_000 if self.mix.cramped else self._rng.choice((200, 5_000)),
                 work_items_max=self.mix.work_items_max,
                 tick_rate=1.0 + skew,
+                dial_us=SECOND if self.mix.operator else None,
             ),
         )
 

@@ -90,3 +90,24 @@ class Connection:
 
     def _arrive_at_client(self, what: Callable[..., None], arguments: tuple[Any, ...]) -> None:
         self._client.arrive(what, *arguments)
+
+
+class Nobody:
+    """Where a node will be one day: nothing listens there."""
+
+    up = False
+
+    def __init__(self, machine: str) -> None:
+        self.machine = machine
+
+    def arrive(self, action: Callable[..., None], *arguments: Any) -> None:
+        """Nothing happens to a process that does not exist."""
+
+    def accept(self, connection: Connection) -> None:
+        raise AssertionError("nobody accepts no connection")
+
+    def asked(self, connection: Connection, message: ClientMessage) -> None:
+        raise AssertionError("nobody is asked nothing")
+
+    def client_gone(self, connection: Connection) -> None:
+        """It had nothing of it."""

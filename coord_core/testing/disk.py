@@ -1,14 +1,16 @@
 """A disk that can lose what was not synced.
 
 It keeps what `storage.api` promises and nothing more: a batch is durable, wholly, once its write has completed; a crash while it is
-on its way leaves it there or not, never half.  Rows, checksums and torn pages are the storage room's own subject and its own tests.
+on its way leaves it there or not, never half, and so does an error.  After an error it takes nothing more in that life of its node.
+Damage is found, as the contract demands: when the node starts, or reads the damaged chunk.  Rows, checksums and torn pages are the
+storage room's own subject and its own tests.
 """
 
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from coord_core.errors import StorageFailed
+from coord_core.errors import StorageCorrupt, StorageFailed
 from coord_core.raft.messages import Entry, HardState
 from coord_core.storage.api import Batch, Bootstrap, Restored
 from coord_core.storage.memory import MemoryStorage
@@ -41,6 +43,14 @@ class SimulatedDisk:
         self._storage.form(bootstrap)
         self._rng = rng
         self._in_flight: Batch | None = None
+        #: Bytes that still fit; None for plenty.  A write for which there is no room fails, and nothing of it is there.
+        self.room: int | None = None
+        #: The next write fails, and nobody can say whether it is there.
+        self.failing = False
+        #: What is wrong with the bytes, if anything: no node may go on from them.
+        self.damage = ""
+        #: With what every call fails until the node starts anew.
+        self._failure: StorageFailed | None = None
 
     @property
     def busy(self) -> bool:
@@ -56,31 +66,64 @@ class SimulatedDisk:
         return self._rng.randint(self.speed.usual_us_min, self.speed.usual_us_max)
 
     def complete(self) -> None:
-        """The write that was on its way is durable."""
-        if self._in_flight is None:
+        """The write that was on its way is durable.  Raises `StorageFailed` where it is not, or may not be: the node must stop."""
+        batch, self._in_flight = self._in_flight, None
+        if batch is None:
             raise AssertionError("no write is on its way")
-        self.write(self._in_flight)
-        self._in_flight = None
+        if self._failure is not None:
+            raise self._failure
+        if not self._fits(batch):
+            raise self._fails("the disk is full", full=True)
+        if not self.failing or self._rng.random() < 0.5:
+            self.write(batch)
+        if self.failing:
+            self.failing = False
+            raise self._fails("input/output error", full=False)
 
     def crash(self) -> bool:
         """Power is lost.  Returns whether the write on its way had made it."""
-        landed = self._in_flight is not None and self._rng.random() < 0.5
-        if landed:
-            self.complete()
-        self._in_flight = None
-        return landed
+        batch, self._in_flight = self._in_flight, None
+        if batch is None or self._failure is not None or not self._fits(batch) or self._rng.random() < 0.5:
+            return False
+        self.write(batch)
+        return True
+
+    def spoil(self, what: str) -> None:
+        """Damage what is there."""
+        self.damage = what
+
+    def mend(self, speed: DiskSpeed) -> None:
+        """Undo every trouble but damage."""
+        self.speed, self.room, self.failing = speed, None, False
+
+    def _fits(self, batch: Batch) -> bool:
+        return self.room is None or _size(batch) <= self.room
+
+    def _fails(self, what: str, *, full: bool) -> StorageFailed:
+        self._failure = StorageFailed(what, full=full)
+        return self._failure
 
     def write(self, batch: Batch) -> None:
         try:
             self._storage.write(batch)
         except StorageFailed as fault:
             raise Violation(f"a write that no storage would take: {fault.message}") from fault
+        if self.room is not None:
+            self.room -= _size(batch)
 
     def read_chunk(self, staging: Staging, seq: int) -> Chunk | None:
+        """Return a chunk, or None where it was discarded.  Raises `StorageCorrupt`, or the error of a write that failed before."""
+        if self._failure is not None:
+            raise self._failure
+        if self.damage:
+            raise StorageCorrupt(self.damage)
         return self._storage.read_chunk(staging, seq)
 
     def restored(self) -> Restored:
-        """Return what a node that starts now finds."""
+        """Return what a node that starts now finds.  Raises `StorageCorrupt`."""
+        if self.damage:
+            raise StorageCorrupt(self.damage)
+        self._failure = None
         restored = self._storage.load()
         assert restored is not None, "it was formed when it was made"
         return restored
@@ -108,3 +151,8 @@ class SimulatedDisk:
             return self._storage.log_term
         at = index - int(self.log_index) - 1
         return self.entries[at].term if 0 <= at < len(self.entries) else None
+
+
+def _size(batch: Batch) -> int:
+    """About how many bytes it takes: every write is a page at least."""
+    return 100 + sum(len(entry.data) for entry in batch.entries) + sum(len(chunk.data) for chunk in batch.stage)

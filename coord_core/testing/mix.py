@@ -32,6 +32,8 @@ class Mix:
     #: How far a node's ticks may be from what they should be, in parts.
     tick_skew_max: float
     habits: Habits
+    #: Whether somebody adds, removes and replaces nodes all the while.
+    operator: bool = False
     #: Largest Append: small ones split what is sent into many.
     append_bytes_max: int = 1024 * 1024
     #: Whether nodes have room for next to nothing, so that they refuse with Busy.
@@ -51,13 +53,19 @@ KINDS = (
     "crash at a boundary",
     "crash at a boundary",
     "crash of all",
+    "blink",
     "stop",
+    "leader isolate",
     "isolate",
     "split",
     "bridge",
     "one way",
     "cut",
     "slow disk",
+    "failing disk",
+    "full disk",
+    "damaged disk",
+    "transfer",
     "client stop",
     "client kill",
     "client cut",
@@ -70,7 +78,15 @@ def draw_mix(rng: random.Random) -> Mix:
     temper = rng.random()
     if temper < 0.1:
         return Mix(
-            nodes, CALM, (), SECOND, drift_max=0.004, tick_skew_max=0.0, habits=draw_habits(rng), snapshots=_draw_snapshots(rng)
+            nodes,
+            CALM,
+            (),
+            SECOND,
+            drift_max=0.004,
+            tick_skew_max=0.0,
+            habits=draw_habits(rng),
+            operator=rng.random() < 0.3,
+            snapshots=_draw_snapshots(rng),
         )
     kinds = KINDS if temper < 0.5 else tuple(rng.choices(KINDS, k=rng.randint(1, 4)))
     return Mix(
@@ -81,6 +97,7 @@ def draw_mix(rng: random.Random) -> Mix:
         drift_max=rng.choice((0.0, 0.004)),
         tick_skew_max=rng.choice((0.0, 0.05, 0.5)),
         habits=draw_habits(rng),
+        operator=rng.random() < 0.3,
         append_bytes_max=rng.choice((100, 1024 * 1024)),
         cramped=rng.random() < 0.2,
         snapshots=_draw_snapshots(rng),

@@ -56,6 +56,10 @@ class PeerHost(Host, Protocol):
 
     def peer_connection_lost(self, peer: NodeId) -> None: ...
 
+    def called_by(self, peer: NodeId) -> None: ...
+
+    def told_removed(self) -> None: ...
+
 
 class Network:
     """The hosts, who cannot reach whom, and all pipes."""
@@ -110,7 +114,10 @@ class Network:
 
     def send(self, message: PeerMessage) -> None:
         """Send a peer's message.  It may be lost; then the sender hears, sometimes, that the peer is unreachable."""
-        sender, receiver = self._peers[message.sender], self._peers[message.to]
+        sender, receiver = self._peers[message.sender], self._peers.get(message.to)
+        if receiver is None:
+            # It is a member, and has not been told.
+            return
         if receiver.up and not self.blocked(sender.machine, receiver.machine):
             self._links[message.sender, message.to].send(receiver.message, message)
             return
@@ -118,6 +125,23 @@ class Network:
             self._links[message.sender, message.to].send(receiver.message, message)
         if self.rng.random() < 0.5:
             self._later(sender.arrive, sender.peer_unreachable, message.to)
+
+    def call(self, caller: NodeId, peer: NodeId) -> None:
+        """A node opens a connection to a peer, to see whether it is heard there."""
+        if caller != peer and peer in self._peers:
+            self.tell(self._peers[caller], self._peers[peer], self._peers[peer].called_by, caller)
+
+    def tell_removed(self, node_id: NodeId, peer: NodeId) -> None:
+        """A node answers a peer's call: it was removed."""
+        self.tell(self._peers[node_id], self._peers[peer], self._peers[peer].told_removed)
+
+    def tell(self, source: Host, target: Host, action: Callable[..., None], *arguments: Any) -> None:
+        """One small message on a connection of its own; it is lost where it cannot arrive."""
+        self.simulator.after(self.latency_us(), self._tell, source.machine, target, action, arguments)
+
+    def _tell(self, source: str, target: Host, action: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+        if not self.blocked(source, target.machine):
+            target.arrive(action, *arguments)
 
     def cut(self, one: NodeId, other: NodeId) -> None:
         """Break the connections between two nodes, and nothing else: what was on its way is lost, both ends hear of it."""

@@ -10,14 +10,27 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol
 
+from coord_core.errors import NodeError, RetryableError, StorageCorrupt, StorageFailed
 from coord_core.machine import Machine
-from coord_core.protocol.messages import Ask, ClientMessage, GetStatus, Hello, KeepAlive, NodeStatus, ServerMessage, Submit, Welcome
+from coord_core.protocol.messages import (
+    Administer,
+    Ask,
+    ClientMessage,
+    GetStatus,
+    Hello,
+    KeepAlive,
+    NodeStatus,
+    ServerMessage,
+    Submit,
+    Welcome,
+)
 from coord_core.raft import PersistAck
 from coord_core.replica import ChunkRead, Effects, PeerMessage, Replica, ReplicaConfig
 from coord_core.storage.api import Batch
 from coord_core.testing.connection import Connection
 from coord_core.testing.disk import SimulatedDisk
 from coord_core.testing.network import Network
+from coord_core.testing.peers import Applicant, KnownPeers
 from coord_core.testing.process import Process
 from coord_core.testing.simulator import MILLISECOND, Simulator
 from coord_core.types import NodeId
@@ -65,6 +78,8 @@ class Pace:
     work_items_max: int = 1_000
     #: Real time between two ticks, in parts of what it should be.
     tick_rate: float = 1.0
+    #: How often it calls the others, whether or not there is something to say; None: never, since nobody comes or goes.
+    dial_us: int | None = None
 
 
 class Node(Process):
@@ -78,15 +93,24 @@ class Node(Process):
         disk: SimulatedDisk,
         witness: Witness,
         *,
+        name: str,
         drift: float,
         pace: Pace,
     ) -> None:
         self.node_id: NodeId = config.raft.node_id
-        super().__init__(simulator, f"n{self.node_id}", drift=drift)
+        super().__init__(simulator, name, drift=drift)
+        identity = disk.bootstrap.identity
+        #: Among the members; another node may have had it, on a disk that was lost.
+        self.member_name = identity.name
+        self.incarnation = identity.incarnation
+        #: It was told that it was removed: its process ends, and says the same whenever it is started.
+        self.removed = False
         self.disk = disk
         self.pace = pace
         self.usual_speed = disk.speed
         self.armed: Boundary | None = None
+        #: How soon after such a crash the node is there again by itself; None where somebody else starts it.
+        self.back_us: int | None = None
         #: A write was handed out and is not acknowledged yet.
         self.writing = False
         #: What the storage thread will do after the write that is on its way.
@@ -97,21 +121,37 @@ class Node(Process):
         self._network = network
         self._witness = witness
         self._connections: dict[int, Connection] = {}
+        self._peers = KnownPeers(disk.bootstrap, disk.bootstrap.members)
         self._turn_scheduled = False
 
     # --- life ---------------------------------------------------------------------------------------------------------------------
 
+    @property
+    def lost(self) -> bool:
+        """Whether its disk is damaged: when the process ends, nothing starts from that disk again."""
+        return bool(self.disk.damage)
+
     def start(self) -> None:
+        if self.removed:
+            return
+        try:
+            restored = self.disk.restored()
+        except StorageCorrupt as fault:
+            self.note(f"refuses to start: {fault.message}")
+            return
         super().start()
-        self.armed = None
+        self.armed = self.back_us = None
         self._turn_scheduled = self.writing = False
         self._staging = False
         self._queued.clear()
         rng = self.simulator.stream(f"raft {self.name} life {self.life}")
-        restored, now_ms = self.disk.restored(), self.clock.now_ms()
+        now_ms = self.clock.now_ms()
         self.replica = Replica(self._config, restored, rng=rng, now_ms=now_ms, make_machine=lambda: self._witness.machine_for(self))
+        self._peers = KnownPeers(restored.bootstrap, restored.members)
         self._witness.booted(self)
         self._tick_later()
+        if self.pace.dial_us is not None:
+            self._dial(self.pace.dial_us)
 
     def kill(self) -> None:
         landed = self.disk.crash()
@@ -128,14 +168,22 @@ class Node(Process):
         if self.armed is boundary:
             self.note(f"crashes {boundary.value}")
             self.kill()
+            if self.back_us is not None:
+                self.simulator.after(self.back_us, self.start_again)
             return True
         return False
+
+    def start_again(self) -> None:
+        """Start, unless somebody has done so."""
+        if not self.up:
+            self.start()
 
     # --- arrivals -----------------------------------------------------------------------------------------------------------------
 
     def message(self, message: PeerMessage) -> None:
         self.simulator.detail(self.name, f"hears {type(message).__name__} of term {message.term} from n{message.sender}")
-        self.replica.receive(message)
+        if message.sender in self._peers.members or self._hears(message.sender):
+            self.replica.receive(message)
 
     def peer_unreachable(self, peer: NodeId) -> None:
         self.replica.unreachable(peer)
@@ -143,6 +191,46 @@ class Node(Process):
     def peer_connection_lost(self, peer: NodeId) -> None:
         self.note(f"lost its connection to n{peer}")
         self.replica.leader_connection_lost(peer)
+
+    # --- who belongs --------------------------------------------------------------------------------------------------------------
+
+    def _dial(self, every_us: int) -> None:
+        """Call all others, now and then: who was removed learns it from those who still hear."""
+        for peer in self._peers.everyone():
+            self._network.call(self.node_id, peer)
+        self.later(every_us, self._dial, every_us)
+
+    def called_by(self, peer: NodeId) -> None:
+        self._hears(peer)
+
+    def _hears(self, peer: NodeId) -> bool:
+        if self._peers.hears(peer, self.replica.status()):
+            return True
+        self._network.tell_removed(self.node_id, peer)
+        return False
+
+    def told_removed(self) -> None:
+        self.note("was removed: it stops for good")
+        self.removed = True
+        self.kill()
+
+    def applied_for(self, applicant: Applicant) -> None:
+        """A node asks to be let in."""
+        bootstrap = self._peers.apply(applicant)
+        if bootstrap is None:
+            self.replica.join(applicant.identity)
+        else:
+            self._network.tell(self, applicant, applicant.let_in, bootstrap)
+
+    def _follow(self, effects: Effects) -> None:
+        if effects.members is not None:
+            for applicant, bootstrap in self._peers.follow(effects.members, self.replica.status()):
+                self._network.tell(self, applicant, applicant.let_in, bootstrap)
+        for identity, error in effects.turned_away:
+            for applicant in self._peers.turn_away(identity):
+                self._network.tell(self, applicant, applicant.turned_away, error)
+
+    # --- clients ------------------------------------------------------------------------------------------------------------------
 
     def accept(self, connection: Connection) -> None:
         self._connections[connection.number] = connection
@@ -156,7 +244,7 @@ class Node(Process):
                 connection.answer(self._welcome())
             case GetStatus(seq):
                 connection.answer(self._status(seq))
-            case Submit() | KeepAlive() | Ask():
+            case Submit() | KeepAlive() | Ask() | Administer():
                 self._witness.asked(connection, message)
                 self.replica.request(connection.number, message)
 
@@ -185,6 +273,13 @@ class Node(Process):
             members=status.members,
             version="simulated",
         )
+
+    def transfer_leadership(self, to: NodeId) -> None:
+        """An operator asks this node to hand over."""
+        try:
+            self.replica.transfer_leadership(to)
+        except RetryableError as refused:
+            self.note(f"does not hand over to n{to}: {refused.message}")
 
     # --- the loop -----------------------------------------------------------------------------------------------------------------
 
@@ -229,6 +324,7 @@ class Node(Process):
         self.writing = self.writing or effects.persist is not None
         if self._strike(Boundary.AFTER_TURN):
             return True
+        self._follow(effects)
         write_first = effects.persist is not None and self.rng.random() < 0.5
         if write_first and self._begin_write(effects):
             return True
@@ -242,7 +338,8 @@ class Node(Process):
 
     def _send(self, effects: Effects) -> bool:
         for message in effects.send:
-            self._network.send(message)
+            if self._peers.reaches(message.to):
+                self._network.send(message)
             if self._strike(Boundary.BETWEEN_SENDS):
                 return True
         return False
@@ -292,13 +389,31 @@ class Node(Process):
             self._put(batch, then, *arguments)
 
     def _read(self, life: int, read: ChunkRead) -> None:
-        if life == self.life and self.up:
-            self.arrive(self.replica.chunk_read, read, self.disk.read_chunk(read.staging, read.seq))
-
-    def _staged(self, life: int) -> None:
         if life != self.life or not self.up:
             return
-        self.disk.complete()
+        try:
+            chunk = self.disk.read_chunk(read.staging, read.seq)
+        except NodeError as error:
+            self.arrive(self._fail, error)
+        else:
+            self.arrive(self.replica.chunk_read, read, chunk)
+
+    def _lands(self) -> bool:
+        """The write on its way has come to its end: well, or badly, of which the loop hears in its turn."""
+        try:
+            self.disk.complete()
+        except StorageFailed as error:
+            self.arrive(self._fail, error)
+            return False
+        return True
+
+    def _fail(self, error: NodeError) -> None:
+        self.note(f"stops: {error.message}")
+        self.kill()
+
+    def _staged(self, life: int) -> None:
+        if life != self.life or not self.up or not self._lands():
+            return
         if not self._strike(Boundary.STAGED):
             self._put_next()
             self.arrive(self._staged_told)
@@ -309,9 +424,8 @@ class Node(Process):
 
     def _written(self, life: int, ack: PersistAck) -> None:
         """The writer thread has committed.  It tells the loop, which may be stopped or dead by then."""
-        if life != self.life or not self.up:
+        if life != self.life or not self.up or not self._lands():
             return
-        self.disk.complete()
         if not self._strike(Boundary.WRITTEN):
             self._put_next()
             self.arrive(self._acknowledged, ack)

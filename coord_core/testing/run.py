@@ -12,11 +12,13 @@ from coord_core.protocol.operations import LockAcquire, LockRelease, Owner, Valu
 from coord_core.protocol.queries import LockInfo, LockState
 from coord_core.protocol.results import Done, Granted, ValueWritten
 from coord_core.testing.client import ClientProcess
-from coord_core.testing.cluster import Cluster
+from coord_core.testing.cluster import Cluster, Disks
+from coord_core.testing.disk import SimulatedDisk
+from coord_core.testing.drills import DRILLS, draw
 from coord_core.testing.faults import Nemesis
 from coord_core.testing.history import Observed
 from coord_core.testing.linearizability import Judgement, Verdict, judge
-from coord_core.testing.mix import CALM, Mix, draw_mix
+from coord_core.testing.mix import CALM, Mix
 from coord_core.testing.models import LockModel, RegisterModel
 from coord_core.testing.simulator import MILLISECOND, SECOND, Simulator, Violation
 from coord_core.testing.workload import LOCKS
@@ -35,8 +37,9 @@ SETTLING_US = 15 * SECOND
 class Failure(AssertionError):
     """A seed in which something was broken."""
 
-    def __init__(self, seed: int, mix: Mix, cause: BaseException, tail: list[str]) -> None:
-        lines = [*tail, "", f"seed {seed}: {type(cause).__name__}: {cause}", f"mix: {mix}", f"replay: make sim SEED={seed}"]
+    def __init__(self, seed: int, mix: Mix, cause: BaseException, tail: list[str], drill: str = "") -> None:
+        replay = f"replay: make sim SEED={seed}" + (f' MIX="{drill}"' if drill else "")
+        lines = [*tail, "", f"seed {seed}: {type(cause).__name__}: {cause}", f"mix: {mix}", replay]
         super().__init__("\n".join(lines))
         self.seed = seed
         self.cause = cause
@@ -63,6 +66,8 @@ class Report:
     #: Snapshots that nodes took of their own, and that took the place of a follower's log.
     taken: int
     installed: int
+    #: Changes of the cluster that an operator asked for.
+    changes: int
     #: Keys whose search for an order was given up.
     undecided: int
 
@@ -70,33 +75,48 @@ class Report:
         kinds = ", ".join(sorted(set(self.mix.kinds))) or "calm"
         return (
             f"seed {self.seed}: {self.mix.nodes} nodes, {self.virtual_s:.0f} s, {self.entries} entries, {self.leaders} leaders,"
-            f" {self.operations} operations, {self.expired} expired, {self.taken} snapshots, {self.installed} installed ({kinds})"
+            f" {self.operations} operations, {self.expired} expired, {self.taken} snapshots, {self.installed} installed,"
+            f" {self.changes} changes of members ({kinds})"
         )
 
 
-def run(seed: int, *, mix: Mix | None = None, echo: Callable[[str], None] | None = None) -> Report:
-    """Run a seed.  `mix`: instead of the one that the seed draws.  `echo`: gets each line of the trace as it happens."""
+def run(seed: int, *, mix: Mix | None = None, echo: Callable[[str], None] | None = None, disks: Disks = SimulatedDisk) -> Report:
+    """Run a seed.
+
+    Args:
+        mix: instead of the one that the seed draws.
+        echo: gets each line of the trace as it happens.
+        disks: makes the nodes' disks.
+
+    Raises `Failure`.
+    """
     simulator = Simulator(seed, echo=echo)
-    mix = mix or draw_mix(simulator.stream("mix"))
+    drawn = draw(simulator.stream("mix"))
+    drill = "" if mix in (None, drawn) else next((name for name, known in DRILLS.items() if known == mix), "")
+    mix = mix or drawn
     try:
-        return _Run(simulator, mix).report()
+        return _Run(simulator, mix, disks).report()
     except Exception as cause:
-        raise Failure(seed, mix, cause, simulator.trace.tail()) from cause
+        raise Failure(seed, mix, cause, simulator.trace.tail(), drill) from cause
 
 
 class _Run:
-    def __init__(self, simulator: Simulator, mix: Mix) -> None:
+    def __init__(self, simulator: Simulator, mix: Mix, disks: Disks) -> None:
         self._simulator = simulator
         self._mix = mix
-        self._cluster = Cluster(simulator, mix)
+        self._cluster = Cluster(simulator, mix, disks)
         self._undecided = 0
+        #: Who led, and in which term, when everything had come to rest.
+        self._settled: tuple[str, int] | None = None
 
     def report(self) -> Report:
         self._trouble()
         self._heal()
+        self._settle()
         self._wind_up()
         self._everyone_works()
         self._nothing_is_held()
+        self._still_led()
         self._nemesis.heal_minority()
         self._nodes_agree()
         self._judge_histories()
@@ -113,6 +133,7 @@ class _Run:
             expired=len(watchers.leases.expired),
             taken=watchers.snapshots["SnapshotTaken"],
             installed=watchers.snapshots["SnapshotInstalled"],
+            changes=0 if self._cluster.operator is None else sum(self._cluster.operator.done.values()),
             undecided=self._undecided,
         )
 
@@ -121,7 +142,7 @@ class _Run:
     def _trouble(self) -> None:
         cluster = self._cluster
         cluster.start()
-        self._nemesis = Nemesis(self._simulator, cluster.network, self._mix, list(cluster.nodes.values()), cluster.keepers())
+        self._nemesis = Nemesis(self._simulator, cluster.network, self._mix, cluster.nodes, cluster.keepers(), cluster.may_lose)
         self._nemesis.start()
         self._simulator.run_until(TROUBLE_US)
 
@@ -130,11 +151,34 @@ class _Run:
         cluster = self._cluster
         cluster.books.winding_up = True
         self._nemesis.end()
+        if cluster.operator is not None:
+            cluster.operator.end()
         cluster.network.weather = CALM
         # What a stalled disk had begun takes its time.
         self._simulator.run_until(self._in(11 * SECOND), lambda: not any(node.disk.busy for node in cluster.nodes.values()))
-        timeout_us = 2 * 6 * cluster.tick_ms * MILLISECOND * 3 // 2
-        self._demand(ELECTIONS_MAX * timeout_us, self._is_led, lambda: "no leader is ready")
+        self._demand(ELECTIONS_MAX * self._election_timeout_us(), self._is_led, lambda: "no leader is ready")
+
+    def _settle(self) -> None:
+        """What was asked of the cluster is done; who was on the way to become leader may become it now."""
+        operator = self._cluster.operator
+        if operator is not None:
+            self._demand(SETTLING_US, lambda: not operator.busy(), operator.busy)
+        self._simulator.run_until(self._in(2 * self._election_timeout_us()))
+        # Who led when everything was healed may have been deaf.
+        self._demand(ELECTIONS_MAX * self._election_timeout_us(), self._is_led, lambda: "no leader is ready")
+        leader = self._cluster.leader()
+        self._settled = None if leader is None else (leader.name, leader.replica.status().term)
+
+    def _still_led(self) -> None:
+        """A whole quorum that hears its leader keeps it: whoever is cut off from some of them deposes nobody."""
+        leader = self._cluster.leader()
+        now = None if leader is None else (leader.name, leader.replica.status().term)
+        if self._settled is None or self._settled != now:
+            raise Violation(f"the leader was {self._settled} and is {now}, though a quorum was whole all the time")
+
+    def _election_timeout_us(self) -> int:
+        """Return the longest: twice the least, with ticks that are half as long again."""
+        return 2 * 6 * self._cluster.tick_ms * MILLISECOND * 3 // 2
 
     def _wind_up(self) -> None:
         """Every call must be answered, every lock given back."""
@@ -161,9 +205,12 @@ class _Run:
         self._demand(limit_us, lambda: not self._held(), lambda: "; ".join(self._held()))
 
     def _nodes_agree(self) -> None:
-        """Everybody catches up, and all states are one."""
+        """Everybody catches up, and all states are one.  Who does not belong any more knows it."""
         self._demand(SETTLING_US, lambda: not self._behind(), lambda: "; ".join(self._behind()))
-        digests = {node.replica.machine.digest() for node in self._cluster.nodes.values()}
+        if self._cluster.operator is not None:
+            strangers = self._cluster.strangers
+            self._demand(SETTLING_US, lambda: not strangers(), lambda: f"{strangers()[0].name} was removed and does not know it")
+        digests = {node.replica.machine.digest() for node in self._cluster.sound_nodes()}
         if len(digests) > 1:
             raise Violation("all nodes have applied the same entries, and their states differ")
 
@@ -173,7 +220,7 @@ class _Run:
         if leader is None:
             return ["no leader is ready"]
         commit_index = leader.replica.status().commit_index
-        applied = [(node.name, node.replica.status().applied_index) for node in self._cluster.nodes.values()]
+        applied = [(node.name, node.replica.status().applied_index) for node in self._cluster.sound_nodes()]
         return [f"{name} has applied {index} of {commit_index}" for name, index in applied if index != commit_index]
 
     def _held(self) -> list[str]:

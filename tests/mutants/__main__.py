@@ -15,6 +15,7 @@ from pathlib import Path
 import click
 
 from tests.mutants.catching import Outcome, Verdict, run_catchers, seeds_of
+from tests.mutants.page import page
 from tests.mutants.table import MUTANTS, Mutant
 from tests.mutants.trees import Misplaced, copy_checkout, copy_with
 
@@ -27,11 +28,11 @@ _WORDS = {Verdict.FAILED: "caught by", Verdict.PASSED: "SURVIVES", Verdict.BROKE
 @click.command()
 @click.option("--bug", type=int, help="Only this number.")
 @click.option("--verbose", is_flag=True, help="Print what each catcher said.")
-@click.option("--markdown", is_flag=True, help="Print the table for the docs and run nothing.")
+@click.option("--markdown", is_flag=True, help="Print docs/mutations.md and run nothing.")
 def main(bug: int | None, verbose: bool, markdown: bool) -> None:
     """Put known bugs back in, one by one, and see each caught."""
     if markdown:
-        print("\n".join(_markdown()))
+        print(page(), end="")
         return
     mutants = [mutant for mutant in MUTANTS if bug in (None, mutant.bug)]
     if not mutants:
@@ -86,14 +87,6 @@ def _lines(mutant: Mutant, outcomes: Sequence[Outcome], *, verbose: bool) -> Ite
     yield f"{mutant.bug:>2} {seconds:6.1f} s  {mutant.name}: {f'caught by {by}' if by else 'NOT CAUGHT'}"
     for outcome in outcomes if verbose else ():
         yield f"             {_WORDS[outcome.verdict]} {outcome.catcher} {outcome.reason}".rstrip()
-
-
-def _markdown() -> Iterator[str]:
-    yield "| | Bug | Seen in | Caught by |"
-    yield "|---|---|---|---|"
-    for mutant in MUTANTS:
-        catchers = ", ".join(f"`{catcher.rpartition('::')[2]}`" for catcher in mutant.catchers)
-        yield f"| {mutant.bug} | {mutant.name} | {mutant.seen} | {catchers} |"
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ _BROKEN = re.compile(
     r"|Failed: Timeout"
 )
 _REASON = re.compile(r"^(?:FAILED|ERROR) .*? - (.*)", re.MULTILINE)
-_SIM = re.compile(r"sim (\d+)\.\.(\d+)")
+_SIM = re.compile(r"sim (?:(?P<drill>[a-z ]+) )?(?P<first>\d+)\.\.(?P<last>\d+)")
 
 
 class Verdict(Enum):
@@ -45,10 +45,10 @@ class Outcome:
     output: str
 
 
-def seeds_of(catcher: str) -> tuple[str, str] | None:
-    """Return the first and the last seed of `sim FIRST..LAST`; None where `catcher` is a pytest node id."""
+def seeds_of(catcher: str) -> tuple[int, int, str] | None:
+    """Return the first and the last seed of `sim [DRILL] FIRST..LAST`, and the drill; None where `catcher` is a pytest node id."""
     found = _SIM.fullmatch(catcher)
-    return None if found is None else (found[1], found[2])
+    return None if found is None else (int(found["first"]), int(found["last"]), found["drill"] or "")
 
 
 def run_catchers(tree: Path, *catchers: str) -> Outcome:
@@ -74,7 +74,7 @@ def run_catchers(tree: Path, *catchers: str) -> Outcome:
 def _arguments(tree: Path, catchers: tuple[str, ...]) -> list[str]:
     seeds = seeds_of(catchers[0])
     if seeds is not None:
-        return ["-m", "tests.mutants.seeds", *seeds]
+        return ["-m", "tests.mutants.seeds", *map(str, seeds)]
     return ["-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", f"--basetemp={tree}.tmp", *catchers]
 
 

@@ -1,14 +1,18 @@
-"""`python -m tests.mutants.seeds FIRST LAST`: seeds of the simulator until one fails; exits with 1 where one does, saying why."""
+"""`python -m tests.mutants.seeds FIRST LAST [DRILL]`: run seeds until one fails.
+
+Exits with 1 where one does, saying why.
+"""
 
 import sys
 
+from coord_core.testing.drills import DRILLS
 from coord_core.testing.run import Failure, run
 
 
-def main(first: int, last: int) -> int:
+def main(first: int, last: int, drill: str = "") -> int:
     for seed in range(first, last + 1):
         try:
-            run(seed)
+            run(seed, mix=DRILLS[drill] if drill else None)
         except Failure as failure:
             cause = " ".join(str(failure.cause).split())
             print(f"FAILED seed {seed} - {type(failure.cause).__name__}: {cause}")
@@ -17,4 +21,4 @@ def main(first: int, last: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*map(int, sys.argv[1:])))
+    sys.exit(main(int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:]))

@@ -50,5 +50,6 @@ def test_only_a_failing_test_has_caught_something(code: int, output: str, verdic
 
 def test_seed_range_is_no_node_id() -> None:
     """And the other way round."""
-    assert seeds_of("sim 1..40") == ("1", "40")
+    assert seeds_of("sim 1..40") == (1, 40, "")
+    assert seeds_of("sim small appends 3..9") == (3, 9, "small appends")
     assert seeds_of("tests/raft/test_log.py::test_sim") is None

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from coord_core.testing.drills import DRILLS
 from tests.mutants.catching import seeds_of
+from tests.mutants.page import page
 from tests.mutants.table import MUTANTS, Mutant
 from tests.mutants.trees import ROOT, edited
 
@@ -29,10 +31,16 @@ def test_catchers_exist(mutant: Mutant) -> None:
     for catcher in mutant.catchers:
         seeds = seeds_of(catcher)
         if seeds is not None:
-            assert int(seeds[0]) <= int(seeds[1])
+            assert seeds[0] <= seeds[1]
+            assert seeds[2] in ("", *DRILLS)
             continue
         path, _, name = catcher.partition("::")
         assert name.partition("[")[0] in _tests_of(ROOT / path), catcher
+
+
+def test_page_of_the_docs_is_the_one_that_the_tables_make() -> None:
+    """`python -m tests.mutants --markdown > docs/mutations.md` after every change of them."""
+    assert (ROOT / "docs" / "mutations.md").read_text(encoding="utf-8") == page()
 
 
 def test_all_twenty_two_are_there() -> None:

@@ -1,89 +1,18 @@
 """The checkers must bite: each bug of `mutations`, put back in, is found by some seed of a small fixed range.
 
-Each bug has weather and habits that give it a chance; the range is several times as long as it usually takes.  What is found is
+Each bug has a drill that gives it a chance; the range is several times as long as it usually takes.  What is found is
 compared too, so that a bug is not "found" by an accident elsewhere.
 """
 
 import re
-from dataclasses import replace
 
 import pytest
 
-from coord_core.replica import SnapshotConfig
-from coord_core.testing.mix import CALM, Mix
-from coord_core.testing.network import Weather
+from coord_core.testing.drills import CRASHES, CUTS, DRILLS, FAR, PARTITIONS, READS, SECOND_THOUGHTS, SMALL_APPENDS, SNAPSHOTS
+from coord_core.testing.mix import Mix
 from coord_core.testing.run import Failure, run
-from coord_core.testing.simulator import MILLISECOND
-from coord_core.testing.workload import Habits
 from tests.simulation import mutations
 from tests.simulation.mutations import Mutation
-
-LOSSY = Weather(
-    latency_us_max=30 * MILLISECOND,
-    straggler_chance=0.02,
-    straggler_us_max=400 * MILLISECOND,
-    drop_chance=0.1,
-    repeat_chance=0.05,
-    overtake_chance=0.1,
-)
-
-CRASHES = Mix(
-    nodes=5,
-    weather=LOSSY,
-    kinds=("crash", "crash at a boundary", "crash of all"),
-    every_us=300 * MILLISECOND,
-    drift_max=0.004,
-    tick_skew_max=0.5,
-    habits=Habits(),
-)
-#: With an entry an Append, old entries and the new leader's first are acknowledged apart.
-SMALL_APPENDS = replace(CRASHES, every_us=500 * MILLISECOND, append_bytes_max=50)
-
-#: Everybody wants the one lock, and holds it for long.
-FIGHT = Habits(think_us_max=100 * MILLISECOND, hold_us_max=1_500 * MILLISECOND, locks=0.9, cancels=0.0, paths=1, ttl_ms=1_000)
-PARTITIONS = Mix(
-    nodes=3,
-    weather=CALM,
-    kinds=("isolate", "stop", "split", "client isolate"),
-    every_us=400 * MILLISECOND,
-    drift_max=0.004,
-    tick_skew_max=0.05,
-    habits=FIGHT,
-)
-CUTS = replace(PARTITIONS, kinds=("client cut", "client isolate", "client stop"), every_us=300 * MILLISECOND, habits=Habits())
-FAR = replace(
-    PARTITIONS,
-    weather=Weather(client_us_max=300 * MILLISECOND),
-    kinds=("client isolate",),
-    every_us=1_000 * MILLISECOND,
-    drift_max=0.0,
-    habits=replace(FIGHT, think_us_max=50 * MILLISECOND, hold_us_max=8_000 * MILLISECOND, locks=1.0, ttl_ms=2_000),
-)
-#: A stopped leader answers what waited for it, while those who were cut off have found its successor.
-READS = replace(
-    PARTITIONS,
-    kinds=("stop", "client cut"),
-    every_us=200 * MILLISECOND,
-    habits=Habits(think_us_max=30 * MILLISECOND, locks=0.05, paths=1, ttl_ms=4_000),
-)
-SECOND_THOUGHTS = replace(
-    CUTS,
-    weather=Weather(client_us_max=150 * MILLISECOND),
-    kinds=("client cut",),
-    every_us=1_000 * MILLISECOND,
-    habits=Habits(think_us_max=100 * MILLISECOND, hold_us_max=300 * MILLISECOND, locks=1.0, cancels=0.8, ttl_ms=4_000),
-)
-
-#: A snapshot every few entries in many chunks, next to nothing of the log before it, and crashes at every boundary.
-SNAPSHOTS = replace(
-    CRASHES,
-    nodes=3,
-    weather=CALM,
-    kinds=("crash", "crash at a boundary", "isolate"),
-    habits=replace(FIGHT, hold_us_max=300 * MILLISECOND, locks=0.6, paths=3, ttl_ms=2_000),
-    work_items_max=1,
-    snapshots=SnapshotConfig(entries=10, trailing_entries=3, chunk_bytes=60, stage_bytes=1, pending_bytes=200),
-)
 
 #: The bug, its mix, how many seeds, and what is said of it.
 CASES: list[tuple[Mutation, Mix, int, str]] = [
@@ -132,7 +61,7 @@ def test_some_seed_finds_the_bug(mutation: Mutation, mix: Mix, seeds: int, said:
     pytest.fail(f"no seed of {seeds} says {said!r}; others: {other[:3]}")
 
 
-@pytest.mark.parametrize("mix", [CRASHES, SMALL_APPENDS, PARTITIONS, CUTS, FAR, READS, SECOND_THOUGHTS, SNAPSHOTS])
+@pytest.mark.parametrize("mix", DRILLS.values(), ids=DRILLS)
 def test_without_the_bug_the_same_mix_is_clean(mix: Mix) -> None:
     """Else the case above would prove nothing."""
     for seed in range(1, 4):

@@ -6,10 +6,13 @@ import sys
 
 import pytest
 
+from coord_core.testing.drills import DRILLS, MEMBERSHIP, draw
+from coord_core.testing.mix import KINDS
 from coord_core.testing.run import run
+from coord_core.testing.simulator import Simulator
 
 #: Seeds of an ordinary test run, in chunks that can be shared out; `make sim SEEDS=...` runs more.
-CHUNKS = [range(first, first + 5) for first in range(1, 51, 5)]
+CHUNKS = [range(first, first + 10) for first in range(1, 501, 10)]
 
 
 @pytest.mark.parametrize("seeds", CHUNKS, ids=[f"{chunk.start}-{chunk.stop - 1}" for chunk in CHUNKS])
@@ -21,7 +24,7 @@ def test_nothing_promised_is_broken(seeds: range) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("first", range(1_000, 1_500, 25))
+@pytest.mark.parametrize("first", range(1_001, 3_001, 25))
 def test_nothing_promised_is_broken_in_many_more_seeds(first: int) -> None:
     """As above, minutes of it."""
     for seed in range(first, first + 25):
@@ -64,3 +67,19 @@ def test_seeds_are_not_idle() -> None:
     assert sum(report.operations for report in reports) > 100 * len(reports)
     assert {report.mix.nodes for report in reports} == {3, 5}
     assert {report.mix.calm for report in reports} == {True, False}
+
+
+def test_members_come_and_go() -> None:
+    """An operator that never gets anything done would prove nothing about changing members."""
+    reports = [run(seed, mix=MEMBERSHIP) for seed in range(1, 5)]
+    assert sum(report.changes for report in reports) > 3 * len(reports)
+    assert all(report.leaders > 1 for report in reports)
+
+
+def test_ordinary_seeds_have_every_kind_of_trouble() -> None:
+    """Whatever a fault is written for, some of the five hundred seeds must meet it, and every drill."""
+    mixes = [draw(Simulator(seed).stream("mix")) for seed in range(1, 501)]
+    assert {kind for mix in mixes for kind in mix.kinds} == set(KINDS)
+    assert all(mix in mixes for mix in DRILLS.values())
+    assert sum(mix.operator for mix in mixes) > 100
+    assert sum(mix.calm and mix.operator for mix in mixes) > 5

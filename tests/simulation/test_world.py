@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from coord_core.errors import StorageCorrupt, StorageFailed
 from coord_core.raft.messages import Configuration, Entry, HardState, SnapshotMetadata
 from coord_core.storage.api import Batch, Bootstrap, Identity
+from coord_core.storage.snapshots import Staging
 from coord_core.testing.disk import DiskSpeed, SimulatedDisk
 from coord_core.testing.network import Network, Pipe, Weather
 from coord_core.testing.process import Process
@@ -176,6 +178,57 @@ def test_entries_replace_the_suffix_that_they_overlap() -> None:
     device.write(Batch([entry(2, 2), entry(3, 2), entry(4, 2)]))
     device.write(Batch([entry(3, 5)]))
     assert [device.term_at(index) for index in range(1, 5)] == [1, 2, 5, None]
+
+
+def test_failed_write_is_there_or_not_and_the_disk_takes_nothing_more() -> None:
+    """EIO on commit, 4. of the storage's contract: the next life finds one of the two, and works."""
+    outcomes = set()
+    for seed in range(20):
+        device = disk(seed)
+        device.failing = True
+        device.begin(Batch([entry(2, 3)]))
+        with pytest.raises(StorageFailed, match="input/output") as failed:
+            device.complete()
+        device.begin(Batch([entry(3, 3)]))
+        with pytest.raises(StorageFailed) as again:
+            device.complete()
+        assert again.value is failed.value
+        assert not failed.value.details["full"]
+        outcomes.add(len(device.restored().entries))
+        device.begin(Batch([entry(2, 4)]))
+        device.complete()
+        assert device.term_at(2) == 4
+    assert outcomes == {0, 1}
+
+
+def test_write_for_which_there_is_no_room_is_not_there() -> None:
+    """Neither when it fails nor when power is lost before it does; a restart alone makes no room."""
+    device = disk()
+    device.room = 150
+    device.begin(Batch([entry(2, 3)]))
+    device.complete()
+    for seed in range(8):
+        device._rng = random.Random(seed)
+        device.begin(Batch([entry(3, 3)]))
+        assert not device.crash()
+    device.begin(Batch([entry(3, 3)]))
+    with pytest.raises(StorageFailed) as failed:
+        device.complete()
+    assert failed.value.details["full"]
+    assert device.restored().entries == [entry(2, 3)]
+    device.mend(DiskSpeed())
+    device.begin(Batch([entry(3, 3)]))
+    device.complete()
+    assert device.last_index() == 3
+
+
+def test_damage_is_found_when_a_node_starts_or_reads() -> None:
+    device = disk()
+    device.damage = "a bit has flipped"
+    with pytest.raises(StorageCorrupt, match="bit"):
+        device.restored()
+    with pytest.raises(StorageCorrupt, match="bit"):
+        device.read_chunk(Staging(1), 0)
 
 
 def test_disk_refuses_what_no_storage_would_take() -> None:

@@ -7,8 +7,9 @@ has given up for a snapshot it is taken to have still: a snapshot may only say w
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from coord_core.raft.messages import Append, Entry, SnapshotMetadata, VoteReply, VoteRequest
-from coord_core.replica import Effects, PeerMessage, SnapshotOffer
+from coord_core.raft.membership import changed, decode
+from coord_core.raft.messages import Append, Configuration, Entry, EntryKind, SnapshotMetadata, VoteReply, VoteRequest
+from coord_core.replica import Effects, PeerMessage, ReplicaStatus, SnapshotOffer
 from coord_core.replica.facts import RoleChanged
 from coord_core.testing.node import Node
 from coord_core.testing.simulator import Violation
@@ -61,6 +62,8 @@ class ConsensusChecks:
     nodes: dict[NodeId, Node]
     base: int
     base_term: int
+    #: What was ever in force by what is committed, each from its index on; the founding one first.
+    configurations: list[tuple[int, Configuration]]
     views: dict[NodeId, View] = field(default_factory=dict)
     leaders: dict[int, NodeId] = field(default_factory=dict)
     #: Whom each node voted for in each term, over all its lives.
@@ -85,6 +88,7 @@ class ConsensusChecks:
 
     def turned(self, node: Node, effects: Effects) -> None:
         view = self.views[node.node_id]
+        applied_before = view.applied
         for message in effects.send:
             self._sent(node, view, message)
         # After what was sent: a deposed leader's last Appends may hold what it has given up by now.
@@ -96,11 +100,13 @@ class ConsensusChecks:
         for fact in effects.facts:
             if type(fact) is RoleChanged:
                 self._role(node, view, fact)
-        self._rises(node, view)
+        status = node.replica.status()
+        self._rises(node, view, status)
         # A follower that has a write under way may have replaced entries without our having seen it.
         if effects.persist is not None or not node.writing or view.role == "leader":
             self._counts(node, view)
-            self._commits(node, view)
+            self._commits(node, view, applied_before)
+        self._configured(node, view, status.configuration)
         view.led = view.term if view.role == "leader" else 0
 
     def term_of(self, node: Node, index: int) -> int:
@@ -127,6 +133,8 @@ class ConsensusChecks:
         first = int(entries[0].index)
         before = view.entry(first - 1)
         previous_term = self.base_term if before is None else int(before.term)
+        if [entry.index for entry in entries] != list(range(first, first + len(entries))):
+            raise Violation(f"entries {[int(entry.index) for entry in entries]} do not follow each other")
         for entry in entries:
             key = (int(entry.index), int(entry.term))
             known = self.known.setdefault(key, (previous_term, entry.data))
@@ -150,6 +158,10 @@ class ConsensusChecks:
 
     def _offered(self, node: Node, metadata: SnapshotMetadata) -> None:
         self._covered(node, int(metadata.index), metadata.term)
+        if metadata.configuration not in self._in_force(int(metadata.index), int(metadata.index)):
+            raise Violation(
+                f"{node.name} offers a snapshot at {metadata.index} with {metadata.configuration}, never in force there"
+            )
 
     def _voted(self, node: Node, term: Term, candidate: NodeId) -> None:
         earlier = self.votes.setdefault((node.node_id, term), candidate)
@@ -176,8 +188,7 @@ class ConsensusChecks:
                 raise Violation(f"{node.name} leads term {term} without entry {committed.entry.index}, committed before")
             return
 
-    def _rises(self, node: Node, view: View) -> None:
-        status = node.replica.status()
+    def _rises(self, node: Node, view: View, status: ReplicaStatus) -> None:
         if status.term < view.term:
             raise Violation(f"{node.name}: the term fell from {view.term} to {status.term}")
         if status.commit_index < view.commit:
@@ -199,22 +210,45 @@ class ConsensusChecks:
                 f"{node.name}, leader of term {view.term}, committed entry {entry.index} of term {entry.term} by counting"
             )
 
-    def _commits(self, node: Node, view: View) -> None:
+    def _configured(self, node: Node, view: View, configuration: Configuration) -> None:
+        """Every node has the configuration of what it has applied, or of the snapshot that it is about to begin from."""
+        if view.commit <= self.last_committed and configuration not in self._in_force(view.applied, view.commit):
+            raise Violation(f"{node.name} has applied {view.applied}; it counts by {configuration}, which is not in force there")
+
+    def _in_force(self, first: int, last: int) -> list[Configuration]:
+        """Return the configurations in force at the indexes from `first` to `last`."""
+        found: list[Configuration] = []
+        for index, configuration in reversed(self.configurations):
+            if index <= last:
+                found.append(configuration)
+            if index <= first:
+                break
+        return found
+
+    def _commits(self, node: Node, view: View, applied_before: int) -> None:
         while view.compared < view.commit:
             entry = view.entry(view.compared + 1)
             if entry is None:
                 return
             view.compared += 1
             if view.compared > self.last_committed:
-                self._on_a_quorum(node, entry)
+                self._on_a_quorum(node, entry, self._in_force(applied_before, view.applied))
                 self.committed.append(Committed(entry, view.term))
+                if entry.kind == EntryKind.CONFIGURATION:
+                    configuration = changed(self.configurations[-1][1], decode(entry.data))
+                    self.configurations.append((int(entry.index), configuration))
                 continue
             first = self.committed[view.compared - self.base - 1].entry
             if first != entry:
                 raise Violation(f"{node.name} committed another entry {entry.index}: term {entry.term}, not {first.term}")
 
-    def _on_a_quorum(self, node: Node, entry: Entry) -> None:
-        holding = [other.name for other in self.nodes.values() if other.disk.term_at(int(entry.index)) == entry.term]
-        if len(holding) <= len(self.nodes) // 2:
-            on = ", ".join(holding) or "none"
-            raise Violation(f"{node.name} committed entry {entry.index} of term {entry.term}, which is on the disks of {on} only")
+    def _on_a_quorum(self, node: Node, entry: Entry, configurations: Sequence[Configuration]) -> None:
+        """On enough disks for a configuration by which the node could count: one that was in force for it in this turn."""
+        holding = [other for other in self.nodes.values() if other.disk.term_at(int(entry.index)) == entry.term]
+        ids = {other.node_id for other in holding}
+        for configuration in configurations:
+            halves = [half for half in (configuration.voters, configuration.outgoing) if half]
+            if all(len(ids.intersection(half)) > len(half) // 2 for half in halves):
+                return
+        on = ", ".join(other.name for other in holding) or "none"
+        raise Violation(f"{node.name} committed entry {entry.index} of term {entry.term}, which is on the disks of {on} only")
