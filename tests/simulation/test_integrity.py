@@ -10,10 +10,10 @@ from coord_core.storage.memory import MemoryStorage
 from coord_core.storage.room import Level, Room
 from coord_core.testing.checkers.applied import ObservedMachine
 from coord_core.testing.disk import SimulatedDisk
+from coord_core.testing.drills import CRASHES, CUTS, PARTITIONS, SNAPSHOTS
 from coord_core.testing.mix import Mix
 from coord_core.testing.node import Node
 from coord_core.testing.run import TROUBLE_US, Failure, run
-from tests.simulation.test_mutations import CRASHES, CUTS, PARTITIONS, SNAPSHOTS
 
 
 def disks_forget_their_last_entry(patch: pytest.MonkeyPatch) -> None:
