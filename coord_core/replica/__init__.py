@@ -5,6 +5,7 @@ loop and the simulator drive the same object; neither decides anything.
 
 - `replica`: the face, and the order of things in a turn.
 - `lanes`: the two bounded queues in front of it; control goes first.
+- `membership`: who belongs, and how that changes; `roster`: what the driver keeps of it.
 - `pending`: who waits for the answer to which command.
 - `reads`: quorum-confirmed rounds, shared by reads, keep-alives and expiry checks.
 - `leases`: until when each session is alive, on the leader's clock.
@@ -34,6 +35,7 @@ from coord_core.replica.facts import (
 )
 from coord_core.replica.lanes import LaneLimits
 from coord_core.replica.replica import Effects, Replica, ReplicaStatus
+from coord_core.replica.roster import Roster, Standing
 from coord_core.replica.sending import ChunkRead
 from coord_core.replica.transfer import PeerMessage, SnapshotAck, SnapshotChunk, SnapshotOffer
 from coord_core.replica.vitals import Vitals
@@ -53,6 +55,7 @@ __all__ = [
     "ReplicaConfig",
     "ReplicaStatus",
     "RoleChanged",
+    "Roster",
     "SessionsEnded",
     "SnapshotAbandoned",
     "SnapshotAck",
@@ -63,6 +66,7 @@ __all__ = [
     "SnapshotSent",
     "SnapshotTaken",
     "Stalled",
+    "Standing",
     "StatesDiffer",
     "Vitals",
     "unstamp",

@@ -47,6 +47,7 @@ from coord_core.raft.node import RaftNode
 from coord_core.raft.outbox import Persist, PersistAck
 from coord_core.raft.refusals import ProposalBusy, Transferring
 from coord_core.raft.state import Role
+from coord_core.raft.zero import START
 from coord_core.replica.comparing import COMPARE_EVERY, Comparison
 from coord_core.replica.config import ReplicaConfig
 from coord_core.replica.entries import stamp, unstamp
@@ -88,8 +89,9 @@ class Effects:
     send: list[PeerMessage] = field(default_factory=list)
     replies: list[tuple[int, ServerMessage]] = field(default_factory=list)
     facts: list[Fact] = field(default_factory=list)
-    #: Whom to be connected with from now on; None where that did not change.  Comes before `send`.
+    #: Whom to be connected with from now on, and as of which applied entry; None where that did not change.  Comes before `send`.
     members: tuple[Member, ...] | None = None
+    members_index: LogIndex = START
     #: Nodes that asked to be let in and cannot be, with why.
     turned_away: Sequence[tuple[PeerIdentity, CoordError]] = ()
 
@@ -281,7 +283,7 @@ class Replica:
         self._move_snapshots(effects)
         if self._membership.members is not self._told_members:
             self._told_members = self._membership.members
-            effects.members = tuple(self._told_members.values())
+            effects.members, effects.members_index = tuple(self._told_members.values()), self._applied
         if self._signs.has_output or self._space.has_output or self._comparison.has_output:
             self._report(effects)
         return effects

@@ -5,12 +5,12 @@ operator what to change; none repeats a token.
 """
 
 import hmac
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-from coord_core.errors import AuthenticationFailed, NodeRemoved, ProtocolError, UnsupportedVersion, WrongCluster
+from coord_core.errors import AuthenticationFailed, NodeRemoved, ProtocolError, Unavailable, UnsupportedVersion, WrongCluster
 from coord_core.protocol.members import Member
 from coord_core.protocol.messages import PROTOCOL_VERSION_MAX, PROTOCOL_VERSION_MIN, Hello, PeerIdentity, Welcome
+from coord_core.replica import Roster, Standing
 from coord_core.types import LogIndex, NodeId
 
 CLIENT = "client"
@@ -66,29 +66,31 @@ def _check_token(hello: Hello, doorway: Doorway) -> None:
         raise AuthenticationFailed("the token was refused" if hello.token else "this cluster needs a token, and none was given")
 
 
-def check_peer(hello: Hello, own: Member, members: Mapping[NodeId, Member], settled: LogIndex) -> Member:
+def check_peer(hello: Hello, own: Member, roster: Roster, durable_commit: LogIndex) -> Member:
     """Return the member that calls for consensus, at the addresses where it says it is now, or raise why it is none.
 
     Its incarnation must be the one the cluster knows: a node whose disk was wiped has forgotten its votes, and must not give them
     again under the old name (Raft, 5.2: one vote a term).
-
-    `settled`: up to where this node has applied the log and would know it after a crash.  A node's id is the index of the entry
-    that added it, so an id up to there is a member's or was removed; a later one is news to come.
     """
     peer = hello.peer
     if peer is None or not hello.cluster_id:
         raise ProtocolError("a node that calls for consensus must say who it is and of which cluster")
     if peer.node_id <= 0 or peer.node_id == own.node_id:
         raise WrongCluster(f"node {peer.node_id} ({peer.name!r}) is no other member of this cluster")
-    member = members.get(NodeId(peer.node_id))
-    if member is None and peer.node_id <= settled:
+    node_id = NodeId(peer.node_id)
+    standing = roster.standing(node_id, durable_commit)
+    if standing is Standing.REMOVED_SO_FAR:
+        raise Unavailable(f"node {peer.name!r} ({node_id}) is being removed; ask again in a moment")
+    if standing is Standing.REMOVED:
         raise NodeRemoved(
-            f"node {peer.name!r} ({peer.node_id}) was removed from cluster {hello.cluster_id}.  Its data directory is of no use "
+            f"node {peer.name!r} ({node_id}) was removed from cluster {hello.cluster_id}.  Its data directory is of no use "
             "any more; to bring the machine back, start it with --join on an empty one"
         )
-    if member is not None and (member.incarnation != peer.incarnation or member.name != peer.name):
-        raise wiped(peer, member, hello.cluster_id)
-    return peer.as_member(NodeId(peer.node_id))
+    if standing is Standing.MEMBER:
+        member = roster.members[node_id]
+        if member.incarnation != peer.incarnation or member.name != peer.name:
+            raise wiped(peer, member, hello.cluster_id)
+    return peer.as_member(node_id)
 
 
 def check_welcome(welcome: Welcome, cluster_id: str, expected: Member) -> None:

@@ -59,8 +59,8 @@ class Outlets(Protocol):
     def deliver(self, replies: Sequence[tuple[int, ServerMessage]]) -> None:
         """To clients, by connection."""
 
-    def follow(self, members: Sequence[Member]) -> None:
-        """Be connected with these nodes from now on."""
+    def follow(self, members: Sequence[Member], index: LogIndex) -> None:
+        """Be connected with these nodes from now on: the members as of the applied entry at `index`."""
 
     def turn_away(self, caller: PeerIdentity, error: CoordError) -> None:
         """Tell a node that asked to be let in why it is not."""
@@ -173,7 +173,7 @@ class NodeLoop:
         for read in effects.reads:
             self._read(read)
         if effects.members is not None:
-            self._outlets.follow(effects.members)
+            self._outlets.follow(effects.members, effects.members_index)
         for caller, error in effects.turned_away:
             self._outlets.turn_away(caller, error)
         if effects.send:

@@ -8,11 +8,11 @@ from importlib.metadata import PackageNotFoundError, version
 import msgspec
 
 from coord_core.config import ServerConfig
-from coord_core.errors import Busy, CoordError
+from coord_core.errors import CoordError
 from coord_core.protocol.members import Member
 from coord_core.protocol.messages import Hello, Members, NodeStatus, PeerIdentity, Refused, ServerMessage, Welcome
 from coord_core.raft import RaftConfig
-from coord_core.replica import PeerMessage, Replica, ReplicaConfig, SnapshotConfig
+from coord_core.replica import PeerMessage, Replica, ReplicaConfig, Roster, SnapshotConfig
 from coord_core.server.admission import Admission
 from coord_core.server.clients import Client, Clients
 from coord_core.server.connections import Connection
@@ -23,9 +23,6 @@ from coord_core.server.writer import StorageThread
 from coord_core.storage.api import Restored
 from coord_core.storage.room import UNMEASURED
 from coord_core.types import LogIndex, NodeId
-
-#: Nodes that call and that this node does not know of yet: it lags, or they are not what they say.  One more is refused.
-MEMBERS_TO_COME_MAX = 32
 
 
 class Running:
@@ -45,10 +42,8 @@ class Running:
         self._config = config
         self._own = own
         self._storage = storage
-        self._members = {member.node_id: member for member in restored.members}
-        # What this node was told by the callers themselves and has not come to know by the log yet: members that it does not know,
-        # and members that have moved.
-        self._to_come: dict[NodeId, Member] = {}
+        snapshot = restored.bootstrap.snapshot if restored.snapshot is None else restored.snapshot.info.metadata
+        self._roster = Roster(restored.members, snapshot.index)
         self._began_ms = now_ms()
         self._version = _version()
         # The seed decides nothing but when this node seeks an election; the simulator has a seed of its own.
@@ -58,7 +53,7 @@ class Running:
             name=own.name, replica=replica, storage=storage, outlets=self, tick_ms=config.raft.tick_ms, failed=failed
         )
         self._clients = Clients(config.limits, self._loop, self._shown_status)
-        self._peers = Peers(ways, self._members, self._loop)
+        self._peers = Peers(ways, self._roster.everyone(), self._loop)
         self._peers.start()
         self.admission = Admission(restored.bootstrap, restored.members, self)
 
@@ -70,22 +65,16 @@ class Running:
     def deliver(self, replies: Sequence[tuple[int, ServerMessage]]) -> None:
         self._clients.deliver(replies)
 
-    def follow(self, members: Sequence[Member]) -> None:
+    def follow(self, members: Sequence[Member], index: LogIndex) -> None:
         """The log says who belongs, and where they are."""
-        applied = self._loop.status().applied_index
-        self._members = {member.node_id: member for member in members}
-        self._to_come = {node: member for node, member in self._to_come.items() if self._is_news(member, applied)}
-        self._peers.follow({**self._members, **self._to_come})
+        self._roster.follow(members, index)
+        self._peers.follow(self._roster.everyone())
         self.admission.follow(members)
         # Not those that are to come, which nobody may dial yet.
         self._clients.tell(Members(_shown(self._loop.status().members)))
 
     def turn_away(self, caller: PeerIdentity, error: CoordError) -> None:
         self.admission.turn_away(caller, error)
-
-    def _is_news(self, member: Member, applied: LogIndex) -> bool:
-        known = self._members.get(member.node_id)
-        return member.node_id > applied if known is None else known != member and known.incarnation == member.incarnation
 
     # --- who comes in -----------------------------------------------------------------------------------------------------------
 
@@ -96,9 +85,8 @@ class Running:
 
     def accept_peer(self, connection: Connection, hello: Hello) -> IncomingPeer:
         """Raises `WrongCluster` where the caller is no other member in its present incarnation, `NodeRemoved` where it was one."""
-        status = self._loop.status()
-        member = check_peer(hello, self._own, self._members, min(status.applied_index, status.durable_commit))
-        if member.node_id not in self._members:
+        member = check_peer(hello, self._own, self._roster, self._loop.status().durable_commit)
+        if member.node_id not in self._roster.members:
             self._expect(member)
         elif hello.peer is not None:
             self.join(hello.peer)
@@ -108,7 +96,7 @@ class Running:
 
     def join(self, caller: PeerIdentity) -> None:
         """A node asks to be let in, or says that it has moved."""
-        known = self._members.get(NodeId(caller.node_id))
+        known = self._roster.members.get(NodeId(caller.node_id))
         if known is not None and known.incarnation == caller.incarnation:
             # The leader may be who has moved: it is dialled there before the log can say so.
             said = caller.as_member(known.node_id)
@@ -120,10 +108,8 @@ class Running:
 
     def _expect(self, member: Member) -> None:
         """Hear and dial a member as it says it is, until the log says more."""
-        if len(self._to_come) >= MEMBERS_TO_COME_MAX and member.node_id not in self._to_come:
-            raise Busy(f"{MEMBERS_TO_COME_MAX} nodes that this one does not know yet have called already", limit="members to come")
-        self._to_come[member.node_id] = member
-        self._peers.follow({**self._members, **self._to_come})
+        self._roster.expect(member)
+        self._peers.follow(self._roster.everyone())
 
     def welcome(self, spoken: int, *, to_member: bool) -> Welcome:
         """`to_member`: to a node that has shown its incarnation."""

@@ -25,7 +25,7 @@ from coord_core.protocol.messages import (
     Welcome,
 )
 from coord_core.raft import PersistAck
-from coord_core.replica import ChunkRead, Effects, PeerMessage, Replica, ReplicaConfig
+from coord_core.replica import ChunkRead, Effects, PeerMessage, Replica, ReplicaConfig, Standing
 from coord_core.storage.api import Batch
 from coord_core.testing.connection import Connection
 from coord_core.testing.disk import SimulatedDisk
@@ -121,7 +121,7 @@ class Node(Process):
         self._network = network
         self._witness = witness
         self._connections: dict[int, Connection] = {}
-        self._peers = KnownPeers(disk.bootstrap, disk.bootstrap.members)
+        self._peers = KnownPeers(disk.restored())
         self._turn_scheduled = False
 
     # --- life ---------------------------------------------------------------------------------------------------------------------
@@ -147,7 +147,7 @@ class Node(Process):
         rng = self.simulator.stream(f"raft {self.name} life {self.life}")
         now_ms = self.clock.now_ms()
         self.replica = Replica(self._config, restored, rng=rng, now_ms=now_ms, make_machine=lambda: self._witness.machine_for(self))
-        self._peers = KnownPeers(restored.bootstrap, restored.members)
+        self._peers = KnownPeers(restored)
         self._witness.booted(self)
         self._tick_later()
         if self.pace.dial_us is not None:
@@ -182,7 +182,7 @@ class Node(Process):
 
     def message(self, message: PeerMessage) -> None:
         self.simulator.detail(self.name, f"hears {type(message).__name__} of term {message.term} from n{message.sender}")
-        if message.sender in self._peers.members or self._hears(message.sender):
+        if self._hears(message.sender):
             self.replica.receive(message)
 
     def peer_unreachable(self, peer: NodeId) -> None:
@@ -204,10 +204,10 @@ class Node(Process):
         self._hears(peer)
 
     def _hears(self, peer: NodeId) -> bool:
-        if self._peers.hears(peer, self.replica.status()):
-            return True
-        self._network.tell_removed(self.node_id, peer)
-        return False
+        standing = self._peers.hears(peer, self.replica.status().durable_commit)
+        if standing is Standing.REMOVED:
+            self._network.tell_removed(self.node_id, peer)
+        return standing in (Standing.MEMBER, Standing.TO_COME)
 
     def told_removed(self) -> None:
         self.note("was removed: it stops for good")
@@ -224,7 +224,7 @@ class Node(Process):
 
     def _follow(self, effects: Effects) -> None:
         if effects.members is not None:
-            for applicant, bootstrap in self._peers.follow(effects.members, self.replica.status()):
+            for applicant, bootstrap in self._peers.follow(effects.members, effects.members_index):
                 self._network.tell(self, applicant, applicant.let_in, bootstrap)
         for identity, error in effects.turned_away:
             for applicant in self._peers.turn_away(identity):

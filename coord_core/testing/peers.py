@@ -10,10 +10,10 @@ from typing import Protocol
 from coord_core.errors import CoordError
 from coord_core.protocol.members import Member
 from coord_core.protocol.messages import PeerIdentity
-from coord_core.replica import ReplicaStatus
-from coord_core.storage.api import Bootstrap, Identity
+from coord_core.replica import Roster, Standing
+from coord_core.storage.api import Bootstrap, Identity, Restored
 from coord_core.testing.network import Host
-from coord_core.types import NodeId
+from coord_core.types import LogIndex, NodeId
 
 
 class Applicant(Host, Protocol):
@@ -29,31 +29,28 @@ class Applicant(Host, Protocol):
 class KnownPeers:
     """What one life of a node knows of the others."""
 
-    def __init__(self, bootstrap: Bootstrap, members: Iterable[Member]) -> None:
-        self._bootstrap = bootstrap
-        self.members = {member.node_id: member for member in members}
-        self._to_come: set[NodeId] = set()
+    def __init__(self, restored: Restored) -> None:
+        self._bootstrap = restored.bootstrap
+        snapshot = restored.bootstrap.snapshot if restored.snapshot is None else restored.snapshot.info.metadata
+        self._roster = Roster(restored.members, snapshot.index)
         self._applicants: list[Applicant] = []
 
     def reaches(self, peer: NodeId) -> bool:
-        return peer in self.members or peer in self._to_come
+        return peer in self._roster.everyone()
 
     def everyone(self) -> list[NodeId]:
-        return sorted({*self.members, *self._to_come})
+        return sorted(self._roster.everyone())
 
-    def hears(self, caller: NodeId, status: ReplicaStatus) -> bool:
-        """Whether the caller is or may be a member; False where it was removed, as this node knows for good."""
-        if caller in self.members:
-            return True
-        if caller <= min(status.applied_index, status.durable_commit):
-            return False
-        self._to_come.add(caller)
-        return True
+    def hears(self, caller: NodeId, durable_commit: LogIndex) -> Standing:
+        """Return what the caller is to this node; one that is to come is answered from now on."""
+        standing = self._roster.standing(caller, durable_commit)
+        if standing is Standing.TO_COME:
+            self._roster.expect(Member(caller, f"n{caller}", "", "", ""))
+        return standing
 
-    def follow(self, members: Iterable[Member], status: ReplicaStatus) -> list[tuple[Applicant, Bootstrap]]:
+    def follow(self, members: Iterable[Member], index: LogIndex) -> list[tuple[Applicant, Bootstrap]]:
         """The log says who belongs; return the applicants that are members now, and what each begins with."""
-        self.members = {member.node_id: member for member in members}
-        self._to_come = {peer for peer in self._to_come if peer > status.applied_index and peer not in self.members}
+        self._roster.follow(members, index)
         found = [(applicant, self._begins_with(applicant.identity)) for applicant in self._applicants]
         self._applicants = [applicant for applicant, bootstrap in found if bootstrap is None]
         return [(applicant, bootstrap) for applicant, bootstrap in found if bootstrap is not None]
@@ -72,8 +69,8 @@ class KnownPeers:
         return refused
 
     def _begins_with(self, identity: PeerIdentity) -> Bootstrap | None:
-        for member in self.members.values():
+        for member in self._roster.members.values():
             if (member.name, member.incarnation) == (identity.name, identity.incarnation):
                 own = Identity(self._bootstrap.identity.cluster_id, member.node_id, member.name, member.incarnation)
-                return Bootstrap(own, tuple(self.members.values()), self._bootstrap.snapshot)
+                return Bootstrap(own, tuple(self._roster.members.values()), self._bootstrap.snapshot)
         return None

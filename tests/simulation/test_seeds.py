@@ -23,6 +23,12 @@ def test_nothing_promised_is_broken(seeds: range) -> None:
         assert report.undecided == 0, f"seed {seed}: the history of {report.undecided} keys was not judged"
 
 
+@pytest.mark.parametrize("seed", [757])
+def test_a_seed_that_once_failed_comes_through(seed: int) -> None:
+    """757: a member that had come with a snapshot called in the moment before that was told, and was taken for a removed one."""
+    run(seed)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("first", range(1_001, 3_001, 25))
 def test_nothing_promised_is_broken_in_many_more_seeds(first: int) -> None:
