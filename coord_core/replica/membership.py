@@ -10,8 +10,8 @@ The rules:
 - *Learner first.*  A node that joins only follows until it has the log but for a little; then the leader makes it a voter.
 - *One change at a time* (consensus demands it); what else is asked waits here, within bounds, as long as this node leads.
 - *A leader that is to go hands over first*, and its successor removes it.  So nobody leads a cluster to which it does not belong.
-- *Nobody is removed where those that are left and were heard lately are no majority*, unless by force.  A leader that is new has
-  heard nobody yet: it lets such a question wait.
+- *Nobody is removed where those that are left and were heard lately are no majority*, unless by force.  A leader that is new, or
+  that stood still, has heard nobody lately: it lets such a question wait for two election timeouts.
 - *What was removed is forgotten only when this node would still know after a crash* (`RaftNode.keep_commit`).
 """
 
@@ -81,7 +81,7 @@ class Membership:
         self._waiting_for_it: Origin | None = None
         #: Leadership is being handed over for the first in `_asked`.
         self._handing_over = False
-        #: Ticks for which this node has led, up to where it has heard everybody that can be heard.
+        #: Ticks for which this node has led without standing still.  After a few it has heard everybody that can be heard.
         self._led_ticks = 0
         #: Something waits for that, and for nothing else.
         self._unsettled = False
@@ -131,6 +131,10 @@ class Membership:
         self._joining[caller.name] = caller
         if len(self._joining) > WAITING_MAX:
             del self._joining[next(iter(self._joining))]
+
+    def stood_still(self) -> None:
+        """Whom this leader heard before says nothing any more."""
+        self._led_ticks = 0
 
     def ask(self, origin: Origin, request: Administration) -> ServerMessage | None:
         """Queue a request; return the refusal where there is no room for it."""
@@ -208,10 +212,10 @@ class Membership:
             return Reply(origin[1], Done())
         if self._raft.configuration.voters == (node_id,):
             raise InvalidRequest(f"{self._name(node_id)} is the only voter: without it there is no cluster")
+        if not force and not self._is_settled:
+            self._unsettled = True
+            return None
         if not force and (fault := self._fault_of_removal(node_id)):
-            if not self._is_settled:
-                self._unsettled = True
-                return None
             raise Unsafe(f"{fault}.  Start what is down, or let another node join first; or force it")
         if node_id == self._raft.node_id:
             return self._hand_over(origin, NOBODY)
@@ -288,7 +292,7 @@ class Membership:
                 "and it must not vote again under that name.  Start it on its own directory; where that is lost, start it with "
                 f"--replace, or remove the lost one first (coord members remove {caller.name})"
             )
-        if self._is_active(known.node_id):
+        if not self._is_settled or self._is_active(known.node_id):
             raise Unavailable(
                 f"the {caller.name!r} of this cluster, at {known.peer_address}, was heard a moment ago: it is replaced when it is "
                 "gone, and every node needs a name of its own"

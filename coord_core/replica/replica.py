@@ -292,6 +292,7 @@ class Replica:
         gap_ms = now_ms - self._last_turn_ms
         if gap_ms > STALL_MS:
             effects.facts.append(Stalled(gap_ms))
+            self._membership.stood_still()
         self._last_turn_ms = now_ms
         if self._refusals:
             effects.replies.extend(self._refusals)

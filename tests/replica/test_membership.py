@@ -245,6 +245,24 @@ def test_a_new_leader_hears_everybody_before_it_calls_a_removal_unsafe():
     assert isinstance(nodes.outcome(), Redirect), "it handed over, which it does only where the removal is safe"
 
 
+def test_a_leader_that_stood_still_goes_by_nobody_whom_it_heard_before():
+    """While it stood a node may have died: what it believes of the others is as old as its stop."""
+    nodes = Growing()
+    leader = nodes.elect()
+    alive, dead = (node for node in nodes.voters() if node != leader)
+    nodes.advance(1_000)
+    nodes.now_ms += 250
+    nodes.turn(leader)
+    nodes.crash(dead)
+    nodes.request_change(leader, RemoveMember(NodeId(alive)))
+    nodes.turn(leader)
+    assert nodes.outcome() is None
+    nodes.wait(lambda: nodes.outcome() is not None)
+    refusal = nodes.outcome()
+    assert isinstance(refusal, Failed)
+    assert refusal.code == "Unsafe"
+
+
 def test_a_leader_that_is_to_go_hands_over_and_its_successor_removes_it():
     """Nobody leads a cluster to which it does not belong; asking again where it says does the rest."""
     nodes = Growing()
