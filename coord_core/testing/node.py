@@ -19,6 +19,7 @@ from coord_core.protocol.messages import (
     GetStatus,
     Hello,
     KeepAlive,
+    Members,
     NodeStatus,
     ServerMessage,
     Submit,
@@ -226,6 +227,9 @@ class Node(Process):
         if effects.members is not None:
             for applicant, bootstrap in self._peers.follow(effects.members, effects.members_index):
                 self._network.tell(self, applicant, applicant.let_in, bootstrap)
+            news = Members(self.replica.status().members)
+            for connection in list(self._connections.values()):
+                connection.answer(news)
         for identity, error in effects.turned_away:
             for applicant in self._peers.turn_away(identity):
                 self._network.tell(self, applicant, applicant.turned_away, error)
