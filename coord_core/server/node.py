@@ -37,9 +37,11 @@ async def _serve(config: ServerConfig) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked_to_stop.set)
     began = time.monotonic()
+    # Before the node runs: a collection of all that was imported would be its first stall.
+    garbage.tame()
     server = Server(config)
     await server.start()
-    garbage.tame()
+    garbage.keep()
     log.info("node %s started in %.2f s", config.name, time.monotonic() - began)
     ended = asyncio.ensure_future(server.wait_stopped())
     asked = asyncio.ensure_future(asked_to_stop.wait())
