@@ -13,7 +13,7 @@ from coord_core.errors import InvalidRequest, NodeRemoved, WrongCluster
 from coord_core.protocol.administration import Administration, RemoveMember, TransferLeadership
 from coord_core.protocol.messages import Administer, Redirect, Reply
 from coord_core.protocol.operations import ValueSet
-from coord_core.protocol.results import Done, Failed, Result
+from coord_core.protocol.results import Done, Failed, Result, ValueWritten
 from coord_core.server.server import Server
 from coord_core.types import NodeId
 from tests.server.support import Nodes, RawClient, call, until
@@ -306,3 +306,34 @@ async def test_a_client_outlives_all_nodes_that_it_began_with(nodes: Nodes) -> N
         await until(all_vote(nodes, "n4", "n5", "n6"), "the new ones alone")
         await grant.check()
         assert {member.name for member in await client.members()} == {"n4", "n5", "n6"}
+
+
+async def test_a_wiped_follower_catches_up_while_commands_go_on(nodes: Nodes) -> None:
+    """From a snapshot and the log behind it, under a new id; writers neither stop nor fail meanwhile."""
+    await nodes.cluster(*NAMES, snapshots=SHORT_LOG)
+    leader = await nodes.leader()
+    name = next(name for name in NAMES if name != leader.config.name)
+    await write(nodes, 200)
+    await nodes.stop(name)
+    shutil.rmtree(nodes.config(name).data_dir or "")
+    caught_up = asyncio.Event()
+
+    async def go_on() -> int:
+        client = await RawClient.greeted(leader.client_address)
+        session = await client.open_session()
+        number = 0
+        while not caught_up.is_set():
+            number += 1
+            written = await client.do(call(session, number, ValueSet(f"/v/{number % 50}", b"x" * 100)))
+            assert isinstance(written, ValueWritten)
+        await client.close()
+        return number
+
+    writing = asyncio.ensure_future(go_on())
+    replacing = await nodes.start(name, join=(leader.peer_address,), replace=True, snapshots=SHORT_LOG)
+    await replacing.wait_formed()
+    number = id_of(leader, name)
+    await until(lambda: number in leader.status().voters, "the new one votes")
+    caught_up.set()
+    assert await writing > 0
+    await until(lambda: are_level(nodes), "the same state everywhere")
