@@ -14,7 +14,8 @@ from coord_core.protocol.messages import CLIENT_FRAME_BYTES_MAX
 if TYPE_CHECKING:
     from coord_core.config.model import ServerConfig
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+#: Of a node.
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 #: Hosts that mean every interface: one can listen on them and nobody can dial them.
 WILDCARDS: Final = ("", "0.0.0.0", "::")
 #: A checkpoint of what a quiet moment leaves, and a few transactions.
@@ -41,7 +42,7 @@ def refuse(faults: list[str]) -> None:
 def _identity_faults(config: "ServerConfig") -> Iterator[str]:
     if not config.name:
         yield "name is missing: give this node a name that no other node of the cluster has"
-    elif not _NAME.fullmatch(config.name):
+    elif not NAME.fullmatch(config.name):
         yield f"name {config.name!r} must be 1 to 64 letters, digits, dots, dashes or underscores, a letter or digit first"
     if config.data_dir is None:
         yield "data_dir is missing: name the directory where this node keeps its state"

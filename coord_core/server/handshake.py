@@ -7,7 +7,16 @@ operator what to change; none repeats a token.
 import hmac
 from dataclasses import dataclass
 
-from coord_core.errors import AuthenticationFailed, NodeRemoved, ProtocolError, Unavailable, UnsupportedVersion, WrongCluster
+from coord_core.config import NAME, parse_address
+from coord_core.errors import (
+    AuthenticationFailed,
+    InvalidRequest,
+    NodeRemoved,
+    ProtocolError,
+    Unavailable,
+    UnsupportedVersion,
+    WrongCluster,
+)
 from coord_core.protocol.members import Member
 from coord_core.protocol.messages import PROTOCOL_VERSION_MAX, PROTOCOL_VERSION_MIN, Hello, PeerIdentity, Welcome
 from coord_core.replica import Roster, Standing
@@ -53,6 +62,8 @@ def admit(hello: Hello, doorway: Doorway, *, cluster_id: str, has_certificate: b
         raise ProtocolError(f"this port is not for role {hello.role!r}: clients and nodes have ports of their own here")
     if hello.role != CLIENT and doorway.nodes_need_certificate and not has_certificate:
         raise AuthenticationFailed("nodes must show a certificate of this cluster's authority (tls.cert and tls.key)")
+    if hello.role != CLIENT:
+        check_identity(hello.peer)
     if hello.cluster_id and cluster_id and hello.cluster_id != cluster_id:
         raise WrongCluster(f"this node belongs to cluster {cluster_id}, not to {hello.cluster_id}")
     return version
@@ -64,6 +75,32 @@ def _check_token(hello: Hello, doorway: Doorway) -> None:
     # Compared in constant time: how long it takes says nothing of how much was right.
     if not hmac.compare_digest(hello.token.encode(), doorway.token.encode()):
         raise AuthenticationFailed("the token was refused" if hello.token else "this cluster needs a token, and none was given")
+
+
+#: Characters of an address or an incarnation that a node may tell: a host name has 253 at most.
+TEXT_MAX = 300
+#: Numbers stay below it (`coord_core.types`).
+_NUMBER_END = 2**53
+
+
+def check_identity(peer: PeerIdentity | None) -> PeerIdentity:
+    """Return what a node says of itself, or raise what is odd about it: it goes into the log of every node, and into their logs."""
+    if peer is None:
+        raise ProtocolError("a node must say who it is")
+    if not NAME.fullmatch(peer.name):
+        raise InvalidRequest(f"name {peer.name[:TEXT_MAX]!r} must be 1 to 64 letters, digits, dots, dashes or underscores")
+    for what, text in (("peer address", peer.peer_address), ("client address", peer.client_address)):
+        try:
+            _, port = parse_address(text[:TEXT_MAX])
+        except ValueError as error:
+            raise InvalidRequest(f"{what} {text[:TEXT_MAX]!r}: {error}") from error
+        if len(text) > TEXT_MAX or not port or not text.isprintable():
+            raise InvalidRequest(f"{what} {text[:TEXT_MAX]!r} is none that others can dial")
+    if not (0 < len(peer.incarnation) <= TEXT_MAX and peer.incarnation.isascii() and peer.incarnation.isprintable()):
+        raise InvalidRequest("the incarnation is none that a data directory has")
+    if not 0 <= peer.node_id < _NUMBER_END or not 0 < peer.machine_version < _NUMBER_END:
+        raise InvalidRequest(f"node id {peer.node_id} and machine version {peer.machine_version} cannot both be")
+    return peer
 
 
 def check_peer(hello: Hello, own: Member, roster: Roster, durable_commit: LogIndex) -> Member:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from coord_core.config import ServerConfig, format_address, parse_address
-from coord_core.errors import CoordError, InvalidConfig, NodeError, NodeSuspect, ProtocolError, Unavailable, WrongCluster
+from coord_core.errors import CoordError, InvalidConfig, NodeError, NodeSuspect, Unavailable, WrongCluster
 from coord_core.machine import VERSION_MAX
 from coord_core.protocol.members import Member
 from coord_core.protocol.messages import Hello, NodeStatus, PeerIdentity, Welcome
@@ -315,8 +315,7 @@ class Server:
 
     def _take_in_joiner(self, connection: Connection, hello: Hello, spoken: int) -> Part:
         running, caller = self._running, hello.peer
-        if caller is None:
-            raise ProtocolError("a node that asks to be let in must say who it is")
+        assert caller is not None, "checked by the handshake"
         desk = self._registrar if running is None else running.admission
         joiner = desk.admit(connection, caller)
         if running is None:

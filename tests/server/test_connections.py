@@ -4,6 +4,7 @@ import asyncio
 import logging
 import struct
 from collections.abc import AsyncIterator
+from typing import Any
 
 import msgspec
 import pytest
@@ -385,3 +386,35 @@ async def test_clients_are_told_when_the_node_shuts_down(nodes: Nodes) -> None:
 def test_the_hello_of_these_tests_is_what_clients_send() -> None:
     """Or the refusals above could be refusals of something else."""
     assert hello() == Hello(1, 1, "client", "", "", None)
+
+
+@pytest.mark.parametrize("role", ["join", "peer"])
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"name": ""}, "must be 1 to 64 letters"),
+        ({"name": "n4\nCRITICAL all is lost"}, "must be 1 to 64 letters"),
+        ({"name": "x" * 60_000}, "must be 1 to 64 letters"),
+        ({"peer_address": "nowhere"}, "expected host:port"),
+        ({"client_address": "h:0"}, "none that others can dial"),
+        ({"client_address": "h" * 50_000 + ":1"}, "h"),
+        ({"incarnation": ""}, "the incarnation is none"),
+        ({"incarnation": "x\n"}, "the incarnation is none"),
+        ({"node_id": -1}, "node id -1"),
+        ({"node_id": 2**60}, "node id"),
+        ({"machine_version": 0}, "machine version 0"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+async def test_a_node_that_says_odd_things_of_itself_is_refused(
+    nodes: Nodes, role: str, fields: dict[str, Any], words: str
+) -> None:
+    """What it says goes into every node's log.  The refusal is short, and nobody else is harmed."""
+    [server] = await nodes.cluster("n1")
+    peer = msgspec.structs.replace(PeerIdentity("n4", "life", "h:1", "h:2", 9), **fields)
+    client = await RawClient.dial(server.peer_address)
+    refused = await client.greet(hello(role=role, cluster_id=server.status().cluster_id, peer=peer))
+    assert isinstance(refused, Refused)
+    assert words in refused.message
+    assert len(refused.message) < 700
+    assert [member.name for member in server.status().members] == ["n1"]
