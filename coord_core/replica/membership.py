@@ -42,6 +42,8 @@ MEMBERS_MAX = 32
 #: Requests, and nodes that ask to be let in, that wait for their turn.  One more request is refused; of the nodes the first is
 #: forgotten, which asks again.
 WAITING_MAX = 64
+#: So long a question is remembered; who still wants to be let in asks again in half of that.
+JOIN_TICKS_MAX = 200
 #: Entries that a learner may lack when it becomes a voter: about what a few milliseconds bring.
 PROMOTION_LAG_MAX = 1_000
 
@@ -74,7 +76,8 @@ class Membership:
         #: Those of the configuration in force, by rising id.
         self.in_force: tuple[Member, ...] = self._of(raft.configuration)
         self._known_to_all = _known_to_all(self.in_force)
-        self._joining: dict[str, PeerIdentity] = {}
+        #: By name: nodes that want to be let in, and for how many ticks more that is remembered.
+        self._joining: dict[str, tuple[PeerIdentity, int]] = {}
         self._asked: deque[_Asked] = deque()
         #: The change that was appended here last, and who waits for it.
         self._under_way: LogIndex = LogIndex(0)
@@ -111,6 +114,11 @@ class Membership:
         self.members = {node: member for node, member in sorted(members.items()) if node in ids or node > index}
         self.in_force = self._of(configuration)
         self._known_to_all = _known_to_all(self.in_force)
+        # Who is a member as it said has been let in, by whichever node: nobody must do so again when it was removed.
+        for member in self.in_force:
+            asked = self._joining.get(member.name)
+            if asked is not None and asked[0].as_member(member.node_id) == member:
+                del self._joining[member.name]
 
     def _of(self, configuration: Configuration) -> tuple[Member, ...]:
         ids = everyone(configuration)
@@ -128,9 +136,14 @@ class Membership:
         A leader that refuses it has it in `turned_away`.
         """
         self._joining.pop(caller.name, None)
-        self._joining[caller.name] = caller
+        self._joining[caller.name] = caller, JOIN_TICKS_MAX
         if len(self._joining) > WAITING_MAX:
             del self._joining[next(iter(self._joining))]
+
+    def tick(self) -> None:
+        """Forget who has not asked for long: it has gone, or asks another."""
+        if self._joining:
+            self._joining = {name: (caller, ticks - 1) for name, (caller, ticks) in self._joining.items() if ticks > 1}
 
     def stood_still(self) -> None:
         """Whom this leader heard before says nothing any more."""
@@ -191,7 +204,7 @@ class Membership:
             if answer is not None:
                 answers.append((self._asked.popleft().origin[0], answer))
         while self._joining and self._may_begin:
-            self._let_in(next(iter(self._joining.values())))
+            self._let_in(next(iter(self._joining.values()))[0])
         if ticked and self._raft.configuration.learners and self._is_free:
             self._promote()
         return answers

@@ -317,6 +317,7 @@ class Replica:
             self._raft.tick()
             self._snapshots.tick()
             self._signs.tick()
+            self._membership.tick()
             self._space.look(self._membership.members)
 
     # --- how nodes are ------------------------------------------------------------------------------------------------------------

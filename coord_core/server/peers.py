@@ -106,7 +106,9 @@ class Peers:
                 del self._incoming[node]
                 incoming.connection.abort()
         for node, member in members.items():
-            if node != self._own and node not in self._links:
+            # A node that took another's place may have its address; it does not dial itself.
+            is_elsewhere = member.peer_address != self._ways.own.peer_address
+            if node != self._own and is_elsewhere and node not in self._links:
                 self._links[node] = Link(self._ways, member, self._events)
                 if self._started:
                     self._links[node].start()

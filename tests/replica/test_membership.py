@@ -13,6 +13,7 @@ from coord_core.protocol.results import Done, Failed, ValueWritten
 from coord_core.raft.messages import Append, EntryKind, Heartbeat, TimeoutNow
 from coord_core.replica import SnapshotConfig
 from coord_core.replica import membership as membership_module
+from coord_core.replica.membership import JOIN_TICKS_MAX
 from coord_core.storage.api import Bootstrap, Identity
 from coord_core.storage.memory import MemoryStorage
 from coord_core.types import LogIndex, NodeId
@@ -158,6 +159,33 @@ def test_a_cluster_has_a_bounded_number_of_nodes(monkeypatch: pytest.MonkeyPatch
     caller, error = nodes.turned_away[0]
     assert caller.name == "n5"
     assert isinstance(error, LimitExceeded)
+
+
+def test_who_was_let_in_and_removed_is_not_let_in_again_by_what_another_node_had_noted():
+    """A node asks everyone it hears of; whoever did not lead then must not remember the question when it leads."""
+    nodes = Growing()
+    leader, other = nodes.elect(), nodes.follower()
+    nodes.replicas[other].join(newcomer("n4"))
+    joined = nodes.let_in(newcomer("n4"))
+    nodes.wait(lambda: joined in nodes.voters())
+    nodes.request_change(leader, RemoveMember(NodeId(joined)))
+    nodes.wait(lambda: nodes.outcome() == Done())
+    nodes.replicas[leader].transfer_leadership(NodeId(other))
+    nodes.wait(lambda: nodes.elect() == other)
+    nodes.advance(2_000)
+    assert nodes.member("n4") is None
+
+
+def test_who_asked_a_node_that_did_not_lead_and_went_away_is_not_let_in_later():
+    """It would be a learner that never comes."""
+    nodes = Growing()
+    leader, other = nodes.elect(), nodes.follower()
+    nodes.replicas[other].join(newcomer("n4"))
+    nodes.advance(JOIN_TICKS_MAX * TICK_MS)
+    nodes.replicas[leader].transfer_leadership(NodeId(other))
+    nodes.wait(lambda: nodes.elect() == other)
+    nodes.advance(2_000)
+    assert nodes.member("n4") is None
 
 
 # --- taking a place -------------------------------------------------------------------------------------------------------------
