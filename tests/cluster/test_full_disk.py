@@ -16,8 +16,8 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small file system"),
 ]
 
-#: Room for what is written before the disk is filled, and for little more.
-SIZE = "24m"
+#: More than `storage.low_bytes`, so that commands are taken until it is filled.
+SIZE = "160m"
 
 
 @pytest.fixture
