@@ -273,7 +273,8 @@ class Membership:
             if not self._is_settled:
                 self._unsettled = True
                 return
-            self.turned_away.append((caller, error))
+            # Consensus's own refusals are not known beyond it, and an error that is not known would end the asking.
+            self.turned_away.append((caller, Unavailable(error.message) if isinstance(error, Refused) else error))
         self._joining.pop(caller.name, None)
 
     def _check(self, caller: PeerIdentity) -> _Change | None:

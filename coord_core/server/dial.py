@@ -96,7 +96,10 @@ async def dial(
 
     Raises `Unavailable` where nobody answers in time, and what the other side refused with.
     """
-    host, port = parse_address(address)
+    try:
+        host, port = parse_address(address)
+    except ValueError as error:
+        raise Unavailable(f"{address!r} is no address: {error}") from error
     loop = asyncio.get_running_loop()
     protocol: Dialled | None = None
     try:
@@ -108,7 +111,8 @@ async def dial(
     except TimeoutError as error:
         _drop(protocol)
         raise Unavailable(f"{address} did not answer within {timeout_s:g} s") from error
-    except (OSError, ssl.SSLError) as error:
+    except (OSError, ValueError) as error:  # ValueError: the host's name cannot be one, for `getaddrinfo` or for TLS
+        _drop(protocol)
         raise Unavailable(f"{address} cannot be reached: {error}") from error
     except BaseException:
         _drop(protocol)

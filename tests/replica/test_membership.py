@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from coord_core.errors import CoordError, LimitExceeded, WrongCluster
+from coord_core.errors import CoordError, LimitExceeded, Unavailable, WrongCluster
 from coord_core.machine import versions
 from coord_core.protocol.administration import Administration, RemoveMember, TransferLeadership
 from coord_core.protocol.members import Member
@@ -11,6 +11,7 @@ from coord_core.protocol.messages import Administer, PeerIdentity, Redirect, Rep
 from coord_core.protocol.operations import ValueSet
 from coord_core.protocol.results import Done, Failed, ValueWritten
 from coord_core.raft.messages import Append, EntryKind, Heartbeat, TimeoutNow
+from coord_core.raft.refusals import ProposalBusy
 from coord_core.replica import SnapshotConfig
 from coord_core.replica import membership as membership_module
 from coord_core.replica.membership import JOIN_TICKS_MAX
@@ -404,3 +405,18 @@ def test_the_machine_rises_to_a_version_when_the_last_member_knows_it(monkeypatc
     nodes.replicas[nodes.elect()].join(newcomer("old"))
     nodes.wait(lambda: bool(nodes.turned_away))
     assert "start a newer release" in nodes.turned_away[0][1].message
+
+
+def test_a_node_that_asks_while_the_log_is_full_is_told_to_ask_again(monkeypatch: pytest.MonkeyPatch):
+    """By an error that it knows: one of consensus's own would end its asking for good."""
+    nodes = Growing()
+    leader = nodes.elect()
+    nodes.advance(60 * TICK_MS)
+
+    def refuse(*_: object) -> LogIndex:
+        raise ProposalBusy("too much waits to be committed")
+
+    monkeypatch.setattr(nodes.replicas[leader]._raft, "propose_membership", refuse)
+    nodes.replicas[leader].join(newcomer("n4"))
+    nodes.wait(lambda: bool(nodes.turned_away))
+    assert [type(error) for _, error in nodes.turned_away] == [Unavailable]

@@ -258,6 +258,16 @@ async def test_a_link_is_dialled_again_when_it_was_lost(fake: tuple[FakePeer, Pe
     await until(lambda: len(fake_peer.connections) == 2 and link_of(links)._connection, "the link again")
 
 
+@pytest.mark.parametrize("address", ["", "nowhere", "h:70000", "h:x", "a\0b:1", f"{'h' * 64}:1", "a..b:1"])
+async def test_an_address_that_is_none_does_not_stop_a_node(fake: tuple[FakePeer, Peers, Recorder], address: str) -> None:
+    """It came from another node, by the log: whoever stopped for it would stop again at each start, and so would all the others."""
+    _, links, recorder = fake
+    links.start()
+    links.follow({NodeId(3): Member(NodeId(3), "n3", address, "", "life of n3")})
+    await until(lambda: links._links[NodeId(3)]._last_failure or recorder.errors, "the attempt")
+    assert recorder.errors == []
+
+
 async def test_a_peer_that_takes_no_messages_costs_a_bounded_amount(
     fake: tuple[FakePeer, Peers, Recorder], caplog: pytest.LogCaptureFixture
 ) -> None:
