@@ -158,9 +158,9 @@ time.sleep(60)
 def main_with_child(board):
     started = []
 
-    def start(lease_s):
+    def start(lease_s, *, first=""):
         process = subprocess.Popen(
-            [sys.executable, "-c", MAIN_WITH_CHILD, str(board.path), str(lease_s)],
+            [sys.executable, "-c", first + MAIN_WITH_CHILD, str(board.path), str(lease_s)],
             stdout=subprocess.PIPE,
             text=True,
             env=with_our_path(),
@@ -197,9 +197,19 @@ def test_watchdog_ends_with_the_main_process_and_takes_the_board_along(board, ma
     assert not board.path.exists()
 
 
-def test_watchdog_guards_on_during_a_warm_shutdown(main_with_child):
+SIGNALLED_BEFORE_ITS_FIRST_STEP = """
+import os, signal
+def before_the_first_step():
+    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+        os.kill(os.getpid(), signum)
+os.setsid = before_the_first_step
+"""
+
+
+@pytest.mark.parametrize("when", ["before its first step", "later"])
+def test_watchdog_guards_on_during_a_warm_shutdown(main_with_child, when):
     """What asks a worker to wind down may reach the watchdog too; tasks go on running, and so must their guard."""
-    main, dog, child = main_with_child(3)
+    main, dog, child = main_with_child(3, first=SIGNALLED_BEFORE_ITS_FIRST_STEP if when != "later" else "")
     child_started = process_started(child)
     for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
         os.kill(dog, signum)

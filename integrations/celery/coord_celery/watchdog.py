@@ -6,7 +6,8 @@ another thread could have held at the fork, and ends with the main process: ther
 (what still lives of them it kills first), and the board's directory goes with it.
 
 It has a session (`setsid`) of its own, so that a stop of the terminal's foreground group does not stop it too, and ignores the
-signals that ask a worker to wind down: tasks go on running during a warm shutdown.
+signals that ask a worker to wind down: tasks go on running during a warm shutdown.  They are blocked across the fork, since one
+that is sent to the whole group may find the watchdog before it has said so.
 """
 
 import gc
@@ -29,10 +30,14 @@ def start(board: Board) -> int:
     """Fork the watchdog of the calling process; return its pid."""
     parent = os.getpid()
     pidfd = os.pidfd_open(parent)
-    pid = os.fork()
-    if pid == 0:
-        _live_and_die(board, parent, pidfd)
-    os.close(pidfd)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _IGNORED)
+    try:
+        pid = os.fork()
+        if pid == 0:
+            _live_and_die(board, parent, pidfd)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        os.close(pidfd)
     return pid
 
 
@@ -43,6 +48,7 @@ def _live_and_die(board: Board, parent: int, pidfd: int) -> NoReturn:
         os.setsid()
         for signum in _IGNORED:
             signal.signal(signum, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _IGNORED)  # nothing is pending: ignoring a signal drops it
         _watch(board, parent, pidfd)
         status = 0
     finally:
