@@ -1,5 +1,6 @@
 """What clients ask and what the cluster answers: the vocabulary, without behaviour.
 
+- `base`: what records of several files have in common.
 - `commands`: what goes into the replicated log.
 - `operations`: what a session's command does to a resource.
 - `results`: what a command answers.

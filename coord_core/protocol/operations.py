@@ -8,29 +8,24 @@ Durations are milliseconds of cluster time.
 
 from typing import TypeAlias
 
-import msgspec
-
+from coord_core.protocol.base import LABEL_BYTES_MAX, PATH_BYTES_MAX, VALUE_BYTES_MAX, OperationStruct, Owner
 from coord_core.types import FencingToken, RequestNumber
 
-PATH_BYTES_MAX = 512
-VALUE_BYTES_MAX = 256 * 1024
-LABEL_BYTES_MAX = 512
+__all__ = [
+    "LABEL_BYTES_MAX",
+    "PATH_BYTES_MAX",
+    "VALUE_BYTES_MAX",
+    "Cancel",
+    "LockAcquire",
+    "LockRelease",
+    "Operation",
+    "Owner",
+    "ValueDelete",
+    "ValueSet",
+]
 
 
-class Owner(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Who asks, for people who want to know who holds a lock.  Never used to decide anything."""
-
-    host: str
-    pid: int
-    #: Free text: a task id, a command line.  At most 512 bytes.
-    label: str = ""
-
-
-class _Operation(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    pass
-
-
-class LockAcquire(_Operation, frozen=True, tag=1):
+class LockAcquire(OperationStruct, frozen=True, tag=1):
     """Take the lock, or wait for it in order of arrival.
 
     Answers `Granted` or `NotGranted`; a waiting call answers when it is granted or its time is over.
@@ -42,7 +37,7 @@ class LockAcquire(_Operation, frozen=True, tag=1):
     owner: Owner
 
 
-class LockRelease(_Operation, frozen=True, tag=2):
+class LockRelease(OperationStruct, frozen=True, tag=2):
     """Give the lock back; the first waiter gets it in the same log entry.
 
     Answers `Done`, or `NotHolder` where `token` is not the present grant of this attachment.
@@ -52,7 +47,7 @@ class LockRelease(_Operation, frozen=True, tag=2):
     token: FencingToken
 
 
-class Cancel(_Operation, frozen=True, tag=3):
+class Cancel(OperationStruct, frozen=True, tag=3):
     """Withdraw an earlier request of this attachment.
 
     A waiter leaves its queue; a grant that was already made is released; a request not seen yet is refused when it arrives.  The
@@ -62,7 +57,7 @@ class Cancel(_Operation, frozen=True, tag=3):
     request: RequestNumber
 
 
-class ValueSet(_Operation, frozen=True, tag=4):
+class ValueSet(OperationStruct, frozen=True, tag=4):
     """Write a value.  Answers `ValueWritten`, or `ValueConflict` where `expected` does not match."""
 
     path: str
@@ -73,7 +68,7 @@ class ValueSet(_Operation, frozen=True, tag=4):
     expected: int | None = None
 
 
-class ValueDelete(_Operation, frozen=True, tag=5):
+class ValueDelete(OperationStruct, frozen=True, tag=5):
     """Delete a value.  Answers `Done` (also where there was none), or `ValueConflict` where `expected` does not match."""
 
     path: str

@@ -4,40 +4,31 @@ from typing import TypeAlias
 
 import msgspec
 
-from coord_core.protocol.operations import Owner
+from coord_core.protocol.base import AnswerStruct, Owner, QueryStruct
 from coord_core.protocol.results import Failed
 from coord_core.types import AttachmentId, FencingToken, SessionId
 
 
-class _Query(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    pass
-
-
-class LockInfo(_Query, frozen=True, tag=1):
+class LockInfo(QueryStruct, frozen=True, tag=1):
     """Who holds the lock and who waits.  Answers `LockState`; at most `waiters_max` waiters are named."""
 
     path: str
     waiters_max: int = 100
 
 
-class ValueGet(_Query, frozen=True, tag=2):
+class ValueGet(QueryStruct, frozen=True, tag=2):
     """Answers `ValueState`."""
 
     path: str
 
 
-class SessionInfo(_Query, frozen=True, tag=3):
+class SessionInfo(QueryStruct, frozen=True, tag=3):
     """Answers `SessionState`."""
 
     session: SessionId
 
 
 Query: TypeAlias = LockInfo | ValueGet | SessionInfo
-
-
-class _Answer(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    # Tags from 101: answers share a union with a result (`Failed`), so their tags must differ from those of all results.
-    pass
 
 
 class LockParty(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -52,19 +43,19 @@ class LockParty(msgspec.Struct, frozen=True, array_like=True, gc=False):
     token: FencingToken = FencingToken(0)
 
 
-class LockState(_Answer, frozen=True, tag=101):
+class LockState(AnswerStruct, frozen=True, tag=101):
     holder: LockParty | None
     waiters: tuple[LockParty, ...]
     waiters_total: int
 
 
-class ValueState(_Answer, frozen=True, tag=102):
+class ValueState(AnswerStruct, frozen=True, tag=102):
     #: 0: there is no value.
     version: int
     value: bytes
 
 
-class SessionState(_Answer, frozen=True, tag=103):
+class SessionState(AnswerStruct, frozen=True, tag=103):
     alive: bool
     attachments: int
     holdings: int

@@ -2,21 +2,15 @@
 
 from typing import TypeAlias
 
-import msgspec
-
-from coord_core.protocol.operations import Owner
+from coord_core.protocol.base import Owner, ResultStruct
 from coord_core.types import AttachmentId, FencingToken, SessionId
 
 
-class _Result(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    pass
-
-
-class Done(_Result, frozen=True, tag=1):
+class Done(ResultStruct, frozen=True, tag=1):
     """Applied; there is nothing more to say."""
 
 
-class Failed(_Result, frozen=True, tag=2):
+class Failed(ResultStruct, frozen=True, tag=2):
     """Refused: an error of `coord_core.errors`, by class name."""
 
     code: str
@@ -24,25 +18,25 @@ class Failed(_Result, frozen=True, tag=2):
     details: dict[str, str | int]
 
 
-class SessionOpened(_Result, frozen=True, tag=3):
+class SessionOpened(ResultStruct, frozen=True, tag=3):
     session: SessionId
     attachment: AttachmentId
     generation: int
     ttl_ms: int
 
 
-class AttachmentOpened(_Result, frozen=True, tag=4):
+class AttachmentOpened(ResultStruct, frozen=True, tag=4):
     attachment: AttachmentId
     ttl_ms: int
 
 
-class Granted(_Result, frozen=True, tag=5):
+class Granted(ResultStruct, frozen=True, tag=5):
     """The lock is held by this attachment until released, or its attachment or session ends."""
 
     token: FencingToken
 
 
-class NotGranted(_Result, frozen=True, tag=6):
+class NotGranted(ResultStruct, frozen=True, tag=6):
     """The lock was busy for as long as the caller would wait.  Expected, so not an error."""
 
     #: "busy" (would not wait), "timeout" or "cancelled".
@@ -53,12 +47,12 @@ class NotGranted(_Result, frozen=True, tag=6):
     waiters: int = 0
 
 
-class ValueWritten(_Result, frozen=True, tag=7):
+class ValueWritten(ResultStruct, frozen=True, tag=7):
     #: The log index of the write; pass it as `expected` to write only if nobody else did.
     version: int
 
 
-class ValueConflict(_Result, frozen=True, tag=8):
+class ValueConflict(ResultStruct, frozen=True, tag=8):
     """`expected` did not match; here is what is there (version 0: nothing)."""
 
     version: int
