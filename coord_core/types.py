@@ -21,6 +21,18 @@ SessionId = NewType("SessionId", int)
 #: The log index of the entry that opened the attachment; a session's first attachment has the session's own number.
 AttachmentId = NewType("AttachmentId", int)
 
+#: The log index of the entry that subscribed.
+SubscriptionId = NewType("SubscriptionId", int)
+
+#: The log index at which a candidate entered an election; also the number of its subscription to it.
+CandidateId = NewType("CandidateId", int)
+
+#: The log index at which a candidate was elected: unique and strictly rising over the election's whole life.
+Epoch = NewType("Epoch", int)
+
+#: The log index at which a member joined its group; also the number of its subscription to it.
+MemberId = NewType("MemberId", int)
+
 #: Numbers the commands of one attachment, from 1.
 RequestNumber = NewType("RequestNumber", int)
 

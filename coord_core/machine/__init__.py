@@ -11,7 +11,8 @@ this release does not know, and stops the node.
 - `windows`: exactly once: the requests an attachment has been, or still is to be, answered.
 - `resources`: the registry, and what every type of resource must do, above all when an attachment ends.
 - `names`: paths and the resources bound to them.
-- `locks`, `values`: the resources.
+- `locks`, `values`, `elections`, `groups`: the resources.
+- `streams`: what happened to them, for those who subscribed.
 - `timers`: deadlines in cluster time.
 - `spread`: a table that never takes long to grow.
 - `versions`: how behaviour changes while nodes of two releases are members.
@@ -33,7 +34,7 @@ whose details have `what`, `limit` and `value`, and changes nothing:
 | unanswered requests of an attachment        | WINDOW_REQUESTS_MAX           |           1,024 |
 | the same, for releases and cancels          | WINDOW_CONTROL_MAX            |           2,048 |
 | ranges of answered requests                 | ANSWERED_RANGES_MAX           |           4,096 |
-| values kept in unacknowledged answers       | ANSWER_BYTES_MAX              | 1 MiB, then one |
+| values, audiences in unacknowledged answers | ANSWER_BYTES_MAX              | 1 MiB, then one |
 | bytes of a path                             | PATH_BYTES_MAX                |             512 |
 | bytes of an owner's label, host             | LABEL_BYTES_MAX, HOST_BYTES_MAX |      512, 255 |
 | names in use                                | NAMES_MAX                     |       2,000,000 |
@@ -43,10 +44,18 @@ whose details have `what`, `limit` and `value`, and changes nothing:
 | bytes of a value                            | VALUE_BYTES_MAX               |         256 KiB |
 | values                                      | VALUES_MAX                    |       1,000,000 |
 | bytes of all values                         | VALUES_BYTES_MAX              |         256 MiB |
+| subscriptions, members and candidates       | SUBSCRIPTIONS_MAX             |         100,000 |
+| the same, of one stream                     | SUBSCRIBERS_PER_STREAM_MAX    |           1,000 |
+| candidates of an election                   | CANDIDATES_PER_ELECTION_MAX   |           1,000 |
+| members of a group                          | MEMBERS_PER_GROUP_MAX         |           1,000 |
+| bytes of a member's metadata                | MEMBER_METADATA_BYTES_MAX     |           4 KiB |
+| bytes of a group's members                  | GROUP_BYTES_MAX               |         512 KiB |
 
-Two more bounds cut instead of refusing: an entry fires at most TIMERS_FIRED_MAX (1,000) timers, the rest fire in the next entries;
-a query names at most WAITERS_NAMED_MAX (1,000) waiters.  Durations outside their range (a session's TTL: 500 ms to a day; waits and
-TTLs of values: up to ten years) and numbers from 2**53 are refused with `Failed("InvalidRequest")`.
+Three more bounds cut instead of refusing: of what happened, streams keep RING_RECORDS_MAX (65,536) records and RING_BYTES_MAX
+(16 MiB) together, and whoever has not read what was pushed out is told the present state; an entry fires at most TIMERS_FIRED_MAX
+(1,000) timers, the rest fire in the next entries; a query names at most WAITERS_NAMED_MAX (1,000) waiters. Durations outside
+their range (a session's TTL: 500 ms to a day; waits and TTLs of values: up to ten years) and numbers from 2**53 are refused with
+`Failed("InvalidRequest")`.
 """
 
 from coord_core.machine.dismantle import dismantle

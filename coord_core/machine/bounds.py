@@ -35,6 +35,20 @@ WAITERS_MAX = 1_000_000
 VALUES_MAX = 1_000_000
 VALUES_BYTES_MAX = 256 * 1024 * 1024
 
+#: Records that streams keep, together.  What goes over pushes out the oldest; who has not read it is told the present state.
+RING_RECORDS_MAX = 65_536
+RING_BYTES_MAX = 16 * 1024 * 1024
+
+SUBSCRIPTIONS_MAX = 100_000
+#: The audience of an announcement stands in an answer that is kept.
+SUBSCRIBERS_PER_STREAM_MAX = 1_000
+
+CANDIDATES_PER_ELECTION_MAX = 1_000
+
+MEMBERS_PER_GROUP_MAX = 1_000
+#: Metadata and owners of all members: they must go into one frame.
+GROUP_BYTES_MAX = 512 * 1024
+
 #: Waits of locks and TTLs of values, in cluster time: ten years.
 DURATION_MS_MAX = 10 * 365 * 24 * 3600 * 1000
 

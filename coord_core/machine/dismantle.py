@@ -5,11 +5,13 @@ its timer refer to each other.  Like `invariants`, this reads the private state 
 used any more.
 """
 
+from collections import deque
 from collections.abc import MutableMapping
 from typing import Any
 
 from coord_core.machine.machine import Machine
 from coord_core.machine.sessions import Sessions
+from coord_core.machine.streams import Record
 
 #: Letting go of so many answers takes as long as of one claim with its lock.
 _ANSWERS_AN_ITEM = 8
@@ -23,6 +25,11 @@ def dismantle(machine: Machine, budget: int) -> bool:
         budget -= _drop_items(shard, budget)
     for index in (locks._held, locks._waiting):
         budget -= _drop_claims(index, budget)
+    streams = machine._streams
+    for table in (machine._elections._runners, machine._groups._members, streams._of_attachment, streams._streams):
+        budget -= _drop_items(table, budget)
+    budget -= _drop_items(streams._subscriptions, budget)
+    budget -= _drop_records(streams._ring, budget)
     budget -= _drop_attachments(sessions, budget)
     budget -= _drop_items(sessions._sessions, budget)
     if budget <= 0:
@@ -35,6 +42,7 @@ def dismantle(machine: Machine, budget: int) -> bool:
     registry.operations.clear()
     registry.queries.clear()
     registry.by_kind.clear()
+    registry.watched.clear()
     registry.resources.clear()
     machine.end_snapshot()
     return False
@@ -76,3 +84,14 @@ def _drop_items(table: MutableMapping[Any, Any], budget: int) -> int:
     for _ in range(count):
         table.popitem()
     return count
+
+
+def _drop_records(ring: deque[Record], budget: int) -> int:
+    spent = 0
+    while ring and spent < budget:
+        stream = ring.pop().stream
+        while stream.records and spent < budget:
+            stream.records.pop()
+            spent += 1
+        spent += 1
+    return spent

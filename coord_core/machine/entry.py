@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 from coord_core.machine.sessions import Attachment
 from coord_core.machine.versions import VERSION_FIRST
 from coord_core.protocol.results import Result
-from coord_core.types import AttachmentId, LogIndex, RequestNumber, SessionId
+from coord_core.types import AttachmentId, LogIndex, RequestNumber, SessionId, SubscriptionId
 
 if TYPE_CHECKING:
     from coord_core.machine.snapshot import Snapshot
 
 
 class CurrentEntry:
-    __slots__ = ("closed", "index", "opened", "replies", "snapshot", "time_ms", "version")
+    __slots__ = ("closed", "emitted", "index", "opened", "replies", "snapshot", "time_ms", "unsubscribed", "version")
 
     def __init__(self) -> None:
         #: Strictly rising; 0 before the first entry.
@@ -28,6 +28,10 @@ class CurrentEntry:
         self.replies: list[tuple[AttachmentId, RequestNumber, Result]] = []
         self.opened: SessionId | None = None
         self.closed: list[SessionId] = []
+        #: Kind and path of the streams that have a record of this entry, in the order in which they got it.
+        self.emitted: list[tuple[str, str]] = []
+        #: The subscriptions that this entry ended.
+        self.unsubscribed: list[SubscriptionId] = []
         #: The snapshot being written, which must see every window before it changes.
         self.snapshot: Snapshot | None = None
 
@@ -41,6 +45,11 @@ class CurrentEntry:
         self.replies = []
         self.opened = None
         self.closed = []
+        # Seldom used: the same as long as nothing is in them.
+        if self.emitted:
+            self.emitted = []
+        if self.unsubscribed:
+            self.unsubscribed = []
 
     def reply(self, attachment: Attachment, request: RequestNumber, answer: Result) -> None:
         """Answer an earlier request, which waited until now."""

@@ -4,6 +4,7 @@ It reads the private state of this package's classes: that is its purpose, and n
 """
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 from coord_core.machine.bounds import WINDOW_CONTROL_MAX
 from coord_core.machine.locks import Claim
@@ -11,7 +12,7 @@ from coord_core.machine.machine import Machine
 from coord_core.machine.sessions import Attachment
 from coord_core.machine.timers import Timer
 from coord_core.machine.versions import VERSION_FIRST, VERSION_MAX
-from coord_core.types import AttachmentId, RequestNumber
+from coord_core.types import AttachmentId, RequestNumber, SubscriptionId
 
 
 def check(machine: Machine) -> None:
@@ -20,6 +21,9 @@ def check(machine: Machine) -> None:
     attachments = _check_sessions(machine)
     _check_locks(machine, attachments)
     _check_windows(machine, attachments)
+    _check_streams(machine, attachments)
+    _check_elections(machine, attachments)
+    _check_groups(machine, attachments)
     _check_names(machine)
     _check_timers(machine)
 
@@ -70,9 +74,56 @@ def _check_windows(machine: Machine, attachments: dict[AttachmentId, Attachment]
         assert not twice, f"attachment {attachment.id}: answers {twice} are kept and forgotten"
 
 
+def _check_streams(machine: Machine, attachments: dict[AttachmentId, Attachment]) -> None:
+    streams = machine._streams
+    found = {number: sub for stream in streams._streams.values() for number, sub in stream.subscriptions.items()}
+    assert found == streams._subscriptions
+    assert found == {number: sub for table in streams._of_attachment.values() for number, sub in table.items()}
+    assert all(attachments.get(sub.attachment.id) is sub.attachment for sub in found.values()), "the dead are subscribed"
+    assert dict(streams.all()) == {f"{kind}:{path}": stream for (kind, path), stream in streams._streams.items()}
+    living = streams.records()
+    assert [record.revision for record in living] == sorted(record.revision for record in living)
+    assert (streams._count, streams._bytes) == (len(living), sum(record.size for record in living))
+    for stream in streams._streams.values():
+        records = stream.left()
+        assert stream.subscriptions, "a stream to which nobody is subscribed"
+        assert records == [record for record in living if record.stream is stream]
+        assert not records or records[0].previous == stream.floor, "whoever has read to the floor can go on"
+        assert all(before.revision == after.previous for before, after in pairwise(records)), "a gap in a stream"
+        assert stream.last == (records[-1].revision if records else stream.floor)
+
+
+def _check_elections(machine: Machine, attachments: dict[AttachmentId, Attachment]) -> None:
+    found = {}
+    for path, election in machine._elections.all():
+        assert 0 < election.leader.epoch <= machine._entry.index, f"{path} has no leader"
+        assert not any(runner.epoch for runner in election.waiting.values()), f"{path} has two leaders"
+        for runner in (election.leader, *election.waiting.values()):
+            assert runner.path == path
+            assert attachments.get(runner.attachment.id) is runner.attachment, f"a dead candidate of {path}"
+            assert SubscriptionId(runner.id) in machine._streams._subscriptions, f"a candidate of {path} hears nothing"
+            found[runner.id] = runner
+    assert found == {number: runner for table in machine._elections._runners.values() for number, runner in table.items()}
+
+
+def _check_groups(machine: Machine, attachments: dict[AttachmentId, Attachment]) -> None:
+    found = {}
+    for path, group in machine._groups.all():
+        assert group.members, f"{path} is empty"
+        assert list(group.members) == sorted(group.members)
+        assert group.size == sum(member.size for member in group.members.values())
+        for member in group.members.values():
+            assert member.path == path
+            assert attachments.get(member.attachment.id) is member.attachment, f"a dead member of {path}"
+            assert SubscriptionId(member.id) in machine._streams._subscriptions, f"a member of {path} hears nothing"
+            found[member.id] = member
+    assert found == {number: member for table in machine._groups._members.values() for number, member in table.items()}
+
+
 def _check_names(machine: Machine) -> None:
-    locks, values = machine._locks.all(), machine._values.all()
-    paths = [path for path, _ in locks] + [path for path, _ in values]
+    values = machine._values.all()
+    resources = machine._registry.resources
+    paths = [path for resource in resources for path, _ in machine._names.of_type(resource.named)]
     assert len(machine._names) == sum(map(len, machine._names.shards())) == len(paths), "a name is bound to nothing"
     assert machine._names._bytes == sum(len(path.encode()) for path in paths)
     assert machine._values._count == len(values)

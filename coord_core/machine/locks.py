@@ -21,7 +21,7 @@ from coord_core.machine import refusals
 from coord_core.machine.bounds import WAITERS_MAX, WAITERS_NAMED_MAX, WAITERS_PER_LOCK_MAX
 from coord_core.machine.entry import CurrentEntry
 from coord_core.machine.names import Named, Names
-from coord_core.machine.resources import OperationHandler, QueryHandler
+from coord_core.machine.resources import OperationHandler, QueryHandler, StateOf
 from coord_core.machine.sessions import Attachment, Sessions
 from coord_core.machine.spread import SPREAD_AT, spread
 from coord_core.machine.stream import decode
@@ -115,6 +115,10 @@ class Locks:
     @property
     def queries(self) -> Mapping[type[Any], QueryHandler]:
         return {LockInfo: self._info}
+
+    @property
+    def watched(self) -> Mapping[str, StateOf]:
+        return {}
 
     # --- operations --------------------------------------------------------------------------------------------------------------
 

@@ -23,15 +23,18 @@ import msgspec
 
 from coord_core.machine import refusals
 from coord_core.machine.bounds import NUMBER_MAX, WINDOW_CONTROL_MAX
+from coord_core.machine.elections import Elections
 from coord_core.machine.entry import CurrentEntry
+from coord_core.machine.groups import Groups
 from coord_core.machine.locks import Locks
 from coord_core.machine.names import Names
-from coord_core.machine.resources import OperationHandler, QueryHandler, Registry
+from coord_core.machine.resources import OperationHandler, QueryHandler, Registry, Resource
 from coord_core.machine.restoring import Restoring
 from coord_core.machine.rolling import RollingHash
 from coord_core.machine.sessions import Attachment, Session, Sessions, SessionView
 from coord_core.machine.snapshot import Snapshot
 from coord_core.machine.stream import CHUNK_BYTES_MAX, Cutter, Header
+from coord_core.machine.streams import RECORD, StreamName, Streams
 from coord_core.machine.timers import Timers
 from coord_core.machine.values import Values
 from coord_core.machine.versions import VERSION_MAX, check_known
@@ -50,7 +53,7 @@ from coord_core.protocol.commands import (
 from coord_core.protocol.operations import Cancel, LockRelease
 from coord_core.protocol.queries import Answer, Query, SessionInfo, SessionState
 from coord_core.protocol.results import AttachmentOpened, Done, Failed, NotGranted, Result, SessionOpened
-from coord_core.types import AttachmentId, LogIndex, RequestNumber, SessionId
+from coord_core.types import AttachmentId, LogIndex, RequestNumber, SessionId, SubscriptionId
 
 _DONE = Done()
 _CANCELLED = NotGranted("cancelled")
@@ -69,6 +72,9 @@ class Applied:
     #: The session opened, and those closed or expired, by this entry.
     opened: SessionId | None
     closed: list[SessionId]
+    #: The streams that have a record of this entry, and the subscriptions that it ended.
+    emitted: list[StreamName]
+    unsubscribed: list[SubscriptionId]
 
 
 class Machine:
@@ -81,11 +87,17 @@ class Machine:
         self._timers = Timers()
         self._names = Names()
         self._sessions = Sessions()
+        self._streams = Streams(self._entry, self._sessions, self._names)
         self._locks = Locks(self._entry, self._sessions, self._names, self._timers)
-        self._values = Values(self._entry, self._names, self._timers)
+        self._values = Values(self._entry, self._names, self._timers, self._streams)
+        self._elections = Elections(self._entry, self._sessions, self._names, self._streams)
+        self._groups = Groups(self._entry, self._sessions, self._names, self._streams)
         self._registry = Registry()
-        self._registry.register(self._locks)
-        self._registry.register(self._values)
+        # Streams first: who ends in an entry is told no more of what that entry does.
+        resources: tuple[Resource, ...] = (self._streams, self._locks, self._values, self._elections, self._groups)
+        for resource in resources:
+            self._registry.register(resource)
+        self._streams.watchable = self._registry.watched
         # What an operation does, by its type: those of the resources, and Cancel, which concerns them all.
         self._operations: dict[type[Any], OperationHandler] = {**self._registry.operations, Cancel: self._cancel}
         # Unanswered requests that may be there already when one of this type comes: see WINDOW_CONTROL_MAX.
@@ -135,7 +147,7 @@ class Machine:
         self._timers.fire(entry.time_ms)
         result = self._commands[type(command)](command)
         self._rolling.add(entry, result)
-        return Applied(result, entry.replies, entry.opened, entry.closed)
+        return Applied(result, entry.replies, entry.opened, entry.closed, entry.emitted, entry.unsubscribed)
 
     def query(self, query: Query) -> Answer:
         """Answer from the state as it is: call it when a quorum has confirmed the leader."""
@@ -156,6 +168,11 @@ class Machine:
     def session_count(self) -> int:
         return len(self._sessions)
 
+    @property
+    def streams(self) -> Streams:
+        """What happened to resources, for those who subscribed: only to read."""
+        return self._streams
+
     def digest(self) -> bytes:
         """Return 32 bytes that are equal for equal states, however they came about; for comparing replicas."""
         entry = self._entry
@@ -172,7 +189,7 @@ class Machine:
         header = Header(entry.version, entry.index, entry.time_ms, self._timers.next_id, self._rolling.value)
         self._snapshots += 1
         cutter = Cutter(header, chunk_bytes)
-        snapshot = Snapshot(self._snapshots, header.index, cutter, self._sessions, self._names, self._registry)
+        snapshot = Snapshot(self._snapshots, header.index, cutter, self._sessions, self._names, self._registry, self._streams)
         entry.snapshot = self._names.snapshot = snapshot
         return snapshot
 
@@ -183,7 +200,9 @@ class Machine:
     def begin_restore(self) -> Restoring:
         """Begin to take up a snapshot.  The machine is new and must not be used before `Restoring.finish`."""
         assert self._entry.index == 0, "a machine that has applied something cannot become another"
-        return Restoring(self._entry, self._rolling, self._timers, self._sessions, self._registry, self.restored)
+        restoring = Restoring(self._entry, self._rolling, self._timers, self._sessions, self._registry, self.restored)
+        restoring.add_section(RECORD, self._streams.restore_records)
+        return restoring
 
     def restored(self) -> None:
         """All of the snapshot was taken up: from here on this is a machine like any other."""

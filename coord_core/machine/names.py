@@ -90,6 +90,19 @@ class Names:
             self.snapshot.before_change(path, resource)
         return resource
 
+    def look_up(self, name: str) -> Named | None:
+        """Return what a name of the machine's own is bound to; it is no path, and no path is one."""
+        encoded = name.encode()
+        self._path = name
+        self._length = len(encoded)
+        self._shard = shard = self._shards[crc32(encoded) & _SHARD_MASK]
+        return shard.get(name)
+
+    def will_change(self, name: str, resource: Named) -> None:
+        """Whoever has a resource at hand, and has not looked it up, says so before changing it."""
+        if self.snapshot is not None:
+            self.snapshot.before_change(name, resource)
+
     def bind(self, path: str, resource: Named) -> Failed | None:
         """Bind the path looked up last, which is free and well-formed; return why not, if so."""
         assert path == self._path, "a name is looked up before it is bound"

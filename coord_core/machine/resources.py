@@ -21,6 +21,8 @@ from coord_core.types import RequestNumber
 
 OperationHandler: TypeAlias = Callable[[Attachment, RequestNumber, Any], Result | None]
 QueryHandler: TypeAlias = Callable[[Any], Answer]
+#: The state of what is bound to a path, also where nothing is; `Failed` where something of another kind is.
+StateOf: TypeAlias = Callable[[str], Answer]
 
 
 class Resource(Protocol):
@@ -31,6 +33,10 @@ class Resource(Protocol):
 
     @property
     def queries(self) -> Mapping[type[Any], QueryHandler]: ...
+
+    @property
+    def watched(self) -> Mapping[str, StateOf]:
+        """What can be subscribed to, by kind; whatever is in here is told of all its changes (`Streams.emit`)."""
 
     def attachments_ended(self, ended: Sequence[Attachment], answer: Failed) -> None:
         """Answer what they wait for with `answer`, free what they hold, and give it to the next in the same entry.
@@ -68,7 +74,7 @@ _DUTIES = ("attachments_ended", "withdraw", "holdings", "state", "row", "restore
 
 
 class Registry:
-    __slots__ = ("by_kind", "operations", "queries", "resources")
+    __slots__ = ("by_kind", "operations", "queries", "resources", "watched")
 
     def __init__(self) -> None:
         #: In order of registration, which is the order in which they hear of an ended attachment.
@@ -77,6 +83,8 @@ class Registry:
         self.queries: dict[type[Any], QueryHandler] = {}
         #: By `Named.kind`.
         self.by_kind: dict[str, Resource] = {}
+        #: By kind as well.
+        self.watched: dict[str, StateOf] = {}
 
     def register(self, resource: Resource) -> None:
         """Add a type of resource.  Raises TypeError where it lacks a duty or claims an operation of another."""
@@ -92,6 +100,7 @@ class Registry:
         self.operations.update(resource.operations)
         self.queries.update(resource.queries)
         self.by_kind[resource.named.kind] = resource
+        self.watched.update(resource.watched)
 
     def row(self, path: str, resource: Named) -> tuple[str, Any, int]:
         """Return the kind, the row and about the bytes of what is bound to a path, for a snapshot."""

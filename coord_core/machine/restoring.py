@@ -43,7 +43,12 @@ class Restoring:
         self._counts: dict[str, int] = {}
         self._header: Header | None = None
         self._ended = False
+        # Rows that are no resources', by their kind.
         self._kinds: dict[str, Callable[[msgspec.Raw], int]] = {SESSION: self._take_sessions, ATTACHMENT: self._take_attachments}
+
+    def add_section(self, kind: str, take: Callable[[msgspec.Raw], int]) -> None:
+        """Have rows of that kind, which are no resources', taken up by `take`; it returns how many there were."""
+        self._kinds[kind] = take
 
     def feed(self, chunk: bytes) -> None:
         """Take the next chunk; it is read by `step`."""

@@ -9,6 +9,7 @@ is would take too long as well, so that is done a part at a time.  Rules that ma
   `CurrentEntry.reply`).
 - What was written bears the snapshot's number.  What came into being after its index bears it too (`Names.bind`), or shows its age
   by its own number.  So what a part lists too much is passed over, and what it lacks was written when it went.
+- Records of streams do not change: they are listed when the snapshot begins.
 - Sessions do not change, they only end, and that leaves them as they were.  They are listed when the snapshot begins.
 
 The sections have an order (see `stream`), so the row of something that changes before its section has come is kept aside.
@@ -22,6 +23,7 @@ from coord_core.machine.names import Named, Names
 from coord_core.machine.resources import Registry
 from coord_core.machine.sessions import ATTACHMENT, SESSION, Attachment, Sessions
 from coord_core.machine.stream import Cutter
+from coord_core.machine.streams import RECORD, Streams, record_row
 from coord_core.types import LogIndex
 
 #: Kind, row, and about how many bytes it has.
@@ -34,13 +36,22 @@ _ITEM_BYTES = 256
 _LISTED_AN_ITEM = 64
 
 #: The order of a snapshot's sections.
-_SESSIONS, _ATTACHMENTS, _NAMES, _END = range(4)
+_SESSIONS, _ATTACHMENTS, _NAMES, _RECORDS, _END = range(5)
 
 
 class Snapshot:
     """One snapshot in the making.  Made by `Machine.begin_snapshot`; `step` it until it is `done`, or abandon it there."""
 
-    def __init__(self, number: int, index: LogIndex, cutter: Cutter, sessions: Sessions, names: Names, registry: Registry) -> None:
+    def __init__(
+        self,
+        number: int,
+        index: LogIndex,
+        cutter: Cutter,
+        sessions: Sessions,
+        names: Names,
+        registry: Registry,
+        streams: Streams,
+    ) -> None:
         #: No other snapshot of this machine has it, not even one at the same index.
         self.number = number
         self.index = index
@@ -56,8 +67,11 @@ class Snapshot:
         self._shard: dict[str, Named] = {}
         self._paths: list[str] = []
         self._shards = list(reversed(names.shards()))
+        # Records of streams do not change: those that there were when it began, the next one last.
+        self._records = streams.records()
+        self._records.reverse()
         # Rows of sections to come, and what is left of them when their section has come.
-        self._aside: dict[int, list[_Row]] = {_SESSIONS: [], _ATTACHMENTS: [], _NAMES: []}
+        self._aside: dict[int, list[_Row]] = {_SESSIONS: [], _ATTACHMENTS: [], _NAMES: [], _RECORDS: []}
         self._aside_bytes = 0
         #: All chunks were given out.
         self.done = False
@@ -79,8 +93,10 @@ class Snapshot:
                 budget -= self._write_session()
             elif self._section == _ATTACHMENTS:
                 budget -= self._write_attachment()
-            else:
+            elif self._section == _NAMES:
                 budget -= self._write_name()
+            else:
+                budget -= self._write_record()
         return self._cutter.take(rest=self.done)
 
     # --- what is about to change -------------------------------------------------------------------------------------------------
@@ -142,6 +158,11 @@ class Snapshot:
         if not self._paths:
             return self._next_section()
         return 1 + len(self._paths) // _LISTED_AN_ITEM
+
+    def _write_record(self) -> int:
+        if not self._records:
+            return self._next_section()
+        return self._add(_RECORDS, (RECORD, *record_row(self._records.pop())))
 
     def _write_aside(self) -> int:
         row = self._aside[self._section].pop()

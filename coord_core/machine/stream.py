@@ -1,7 +1,7 @@
 """How a machine's state is written down: a stream of rows, cut into chunks.
 
     magic, then frames: 4 bytes of length (big-endian), then one msgpack record
-    Header, Rows of "session", Rows of "attachment", Rows of each type of resource, mixed, End
+    Header, Rows of "session", Rows of "attachment", Rows of each type of resource, mixed, Rows of "record", End
 
 The sections come in this order, so that whoever reads finds every attachment before the first claim of it.  Rows say by their
 `kind` what they are; which fields a row has is the business of who writes it (`sessions`, `locks`, `values`).

@@ -14,13 +14,15 @@ from coord_core.machine import refusals
 from coord_core.machine.bounds import NUMBER_MAX, VALUES_BYTES_MAX, VALUES_MAX
 from coord_core.machine.entry import CurrentEntry
 from coord_core.machine.names import Named, Names
-from coord_core.machine.resources import OperationHandler, QueryHandler
+from coord_core.machine.resources import OperationHandler, QueryHandler, StateOf
 from coord_core.machine.sessions import Attachment
 from coord_core.machine.stream import decode
+from coord_core.machine.streams import Streams
 from coord_core.machine.timers import Timer, TimerRow, Timers
 from coord_core.protocol.operations import VALUE_BYTES_MAX, ValueDelete, ValueSet
 from coord_core.protocol.queries import ValueGet, ValueState
 from coord_core.protocol.results import Done, Failed, Result, ValueConflict, ValueWritten
+from coord_core.protocol.values import ValueChanged
 from coord_core.types import RequestNumber
 
 _DONE = Done()
@@ -55,12 +57,13 @@ _ROW_BYTES = 16
 
 
 class Values:
-    __slots__ = ("_bytes", "_count", "_entry", "_names", "_timers")
+    __slots__ = ("_bytes", "_count", "_entry", "_names", "_streams", "_timers")
 
-    def __init__(self, entry: CurrentEntry, names: Names, timers: Timers) -> None:
+    def __init__(self, entry: CurrentEntry, names: Names, timers: Timers, streams: Streams) -> None:
         self._entry = entry
         self._names = names
         self._timers = timers
+        self._streams = streams
         self._count = 0
         # Bytes of all contents.
         self._bytes = 0
@@ -72,6 +75,10 @@ class Values:
     @property
     def queries(self) -> Mapping[type[Any], QueryHandler]:
         return {ValueGet: self._get}
+
+    @property
+    def watched(self) -> Mapping[str, StateOf]:
+        return {Value.kind: self._state}
 
     # --- operations --------------------------------------------------------------------------------------------------------------
 
@@ -119,6 +126,8 @@ class Values:
         if operation.ttl_ms is not None:
             on_due = partial(self._outlived, operation.path, value)
             value.timer = self._timers.set(self._entry.time_ms + operation.ttl_ms, on_due)
+        if self._streams:
+            self._streams.emit((Value.kind, operation.path), ValueChanged(value.version, value.content))
         return ValueWritten(value.version)
 
     def _outlived(self, path: str, value: Value) -> None:
@@ -131,6 +140,8 @@ class Values:
         self._names.drop(path)
         self._count -= 1
         self._bytes -= len(value.content)
+        if self._streams:
+            self._streams.emit((Value.kind, path), ValueChanged(0, b""))
 
     def _unset_timer(self, value: Value) -> None:
         if value.timer is not None:
@@ -186,7 +197,10 @@ class Values:
         return self._names.of_type(Value)
 
     def _get(self, query: ValueGet) -> ValueState | Failed:
-        value = self._names.find(query.path, Value)
+        return self._state(query.path)
+
+    def _state(self, path: str) -> ValueState | Failed:
+        value = self._names.find(path, Value)
         if value is None:
             return ValueState(0, b"")
         if isinstance(value, Failed):

@@ -22,6 +22,7 @@ from coord_core.machine import refusals
 from coord_core.machine.bounds import ANSWER_BYTES_MAX, ANSWERED_RANGES_MAX, NUMBER_MAX
 from coord_core.protocol.ranges import RequestRanges
 from coord_core.protocol.results import Failed, Result, ValueConflict
+from coord_core.protocol.streams import Joined
 from coord_core.types import RequestNumber
 
 Ranges = tuple[tuple[int, int], ...]
@@ -29,6 +30,10 @@ Ranges = tuple[tuple[int, int], ...]
 #: About what an answer and a range take in a snapshot, besides values.
 _ANSWER_ROW_BYTES = 16
 _RANGE_ROW_BYTES = 12
+
+#: Answers that may be long, and about what one subscription of an audience takes.
+_LARGE = frozenset({ValueConflict, Joined})
+_SUBSCRIPTION_BYTES = 9
 
 
 class WindowRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -47,7 +52,7 @@ class RequestWindow:
         self.answers: dict[RequestNumber, Result | None] = {}
         #: State 4.
         self.forgotten = RequestRanges()
-        # Bytes of the values in `answers`: only a conflict carries one.
+        # Bytes of what is large in `answers`.
         self._value_bytes = 0
 
     @classmethod
@@ -102,8 +107,8 @@ class RequestWindow:
     def record(self, request: RequestNumber, answer: Result | None) -> None:
         """Keep the answer to a request just applied; None: it waits."""
         self.answers[request] = answer
-        if type(answer) is ValueConflict:
-            self._value_bytes += len(answer.value)
+        if type(answer) in _LARGE:
+            self._value_bytes += _weight(answer)
 
     def settle(self, request: RequestNumber, answer: Result) -> None:
         """Replace what is known of a request: it has waited, or its grant was cancelled."""
@@ -140,5 +145,11 @@ class RequestWindow:
         if answer is None:
             return  # Not there, or still waiting: see `settle`.
         del self.answers[number]
-        if type(answer) is ValueConflict:
-            self._value_bytes -= len(answer.value)
+        if type(answer) in _LARGE:
+            self._value_bytes -= _weight(answer)
+
+
+def _weight(answer: Result | None) -> int:
+    if type(answer) is ValueConflict:
+        return len(answer.value)
+    return _SUBSCRIPTION_BYTES * len(answer.audience) if type(answer) is Joined else 0

@@ -9,6 +9,9 @@ Durations are milliseconds of cluster time.
 from typing import TypeAlias
 
 from coord_core.protocol.base import LABEL_BYTES_MAX, PATH_BYTES_MAX, VALUE_BYTES_MAX, OperationStruct, Owner
+from coord_core.protocol.elections import ElectionEnter, ElectionResign, ElectionTransfer
+from coord_core.protocol.groups import GroupJoin, GroupLeave, GroupUpdate
+from coord_core.protocol.streams import Subscribe, Unsubscribe
 from coord_core.types import FencingToken, RequestNumber
 
 __all__ = [
@@ -75,4 +78,18 @@ class ValueDelete(OperationStruct, frozen=True, tag=5):
     expected: int | None = None
 
 
-Operation: TypeAlias = LockAcquire | LockRelease | Cancel | ValueSet | ValueDelete
+Operation: TypeAlias = (
+    LockAcquire
+    | LockRelease
+    | Cancel
+    | ValueSet
+    | ValueDelete
+    | Subscribe
+    | Unsubscribe
+    | ElectionEnter
+    | ElectionResign
+    | ElectionTransfer
+    | GroupJoin
+    | GroupLeave
+    | GroupUpdate
+)

@@ -5,6 +5,8 @@ from typing import TypeAlias
 import msgspec
 
 from coord_core.protocol.base import AnswerStruct, Owner, QueryStruct
+from coord_core.protocol.elections import ElectionInfo, ElectionState
+from coord_core.protocol.groups import GroupInfo, GroupState
 from coord_core.protocol.results import Failed
 from coord_core.types import AttachmentId, FencingToken, SessionId
 
@@ -28,7 +30,7 @@ class SessionInfo(QueryStruct, frozen=True, tag=3):
     session: SessionId
 
 
-Query: TypeAlias = LockInfo | ValueGet | SessionInfo
+Query: TypeAlias = LockInfo | ValueGet | SessionInfo | ElectionInfo | GroupInfo
 
 
 class LockParty(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -61,4 +63,4 @@ class SessionState(AnswerStruct, frozen=True, tag=103):
     holdings: int
 
 
-Answer: TypeAlias = LockState | ValueState | SessionState | Failed
+Answer: TypeAlias = LockState | ValueState | SessionState | ElectionState | GroupState | Failed

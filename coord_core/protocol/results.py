@@ -3,6 +3,8 @@
 from typing import TypeAlias
 
 from coord_core.protocol.base import Owner, ResultStruct
+from coord_core.protocol.elections import Entered
+from coord_core.protocol.streams import Joined, Subscribed
 from coord_core.types import AttachmentId, FencingToken, SessionId
 
 
@@ -59,4 +61,16 @@ class ValueConflict(ResultStruct, frozen=True, tag=8):
     value: bytes
 
 
-Result: TypeAlias = Done | Failed | SessionOpened | AttachmentOpened | Granted | NotGranted | ValueWritten | ValueConflict
+Result: TypeAlias = (
+    Done
+    | Failed
+    | SessionOpened
+    | AttachmentOpened
+    | Granted
+    | NotGranted
+    | ValueWritten
+    | ValueConflict
+    | Subscribed
+    | Entered
+    | Joined
+)

@@ -2,8 +2,11 @@
 
 from typing import Any
 
+import msgspec
+
 from coord_core.machine import Applied, Machine
 from coord_core.machine.invariants import check
+from coord_core.machine.streams import Record, Stretch
 from coord_core.protocol.commands import (
     Call,
     CloseAttachment,
@@ -14,10 +17,15 @@ from coord_core.protocol.commands import (
     OpenSession,
     Tick,
 )
+from coord_core.protocol.elections import ElectionEnter, ElectionInfo, ElectionState, Entered
+from coord_core.protocol.groups import GroupInfo, GroupJoin, GroupState
 from coord_core.protocol.operations import Cancel, LockAcquire, LockRelease, Operation, Owner, ValueDelete, ValueSet
 from coord_core.protocol.queries import LockInfo, LockState, SessionInfo, SessionState, ValueGet, ValueState
 from coord_core.protocol.results import AttachmentOpened, Failed, Granted, Result, SessionOpened
-from coord_core.types import AttachmentId, FencingToken, LogIndex, RequestNumber, SessionId
+from coord_core.protocol.streams import Change, Joined, Subscribe, Subscribed
+from coord_core.types import AttachmentId, FencingToken, LogIndex, MemberId, RequestNumber, SessionId, SubscriptionId
+
+_changes = msgspec.msgpack.Decoder(tuple[Change, ...])
 
 OWNER = Owner("host-1", 100, "")
 
@@ -58,10 +66,31 @@ class Log:
         assert isinstance(state, ValueState)
         return state
 
+    def election(self, path: str = "/e") -> ElectionState:
+        state = self.machine.query(ElectionInfo(path))
+        assert isinstance(state, ElectionState)
+        return state
+
+    def members(self, path: str = "/g") -> list[MemberId]:
+        state = self.machine.query(GroupInfo(path))
+        assert isinstance(state, GroupState)
+        return [member.member for member in state.members]
+
+    def read(self, kind: str, path: str, after: int = 0) -> list[tuple[int, int, tuple[Change, ...]]]:
+        """Return what a stream still has after a revision: revision, the one before, changes."""
+        found = self.machine.streams.read((kind, path), LogIndex(after), 1 << 30, 1 << 30)
+        assert isinstance(found, Stretch), "the ring has moved on"
+        return [(record.revision, record.previous, changes(record)) for record in found.records]
+
     def session(self, session: SessionId) -> SessionState:
         state = self.machine.query(SessionInfo(session))
         assert isinstance(state, SessionState)
         return state
+
+
+def changes(record: Record) -> tuple[Change, ...]:
+    """Return what a record says."""
+    return _changes.decode(msgspec.msgpack.encode(record.changes))
 
 
 class Process:
@@ -102,6 +131,23 @@ class Process:
 
     def delete(self, path: str, expected: int | None = None) -> Result | None:
         return self.call(ValueDelete(path, expected)).result
+
+    def enter(self, path: str = "/e") -> Entered:
+        """Become a candidate."""
+        entered = self.call(ElectionEnter(path, OWNER)).result
+        assert isinstance(entered, Entered)
+        return entered
+
+    def join(self, path: str = "/g", metadata: bytes = b"", announce_ms: int = 0, *, from_listener: bool = False) -> Joined:
+        """Become a member."""
+        joined = self.call(GroupJoin(path, metadata, OWNER, announce_ms, from_listener)).result
+        assert isinstance(joined, Joined)
+        return joined
+
+    def subscribe(self, kind: str, path: str) -> SubscriptionId:
+        subscribed = self.call(Subscribe(kind, path)).result
+        assert isinstance(subscribed, Subscribed)
+        return subscribed.subscription
 
     def attach(self) -> "Process":
         opened = self.log.apply(OpenAttachment(self.session, OWNER)).result

@@ -8,7 +8,7 @@ import pytest
 
 from coord_core.machine import Machine
 from coord_core.machine.names import Named
-from coord_core.machine.resources import OperationHandler, QueryHandler, Registry
+from coord_core.machine.resources import OperationHandler, QueryHandler, Registry, StateOf
 from coord_core.machine.sessions import Attachment
 from coord_core.protocol.operations import LockAcquire, Operation
 from coord_core.protocol.queries import Query
@@ -37,6 +37,10 @@ class Dutiful:
 
     def state(self) -> None:
         return None
+
+    @property
+    def watched(self) -> dict[str, StateOf]:
+        return {}
 
     def row(self, path: str, resource: Named) -> tuple[None, int]:
         return None, 0

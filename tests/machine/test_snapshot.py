@@ -18,7 +18,7 @@ from coord_core.protocol.queries import LockInfo, LockState
 from coord_core.protocol.results import Granted, Result
 from coord_core.types import AttachmentId, FencingToken, LogIndex, RequestNumber, SessionId
 from tests.machine.driver import OWNER, Log, Process
-from tests.machine.traffic import Traffic
+from tests.machine.traffic import StreamTraffic, Traffic
 
 
 def written(machine: Machine) -> list[bytes]:
@@ -63,10 +63,11 @@ class Writer:
             self.finished += 1
 
 
+@pytest.mark.parametrize("kind", [Traffic, StreamTraffic])
 @pytest.mark.parametrize("seed", range(40))
-def test_a_snapshot_is_the_state_at_its_index_whatever_is_applied_meanwhile(seed: int) -> None:
+def test_a_snapshot_is_the_state_at_its_index_whatever_is_applied_meanwhile(seed: int, kind: type[Traffic]) -> None:
     """Double apply or false expiry after a restore (spec: bug 20) come from a snapshot that mixes two indexes."""
-    traffic, machine = Traffic(seed), Machine()
+    traffic, machine = kind(seed), Machine()
     writer = Writer(seed, machine)
     for index in range(1, 700):
         time_ms, command = traffic.next()

@@ -14,10 +14,22 @@ from coord_core.protocol.commands import (
     OpenSession,
     Tick,
 )
+from coord_core.protocol.elections import ElectionEnter, ElectionResign, ElectionTransfer
+from coord_core.protocol.groups import GroupJoin, GroupLeave, GroupUpdate
 from coord_core.protocol.operations import Cancel, LockAcquire, LockRelease, Operation, Owner, ValueDelete, ValueSet
 from coord_core.protocol.ranges import RequestRanges
 from coord_core.protocol.results import AttachmentOpened, Granted, SessionOpened
-from coord_core.types import AttachmentId, FencingToken, RequestNumber, SessionId
+from coord_core.protocol.streams import Subscribe, Unsubscribe
+from coord_core.types import (
+    AttachmentId,
+    CandidateId,
+    Epoch,
+    FencingToken,
+    MemberId,
+    RequestNumber,
+    SessionId,
+    SubscriptionId,
+)
 
 PATHS = ["/a", "/b", "/ç"]
 
@@ -122,3 +134,32 @@ class Traffic:
                 process.answered.add(request)
                 if isinstance(answer, Granted) and request in process.paths:
                     process.tokens.append((process.paths[request], answer.token))
+
+
+KINDS = ["value", "election", "group", "lock"]
+
+
+class StreamTraffic(Traffic):
+    """The same clients; half of what they do concerns streams, elections and groups."""
+
+    def _operation(self, process: Process) -> Operation:
+        draw = self.random
+        chance = draw.random()
+        path = draw.choice(PATHS) if draw.random() < 0.2 else "/g" if chance > 0.4 else "/e"
+        # What was given out lately, mostly to others.
+        number = max(1, len(self.sent) - draw.choice([1, 2, 5, 10, 40]))
+        if chance < 0.15:
+            return Subscribe(draw.choice(KINDS), path) if draw.random() < 0.5 else Unsubscribe(SubscriptionId(number))
+        if chance < 0.3:
+            return ElectionEnter(path, Owner("host", 1, f"task-{draw.randrange(3)}"))
+        if chance < 0.35:
+            return ElectionResign(path, CandidateId(number))
+        if chance < 0.4:
+            return ElectionTransfer(path, Epoch(number), CandidateId(draw.choice([0, number + 1])))
+        if chance < 0.55:
+            return GroupJoin(path, draw.randbytes(2), Owner("host", 1), draw.choice([0, 1_000]), draw.random() < 0.5)
+        if chance < 0.6:
+            return GroupLeave(path, MemberId(number))
+        if chance < 0.65:
+            return GroupUpdate(path, MemberId(number), draw.randbytes(3))
+        return super()._operation(process)
