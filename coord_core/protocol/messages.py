@@ -15,7 +15,8 @@ from coord_core.protocol.administration import Administration
 from coord_core.protocol.members import Member
 from coord_core.protocol.queries import Answer, Query
 from coord_core.protocol.results import Result
-from coord_core.types import NodeId, SessionId
+from coord_core.protocol.streams import Record
+from coord_core.types import AttachmentId, LogIndex, NodeId, SessionId, SubscriptionId
 
 #: First bytes of every connection, before the first frame: tells our protocol from HTTP, TLS or a port scanner.
 MAGIC = b"coord\x00\x00\x01"
@@ -120,7 +121,29 @@ class Administer(_Message, frozen=True, tag=14):
     request: Administration
 
 
-ClientMessage: TypeAlias = Hello | Submit | KeepAlive | Ask | GetStatus | Administer
+class Follow(_Message, frozen=True, tag=15):
+    """Push the records of a subscription on this connection, from a revision on; the last connection that says so gets them.
+
+    Answered by `Records`, `Resync` or `NotSubscribed`, as there is something to push; by `Redirect` with seq 0 where this node does
+    not lead, or leads no more.
+    """
+
+    attachment: AttachmentId
+    subscription: SubscriptionId
+    #: The last revision received; 0: begin with the present state.
+    after: LogIndex
+    #: The last revision acknowledged.
+    acknowledged: LogIndex
+
+
+class Acknowledge(_Message, frozen=True, tag=16):
+    """Everything up to `revision` was received and worked off: more may be pushed, and who waits for it need not wait longer."""
+
+    subscription: SubscriptionId
+    revision: LogIndex
+
+
+ClientMessage: TypeAlias = Hello | Submit | KeepAlive | Ask | GetStatus | Administer | Follow | Acknowledge
 
 
 # --- server to client ------------------------------------------------------------------------------------------------------------
@@ -189,4 +212,27 @@ class Members(_Message, frozen=True, tag=25):
     members: tuple[Member, ...]
 
 
-ServerMessage: TypeAlias = Welcome | Refused | Reply | KeptAlive | Told | Redirect | NodeStatus | Members
+class Records(_Message, frozen=True, tag=26):
+    """What happened, in order, without gaps: the first record follows what was pushed before."""
+
+    subscription: SubscriptionId
+    records: tuple[Record, ...]
+
+
+class Resync(_Message, frozen=True, tag=27):
+    """What happened is not known any more, or was not asked for: the state that counts for everything up to `revision` instead."""
+
+    subscription: SubscriptionId
+    revision: LogIndex
+    state: Answer
+
+
+class NotSubscribed(_Message, frozen=True, tag=28):
+    """There is no such subscription of this attachment (any more)."""
+
+    subscription: SubscriptionId
+
+
+ServerMessage: TypeAlias = (
+    Welcome | Refused | Reply | KeptAlive | Told | Redirect | NodeStatus | Members | Records | Resync | NotSubscribed
+)

@@ -30,8 +30,10 @@ from coord_core.machine import Applied, Machine
 from coord_core.protocol.commands import LEADERS_OWN, Call, Command, ExpireSession, Tick
 from coord_core.protocol.members import Member
 from coord_core.protocol.messages import (
+    Acknowledge,
     Administer,
     Ask,
+    Follow,
     KeepAlive,
     KeptAlive,
     PeerIdentity,
@@ -42,12 +44,14 @@ from coord_core.protocol.messages import (
     Told,
 )
 from coord_core.protocol.results import Failed
+from coord_core.protocol.streams import AnnouncedStruct
 from coord_core.raft.messages import Append, Configuration, Entry, EntryKind, InstallSnapshot, Message
 from coord_core.raft.node import RaftNode
 from coord_core.raft.outbox import Persist, PersistAck
 from coord_core.raft.refusals import ProposalBusy, Transferring
 from coord_core.raft.state import Role
 from coord_core.raft.zero import START
+from coord_core.replica.announcements import Announcements
 from coord_core.replica.comparing import COMPARE_EVERY, Comparison
 from coord_core.replica.config import ReplicaConfig
 from coord_core.replica.entries import stamp, unstamp
@@ -63,6 +67,7 @@ from coord_core.replica.snapshots import Installed, MakeMachine, Snapshots
 from coord_core.replica.space import Space
 from coord_core.replica.transfer import PeerMessage, SnapshotAck, SnapshotChunk, SnapshotOffer
 from coord_core.replica.vitals import Vitals, VitalSigns
+from coord_core.replica.watches import Watches
 from coord_core.storage.api import Batch, Restored
 from coord_core.storage.room import Room
 from coord_core.storage.snapshots import Chunk, Publish
@@ -88,6 +93,8 @@ class Effects:
     reads: Sequence[ChunkRead] = ()
     send: list[PeerMessage] = field(default_factory=list)
     replies: list[tuple[int, ServerMessage]] = field(default_factory=list)
+    #: For connections as well, but no answers: what happened to that to which they are subscribed.  Comes after `replies`.
+    pushes: Sequence[tuple[int, ServerMessage]] = ()
     facts: list[Fact] = field(default_factory=list)
     #: Whom to be connected with from now on, and as of which applied entry; None where that did not change.  Comes before `send`.
     members: tuple[Member, ...] | None = None
@@ -156,6 +163,8 @@ class Replica:
         self._commands = CommandLane(limits.commands_max, limits.command_bytes_max)
         self._reads = Reads()
         self._pending = Pending()
+        self._watches = Watches()
+        self._announcements = Announcements()
         self._lease_clock = LeaseClock(now_ms)
         self._leading: Leading | None = None
         #: Sessions found dead in a confirmed round, to be expired by this turn's or the next turn's proposal.
@@ -163,6 +172,8 @@ class Replica:
         #: What this node proposed and has decoded already: (index, term, command), rising.
         self._proposed: deque[tuple[LogIndex, Term, Command]] = deque()
         self._refusals: list[tuple[int, ServerMessage]] = []
+        #: Connections that would follow more than there may be.
+        self._strays: list[int] = []
         self._last_turn_ms = now_ms
         self._known_role: tuple[Role, Term, NodeId] = self._role()
         self._ticks = 0
@@ -184,6 +195,15 @@ class Replica:
         """A peer's message arrived.  Beyond the bound it is dropped, as a network would: the sender repeats it."""
         if len(self._messages) < self._config.lanes.peer_messages_max:
             self._messages.append(message)
+
+    def follow(self, connection: int, message: Follow) -> None:
+        """A connection follows a subscription from now on; what there is to push is among some turn's pushes."""
+        if not self._watches.follow(connection, message):
+            self._strays.append(connection)
+
+    def acknowledge(self, connection: int, message: Acknowledge) -> None:
+        """A connection has worked off what was pushed to it."""
+        self._watches.acknowledge(connection, message)
 
     def request(self, connection: int, message: Submit | KeepAlive | Ask | Administer) -> None:
         """A client's request arrived; its answer is among some turn's replies."""
@@ -209,6 +229,7 @@ class Replica:
 
     def connection_closed(self, connection: int) -> None:
         """A client's connection is gone.  What it asked stays asked: its session, not its connection, owns it."""
+        self._watches.closed(connection)
 
     def leader_connection_lost(self, peer: NodeId) -> None:
         """The connection to `peer` closed; where it leads, this node need not wait for its silence."""
@@ -280,6 +301,8 @@ class Replica:
         elif effects.persist is not None and self._raft.role is not Role.LEADER:
             self._held = True
         self._serve_reads(lease_ms, effects)
+        if self._strays or not self._watches.is_empty or self._announcements.is_active:
+            self._tell(lease_ms, effects)
         self._move_snapshots(effects)
         if self._membership.members is not self._told_members:
             self._told_members = self._membership.members
@@ -528,7 +551,12 @@ class Replica:
         time_ms, command = self._decoded(entry)
         applied = self.machine.apply(entry.index, time_ms, command)
         if self._leading is not None:
-            self._answer(entry, command, applied, effects.replies)
+            if applied.unsubscribed:
+                self._watches.unsubscribed(applied.unsubscribed)
+                self._announcements.gone(applied.unsubscribed)
+            self._answer(entry, command, applied, lease_ms, effects.replies)
+            if applied.emitted:
+                self._watches.emitted(applied.emitted)
             self._keep_leases(self._leading, command, applied, lease_ms)
         if applied.closed:
             expired = type(command) is ExpireSession
@@ -545,14 +573,20 @@ class Replica:
                 return int.from_bytes(entry.data[:8], "big"), command
         return unstamp(entry.data)
 
-    def _answer(self, entry: Entry, command: Command, applied: Applied, replies: list[tuple[int, ServerMessage]]) -> None:
+    def _answer(
+        self, entry: Entry, command: Command, applied: Applied, lease_ms: int, replies: list[tuple[int, ServerMessage]]
+    ) -> None:
         result = applied.result
         if result is not None:
             if type(command) is Call:
                 origin = self._pending.pop(command.attachment, command.request)
             else:
                 origin = self._pending.pop_index(entry.index, entry.term)
-            if origin is not None:
+            if origin is None:
+                pass
+            elif isinstance(result, AnnouncedStruct) and result.audience:
+                self._announcements.announce(origin, result, self.machine, lease_ms)
+            else:
                 replies.append((origin[0], Reply(origin[1], result)))
         for attachment, request, late in applied.replies:
             origin = self._pending.pop(attachment, request)
@@ -567,6 +601,21 @@ class Replica:
             leading.closed(session)
         if type(command) is Tick:
             leading.ticked()
+
+    # --- what clients are told unasked --------------------------------------------------------------------------------------------
+
+    def _tell(self, lease_ms: int, effects: Effects) -> None:
+        if self._strays:
+            leader = self._leader_address()
+            effects.pushes = [(connection, Redirect(0, leader)) for connection in self._strays]
+            self._strays = []
+        if self._leading is None:
+            return
+        effects.pushes = [*effects.pushes, *self._watches.push(self.machine)]
+        self._announcements.acknowledged(self._watches.acknowledged)
+        self._watches.acknowledged = []
+        self._announcements.expire(lease_ms)
+        effects.replies += self._announcements.take_replies()
 
     # --- reads --------------------------------------------------------------------------------------------------------------------
 
@@ -633,13 +682,17 @@ class Replica:
     def _redirect_pending(self, effects: Effects) -> None:
         """Send everyone who waits for an answer to the next leader: there it is asked again, and applied once."""
         leader = self._leader_address()
-        for connection, seq in self._pending.drain():
+        waiting, self._announcements = self._announcements, Announcements()
+        for connection, seq in [*self._pending.drain(), *waiting.drain()]:
             effects.replies.append((connection, Redirect(seq, leader)))
 
     def _redirect_waiting(self, effects: Effects) -> None:
         """A node that does not lead keeps nothing in its lanes."""
         leader = self._leader_address()
         effects.replies += self._membership.drain(leader)
+        if not self._watches.is_empty:
+            effects.pushes = self._watches.redirect(leader)
+            self._watches = Watches()
         for lane in (self._control, self._commands):
             while taken := lane.take(len(lane), 1 << 62):
                 effects.replies.extend((proposal.origin[0], Redirect(proposal.origin[1], leader)) for proposal in taken)
@@ -669,7 +722,10 @@ class Replica:
         if self._snapshots.is_active and (self._snapshots.has_output or self._snapshots.has_work):
             return True
         if self._leading is None:
-            return False
+            # A node that leads, but is not ready, keeps its followers until it is.
+            return bool(self._strays) or (self._raft.role is not Role.LEADER and not self._watches.is_empty)
+        if self._watches.has_work or self._watches.acknowledged or self._strays:
+            return True
         waiting = (len(self._control) or len(self._commands)) and not self._raft.transferee
         return bool(waiting or self._reads.wants_round() or self._membership.has_work)
 

@@ -14,8 +14,10 @@ import msgspec
 from coord_core.config import LimitsConfig
 from coord_core.errors import Busy, ProtocolError
 from coord_core.protocol.messages import (
+    Acknowledge,
     Administer,
     Ask,
+    Follow,
     GetStatus,
     Hello,
     KeepAlive,
@@ -35,6 +37,10 @@ class Requests(Protocol):
     """Where requests go: the node's loop."""
 
     def request(self, connection: int, message: Submit | KeepAlive | Ask | Administer) -> None: ...
+
+    def follow(self, connection: int, message: Follow) -> None: ...
+
+    def acknowledge(self, connection: int, message: Acknowledge) -> None: ...
 
     def connection_closed(self, connection: int) -> None: ...
 
@@ -78,10 +84,20 @@ class Clients:
             if client is not None:
                 client.answer(messages)
 
+    def push(self, pushes: Sequence[tuple[int, ServerMessage]]) -> None:
+        """Send what nobody asked for now: one write a connection."""
+        by_client: dict[int, list[ServerMessage]] = {}
+        for number, message in pushes:
+            by_client.setdefault(number, []).append(message)
+        for number, messages in by_client.items():
+            client = self._clients.get(number)
+            if client is not None:
+                client.tell(messages)
+
     def tell(self, news: Members) -> None:
         """Tell everyone, unasked."""
         for client in list(self._clients.values()):
-            client.tell(news)
+            client.tell((news,))
 
     def say_goodbye(self, last_word: Refused) -> None:
         for client in list(self._clients.values()):
@@ -115,6 +131,10 @@ class Client:
             message = decode(payload)
             if isinstance(message, GetStatus):
                 asked.append(message.seq)
+            elif isinstance(message, Follow):
+                self._clients.requests.follow(self.number, message)
+            elif isinstance(message, Acknowledge):
+                self._clients.requests.acknowledge(self.number, message)
             elif isinstance(message, Hello):
                 raise ProtocolError("a second Hello on one connection")
             else:
@@ -137,8 +157,9 @@ class Client:
         if self._read_paused:
             self._steer()
 
-    def tell(self, news: Members) -> None:
-        self._write((news,))
+    def tell(self, messages: Sequence[ServerMessage]) -> None:
+        """Send what is no answer."""
+        self._write(messages)
 
     def _write(self, messages: Sequence[ServerMessage]) -> None:
         if self._transport.is_closing():

@@ -15,7 +15,7 @@ from typing import Protocol, assert_never
 
 from coord_core.errors import CoordError
 from coord_core.protocol.members import Member
-from coord_core.protocol.messages import Administer, Ask, KeepAlive, PeerIdentity, ServerMessage, Submit
+from coord_core.protocol.messages import Acknowledge, Administer, Ask, Follow, KeepAlive, PeerIdentity, ServerMessage, Submit
 from coord_core.replica import (
     ChunkRead,
     CommandsRefused,
@@ -58,6 +58,9 @@ class Outlets(Protocol):
 
     def deliver(self, replies: Sequence[tuple[int, ServerMessage]]) -> None:
         """To clients, by connection."""
+
+    def push(self, pushes: Sequence[tuple[int, ServerMessage]]) -> None:
+        """To clients as well, but no answers."""
 
     def follow(self, members: Sequence[Member], index: LogIndex) -> None:
         """Be connected with these nodes from now on: the members as of the applied entry at `index`."""
@@ -111,6 +114,14 @@ class NodeLoop:
 
     def request(self, connection: int, message: Submit | KeepAlive | Ask | Administer) -> None:
         self._replica.request(connection, message)
+        self._wake()
+
+    def follow(self, connection: int, message: Follow) -> None:
+        self._replica.follow(connection, message)
+        self._wake()
+
+    def acknowledge(self, connection: int, message: Acknowledge) -> None:
+        self._replica.acknowledge(connection, message)
         self._wake()
 
     def join(self, caller: PeerIdentity) -> None:
@@ -180,6 +191,8 @@ class NodeLoop:
             self._outlets.send(effects.send)
         if effects.replies:
             self._outlets.deliver(effects.replies)
+        if effects.pushes:
+            self._outlets.push(effects.pushes)
         for fact in effects.facts:
             self._note(fact)
 

@@ -65,6 +65,9 @@ class Running:
     def deliver(self, replies: Sequence[tuple[int, ServerMessage]]) -> None:
         self._clients.deliver(replies)
 
+    def push(self, pushes: Sequence[tuple[int, ServerMessage]]) -> None:
+        self._clients.push(pushes)
+
     def follow(self, members: Sequence[Member], index: LogIndex) -> None:
         """The log says who belongs, and where they are."""
         self._roster.follow(members, index)

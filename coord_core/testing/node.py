@@ -13,9 +13,11 @@ from typing import Any, Protocol
 from coord_core.errors import NodeError, RetryableError, StorageCorrupt, StorageFailed
 from coord_core.machine import Machine
 from coord_core.protocol.messages import (
+    Acknowledge,
     Administer,
     Ask,
     ClientMessage,
+    Follow,
     GetStatus,
     Hello,
     KeepAlive,
@@ -35,6 +37,7 @@ from coord_core.testing.peers import Applicant, KnownPeers
 from coord_core.testing.process import Process
 from coord_core.testing.simulator import MILLISECOND, Simulator
 from coord_core.types import NodeId
+from coord_core.wire.codec import decode_server, encode
 
 
 class Boundary(Enum):
@@ -251,6 +254,10 @@ class Node(Process):
             case Submit() | KeepAlive() | Ask() | Administer():
                 self._witness.asked(connection, message)
                 self.replica.request(connection.number, message)
+            case Follow():
+                self.replica.follow(connection.number, message)
+            case Acknowledge():
+                self.replica.acknowledge(connection.number, message)
 
     def client_gone(self, connection: Connection) -> None:
         if self._connections.pop(connection.number, None) is not None:
@@ -354,7 +361,12 @@ class Node(Process):
             if connection is not None:
                 self._witness.answered(self, connection, message)
                 connection.answer(message)
-        return bool(effects.replies) and self._strike(Boundary.ANSWERED)
+        for number, push in effects.pushes:
+            connection = self._connections.get(number)
+            if connection is not None:
+                # Through the codec: what was encoded long before is decoded only there.
+                connection.answer(decode_server(encode(push)))
+        return bool(effects.replies or effects.pushes) and self._strike(Boundary.ANSWERED)
 
     def _begin_write(self, effects: Effects) -> bool:
         persist = effects.persist

@@ -14,7 +14,9 @@ from coord_core.protocol.members import Member
 from coord_core.protocol.messages import (
     CLIENT_FRAME_BYTES_MAX,
     MAGIC,
+    Acknowledge,
     Ask,
+    Follow,
     GetStatus,
     Hello,
     KeepAlive,
@@ -176,6 +178,8 @@ class Peer(asyncio.Protocol):
                 self._hello(message)
             elif isinstance(message, GetStatus):
                 self._status(message.seq)
+            elif isinstance(message, Follow | Acknowledge):
+                pass  # This cluster pushes nothing.
             elif self.cluster.leader is not self.node:
                 leader = self.cluster.leader
                 self.say(Redirect(message.seq, leader.address if leader else ""))

@@ -7,7 +7,9 @@ from coord_core.client.session import CallId, ClientEffects, ClientSession, Sess
 from coord_core.protocol.commands import Call, Command, OpenSession
 from coord_core.protocol.members import Member
 from coord_core.protocol.messages import (
+    Acknowledge,
     ClientMessage,
+    Follow,
     Hello,
     KeepAlive,
     KeptAlive,
@@ -137,7 +139,7 @@ def session_opened(session: int = 100, ttl_ms: int = TTL_MS) -> SessionOpened:
 
 
 def seq_of(message: ClientMessage) -> int:
-    assert not isinstance(message, Hello)
+    assert not isinstance(message, Hello | Follow | Acknowledge)
     return message.seq
 
 

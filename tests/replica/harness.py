@@ -4,7 +4,7 @@ import random
 
 from coord_core.protocol.commands import Call, OpenSession
 from coord_core.protocol.members import Member
-from coord_core.protocol.messages import Reply, Submit
+from coord_core.protocol.messages import Reply, ServerMessage, Submit
 from coord_core.protocol.operations import Operation, Owner
 from coord_core.protocol.results import SessionOpened
 from coord_core.raft.config import RaftConfig
@@ -13,7 +13,7 @@ from coord_core.raft.outbox import Persist
 from coord_core.replica import Effects, LaneLimits, PeerMessage, Replica, ReplicaConfig
 from coord_core.storage.api import Bootstrap, Identity, Restored
 from coord_core.types import AttachmentId, LogIndex, NodeId, RequestNumber, SessionId, Term
-from coord_core.wire.codec import encode_command
+from coord_core.wire.codec import decode_server, encode, encode_command
 
 OWNER = Owner("host", 42, "test")
 TICK_MS = 50
@@ -39,6 +39,8 @@ class Driver:
         self.now_ms = 0
         self.replicas = {i: replica(i, nodes, lanes) for i in range(1, nodes + 1)}
         self.answers: dict[tuple[int, int], object] = {}
+        #: What was pushed, by connection.
+        self.pushes: list[tuple[int, ServerMessage]] = []
         self.facts: list[tuple[int, object]] = []
         #: Nodes that hear and say nothing.
         self.cut: set[int] = set()
@@ -50,6 +52,7 @@ class Driver:
         effects = self.replicas[node].turn(self.now_ms)
         for connection, reply in effects.replies:
             self.answers[connection, reply.seq] = reply  # type: ignore[union-attr]
+        self.pushes.extend((connection, decode_server(encode(push))) for connection, push in effects.pushes)
         self.facts.extend((node, fact) for fact in effects.facts)
         for message in effects.send:
             self.deliver(node, message)

@@ -1,0 +1,133 @@
+"""Announcements: answers that wait until an audience has acknowledged what they tell.
+
+The entry that is announced names its audience in its result, which is kept like any other: asked again, it says the same.  The wait
+is the leader's and is never logged.  It ends when everybody has acknowledged the revision, has gone, or when the time is over; the
+answer then names who has not.  After a failover the caller asks again, the audience follows again with what it had acknowledged,
+and the new leader waits anew.
+
+Bound: WAITS_MAX; one more is answered at once, with its whole audience as unacknowledged.
+"""
+
+import heapq
+from collections.abc import Sequence
+from itertools import count
+
+import msgspec
+
+from coord_core.machine import Machine
+from coord_core.protocol.base import Owner
+from coord_core.protocol.messages import Reply, ServerMessage
+from coord_core.protocol.results import Result
+from coord_core.protocol.streams import AnnouncedStruct, Unacknowledged
+from coord_core.replica.pending import Origin
+from coord_core.types import LogIndex, SubscriptionId
+
+WAITS_MAX = 16_384
+
+
+class _Wait:
+    __slots__ = ("missing", "origin", "outstanding", "result")
+
+    def __init__(self, origin: Origin, result: AnnouncedStruct, outstanding: dict[SubscriptionId, Owner | None]) -> None:
+        self.origin = origin
+        self.result = result
+        self.outstanding = outstanding
+        #: Those who have gone without a word.
+        self.missing: list[Unacknowledged] = []
+
+
+class Announcements:
+    """The waits of one leadership."""
+
+    def __init__(self) -> None:
+        self._waits: dict[int, _Wait] = {}
+        self._numbers = count(1)
+        self._of_subscription: dict[SubscriptionId, dict[int, _Wait]] = {}
+        # (deadline, number); of waits that are over they are dropped when their time comes.
+        self._deadlines: list[tuple[int, int]] = []
+        # How far each follower has got.  Kept of those who are waited for, or followed lately: an acknowledgement may come first.
+        self._acknowledged: dict[SubscriptionId, LogIndex] = {}
+        self._replies: list[tuple[int, ServerMessage]] = []
+
+    @property
+    def is_active(self) -> bool:
+        """Whether anybody waits, or waits for an answer that is ready."""
+        return bool(self._waits or self._replies)
+
+    # --- events ------------------------------------------------------------------------------------------------------------------
+
+    def announce(self, origin: Origin, result: AnnouncedStruct, machine: Machine, lease_ms: int) -> None:
+        """Answer when the audience has acknowledged."""
+        wait = _Wait(origin, result, {})
+        for number in result.audience:
+            subscription = machine.streams.subscription(number)
+            if subscription is None:
+                wait.missing.append(Unacknowledged(number, "gone"))
+            elif self._acknowledged.get(number, 0) < result.revision:
+                wait.outstanding[number] = subscription.attachment.owner
+        if not wait.outstanding or len(self._waits) >= WAITS_MAX:
+            self._answer(wait)
+            return
+        key = next(self._numbers)
+        self._waits[key] = wait
+        for number in wait.outstanding:
+            self._of_subscription.setdefault(number, {})[key] = wait
+        heapq.heappush(self._deadlines, (lease_ms + result.wait_ms, key))
+
+    def acknowledged(self, acknowledged: Sequence[tuple[SubscriptionId, LogIndex]]) -> None:
+        """Followers have acknowledged up to these revisions."""
+        for number, revision in acknowledged:
+            if revision <= self._acknowledged.get(number, 0):
+                continue
+            self._acknowledged[number] = revision
+            for key, wait in list(self._of_subscription.get(number, {}).items()):
+                if wait.result.revision <= revision:
+                    del wait.outstanding[number]
+                    self._left(number, key, wait)
+
+    def gone(self, subscriptions: Sequence[SubscriptionId]) -> None:
+        """An entry has ended these subscriptions."""
+        for number in subscriptions:
+            self._acknowledged.pop(number, None)
+            for key, wait in list(self._of_subscription.get(number, {}).items()):
+                wait.missing.append(Unacknowledged(number, "gone", wait.outstanding.pop(number)))
+                self._left(number, key, wait)
+
+    def expire(self, lease_ms: int) -> None:
+        """End the waits whose time is over."""
+        while self._deadlines and self._deadlines[0][0] <= lease_ms:
+            key = heapq.heappop(self._deadlines)[1]
+            wait = self._waits.pop(key, None)
+            if wait is None:
+                continue
+            for number in wait.outstanding:
+                self._forget(number, key)
+            self._answer(wait)
+
+    def drain(self) -> list[Origin]:
+        """Return who must be sent to the next leader, in order of asking.  Nothing of this is of use afterwards."""
+        return [wait.origin for wait in self._waits.values()]
+
+    # --- answers -----------------------------------------------------------------------------------------------------------------
+
+    def take_replies(self) -> list[tuple[int, ServerMessage]]:
+        replies, self._replies = self._replies, []
+        return replies
+
+    def _left(self, number: SubscriptionId, key: int, wait: _Wait) -> None:
+        self._forget(number, key)
+        if not wait.outstanding:
+            del self._waits[key]
+            self._answer(wait)
+
+    def _forget(self, number: SubscriptionId, key: int) -> None:
+        waits = self._of_subscription[number]
+        del waits[key]
+        if not waits:
+            del self._of_subscription[number]
+
+    def _answer(self, wait: _Wait) -> None:
+        late = [Unacknowledged(number, "deadline", owner) for number, owner in wait.outstanding.items()]
+        named = tuple(sorted([*wait.missing, *late], key=lambda one: one.subscription))
+        result: Result = msgspec.structs.replace(wait.result, audience=(), unacknowledged=named)  # type: ignore[assignment]
+        self._replies.append((wait.origin[0], Reply(wait.origin[1], result)))
