@@ -53,11 +53,10 @@ whose details have `what`, `limit` and `value`, and changes nothing:
 | records that streams keep, together         | RING_RECORDS_MAX              |          65,536 |
 | their bytes                                 | RING_BYTES_MAX                |          16 MiB |
 
-Three more bounds cut instead of refusing: what streams keep of what happened, where whoever has not
-read what was pushed out is told the present state; an entry fires at most TIMERS_FIRED_MAX
-(1,000) timers, the rest fire in the next entries; a query names at most WAITERS_NAMED_MAX (1,000) waiters. Durations outside
-their range (a session's TTL: 500 ms to a day; waits and TTLs of values: up to ten years) and numbers from 2**53 are refused with
-`Failed("InvalidRequest")`.
+Three more bounds cut instead of refusing.  Who has not read what the last two rows pushed out is told the present state instead;
+an entry fires at most TIMERS_FIRED_MAX (1,000) timers, the rest fire in the next entries;
+a query names at most WAITERS_NAMED_MAX (1,000) waiters.  Durations outside their range (a session's TTL: 500 ms to a day; waits and
+TTLs of values: up to ten years) and numbers from 2**53 are refused with `Failed("InvalidRequest")`.
 """
 
 from coord_core.machine.dismantle import dismantle
