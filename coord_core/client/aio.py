@@ -18,6 +18,8 @@ from coord_core.client.administration import administer
 from coord_core.client.callbacks import CallbackThread
 from coord_core.client.clocks import clock_ms
 from coord_core.client.driver import Driver, Lease
+from coord_core.client.election import AsyncDistributedLeaderElection
+from coord_core.client.group import AsyncDistributedMembershipGroup
 from coord_core.client.lock import AsyncDistributedLock
 from coord_core.client.session import SessionConfig, SessionState, StateChange
 from coord_core.client.status import ClusterReport, ask_cluster
@@ -56,7 +58,8 @@ class AsyncClient:
         self._born = forks.generation()
         self._driver: Driver | None = None
         self._closed = False
-        self._callbacks = CallbackThread()
+        #: Where listeners run that are plain functions (for the resources).
+        self.callbacks = CallbackThread()
         #: The present session: its number, state, lease; `on_state_change`.
         self.session = SessionView(self._url.ttl_ms)
 
@@ -68,13 +71,22 @@ class AsyncClient:
     def lock(self, path: str, *, label: str | None = None) -> AsyncDistributedLock:
         """Return a new handle of the lock at `path`.  `label`: for its holder, such as a task id.  Raises `InvalidRequest`."""
         forks.check(self._born)
-        owner = self._owner if label is None else Owner(self._owner.host, self._owner.pid, paths.label(label))
-        return AsyncDistributedLock(self, path, owner)
+        return AsyncDistributedLock(self, path, self._owner_with(label))
 
     def value(self, path: str) -> AsyncDistributedValue:
         """Return a new handle of the value at `path`.  Raises `InvalidRequest`."""
         forks.check(self._born)
         return AsyncDistributedValue(self, path)
+
+    def election(self, path: str, *, label: str | None = None) -> AsyncDistributedLeaderElection:
+        """Return a new handle of the election at `path`.  `label`: for its candidate.  Raises `InvalidRequest`."""
+        forks.check(self._born)
+        return AsyncDistributedLeaderElection(self, path, self._owner_with(label))
+
+    def group(self, path: str, *, label: str | None = None) -> AsyncDistributedMembershipGroup:
+        """Return a new handle of the membership group at `path`.  `label`: for its member.  Raises `InvalidRequest`."""
+        forks.check(self._born)
+        return AsyncDistributedMembershipGroup(self, path, self._owner_with(label))
 
     # --- the session and the cluster ---------------------------------------------------------------------------------------------
 
@@ -142,7 +154,7 @@ class AsyncClient:
         driver, self._driver = self._driver, None
         if driver is not None:
             await driver.close(timeout)
-        self._callbacks.stop()
+        self.callbacks.stop()
 
     async def __aenter__(self: _Self) -> _Self:
         return self
@@ -162,6 +174,14 @@ class AsyncClient:
     def full_path(self, path: str) -> str:
         return paths.full_path(self._url.namespace, path)
 
+    def lease_deadline_ms(self) -> int | None:
+        """Return until when, on `clock`, this process may believe in what its session holds; None: it holds nothing."""
+        forks.check(self._born)
+        if self._driver is None:
+            return None
+        self._driver.refresh_lease()
+        return self._driver.session.lease_deadline_ms
+
     def believes_held(self, path: str, token: FencingToken) -> bool:
         forks.check(self._born)
         driver = self._driver
@@ -177,6 +197,9 @@ class AsyncClient:
             timeout_ms = max(1, driver.session.lease_deadline_ms - clock_ms())
         state: LockState = await driver.ask(LockInfo(self.full_path(path), waiters_max), timeout_ms=timeout_ms)
         return state
+
+    def _owner_with(self, label: str | None) -> Owner:
+        return self._owner if label is None else Owner(self._owner.host, self._owner.pid, paths.label(label))
 
     def _start(self) -> Driver:
         if self._closed:
@@ -197,7 +220,7 @@ class AsyncClient:
 
     def _announce(self, change: StateChange) -> None:
         for listener in self.session.listeners():
-            self._callbacks.submit(partial(listener, change.state))
+            self.callbacks.submit(partial(listener, change.state))
 
 
 async def connect_async(url: str, *, label: str = "") -> AsyncClient:

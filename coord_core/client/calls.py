@@ -22,7 +22,7 @@ from coord_core.client.requests import CallId, Kind, Ledger, Request
 from coord_core.client.settings import QUEUED_REQUESTS_MAX, SessionConfig
 from coord_core.errors import Busy, CoordError, LostError, OutcomeUnknown, Unavailable
 from coord_core.protocol.commands import WINDOW_REQUESTS_MAX
-from coord_core.protocol.operations import Cancel, LockAcquire, LockRelease
+from coord_core.protocol.operations import Cancel, LockAcquire
 from coord_core.protocol.queries import Answer
 from coord_core.protocol.results import NotGranted, Result, ValueConflict
 from coord_core.types import RequestNumber
@@ -220,8 +220,8 @@ class Calls:
 
     def _give_up(self, request: Request, reason: str) -> None:
         """Tell the caller what is true now, and see to it that it stays true."""
-        if type(request.body) is LockRelease:
-            # Never withdrawn: the caller wants the lock free, and it will be, as soon as the cluster is reached.
+        if request.urgent:
+            # Never withdrawn: the caller wants it free, and it will be, as soon as the cluster is reached.
             why = f" (last: {request.trouble})" if request.trouble else ""
             self._resolve(request, OutcomeUnknown(f"the release was not confirmed in time; it is still being sent{why}"))
         elif not request.sends:

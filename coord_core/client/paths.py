@@ -4,6 +4,7 @@ import math
 
 from coord_core.errors import InvalidRequest, LimitExceeded
 from coord_core.protocol.operations import LABEL_BYTES_MAX, PATH_BYTES_MAX, VALUE_BYTES_MAX
+from coord_core.protocol.streams import ANNOUNCE_WAIT_MS_MAX
 
 _WAIT_MS_MAX = 2**52
 
@@ -30,6 +31,14 @@ def acquire_wait_ms(timeout: float | None) -> int | None:
         return None
     if not 0 <= timeout * 1000 <= _WAIT_MS_MAX:
         raise InvalidRequest(f"a timeout is a number of seconds from 0, or None to wait without end: {timeout!r}", field="timeout")
+    return math.ceil(timeout * 1000)
+
+
+def announce_ms(timeout: float) -> int:
+    """Return the milliseconds for which an announcement may wait.  Raises `InvalidRequest`."""
+    if not 0 <= timeout * 1000 <= ANNOUNCE_WAIT_MS_MAX:
+        most = ANNOUNCE_WAIT_MS_MAX // 1000
+        raise InvalidRequest(f"a timeout is a number of seconds from 0 to {most}: {timeout!r}", field="timeout")
     return math.ceil(timeout * 1000)
 
 

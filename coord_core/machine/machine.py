@@ -50,7 +50,7 @@ from coord_core.protocol.commands import (
     SetMachineVersion,
     Tick,
 )
-from coord_core.protocol.operations import Cancel, LockRelease
+from coord_core.protocol.operations import FREEING, Cancel
 from coord_core.protocol.queries import Answer, Query, SessionInfo, SessionState
 from coord_core.protocol.results import AttachmentOpened, Done, Failed, NotGranted, Result, SessionOpened
 from coord_core.types import AttachmentId, LogIndex, RequestNumber, SessionId, SubscriptionId
@@ -102,7 +102,7 @@ class Machine:
         self._operations: dict[type[Any], OperationHandler] = {**self._registry.operations, Cancel: self._cancel}
         # Unanswered requests that may be there already when one of this type comes: see WINDOW_CONTROL_MAX.
         self._requests_max = dict.fromkeys(self._operations, WINDOW_REQUESTS_MAX)
-        self._requests_max.update({LockRelease: WINDOW_CONTROL_MAX, Cancel: WINDOW_CONTROL_MAX})
+        self._requests_max.update(dict.fromkeys(FREEING, WINDOW_CONTROL_MAX))
         self._commands: dict[type[Any], Callable[[Any], Result | None]] = {
             Call: self._call,
             OpenSession: self._open_session,

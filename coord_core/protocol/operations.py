@@ -18,6 +18,7 @@ __all__ = [
     "LABEL_BYTES_MAX",
     "PATH_BYTES_MAX",
     "VALUE_BYTES_MAX",
+    "FREEING",
     "Cancel",
     "LockAcquire",
     "LockRelease",
@@ -93,3 +94,6 @@ Operation: TypeAlias = (
     | GroupLeave
     | GroupUpdate
 )
+
+#: What gives something back: it goes before everything else, and is admitted where other operations are not any more.
+FREEING: frozenset[type] = frozenset({LockRelease, Cancel, Unsubscribe, ElectionResign, GroupLeave})

@@ -11,7 +11,7 @@ from coord_core.protocol.groups import GroupJoin
 from coord_core.protocol.messages import Acknowledge, Follow, NotSubscribed, Records, Redirect, Resync
 from coord_core.protocol.operations import Operation, ValueSet
 from coord_core.protocol.queries import ValueState
-from coord_core.protocol.streams import Joined, Subscribe, Subscribed
+from coord_core.protocol.streams import Joined, Subscribe, Subscribed, Unsubscribe
 from coord_core.replica import watches as watches_module
 from coord_core.types import AttachmentId, LogIndex, SessionId, SubscriptionId
 from tests.replica.harness import OWNER, Driver, call
@@ -133,6 +133,23 @@ def test_closed_connection_is_pushed_nothing(driver: Driver, writer: Client, wat
     writer.do(ValueSet("/v", b""))
     assert watcher.pushed() == []
     assert driver.replicas[1]._watches.is_empty
+
+
+@pytest.mark.parametrize("pushed", [True, False])
+def test_node_goes_on_when_connections_that_follow_close(driver: Driver, writer: Client, watcher: Client, *, pushed: bool) -> None:
+    """Whatever was pushed to them; and when the subscriptions end later."""
+    subscriptions = [watcher.subscribe("value", "/v"), watcher.subscribe("value", "/w")]
+    for subscription in subscriptions:
+        watcher.follow(subscription, after=subscription)
+    if pushed:
+        writer.do(ValueSet("/v", b""))
+    driver.replicas[1].connection_closed(watcher.connection)
+    watcher.connection = 78
+    for subscription in subscriptions:
+        watcher.follow(subscription, after=subscription)
+        watcher.do(Unsubscribe(subscription))
+    assert driver.replicas[1]._watches.is_empty
+    assert driver.replicas[1]._watches._connection_bytes == {}
 
 
 @pytest.mark.parametrize("what", ["unknown", "another's"])
