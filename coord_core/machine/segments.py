@@ -1,7 +1,7 @@
 """What a topic keeps of its records, without the records: where it begins and ends, and what goes when.
 
-Records stand in *segments*, about a 64th of what the topic may keep each, and go from the old end a segment at a time.  So a topic of
-any length takes a few kilobytes here, and what is kept is exact to a 64th.
+Records stand in *segments*, about a 64th of what the topic may keep each, and go from the old end a segment at a time.  So a topic
+of any length takes a few kilobytes here, and what is kept is exact to a 64th.
 
 Rules:
 - Offsets rise by one from 0 and are never given out twice.

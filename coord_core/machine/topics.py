@@ -3,8 +3,8 @@
 Rules:
 - A record's content is not part of the state.  It leaves `apply` as `Applied.records`, to be stored by every node, and what
   retention has passed as `Applied.trimmed`; whoever keeps records follows both.
-- A topic stays until it is deleted, also when it is empty: its offsets must not begin anew.  Its number, the index of the entry that
-  made it, tells a topic from a later one under the same path.
+- A topic stays until it is deleted, also when it is empty: its offsets must not begin anew.  Its number, the index of the entry
+  that made it, tells a topic from a later one under the same path.
 - `segments` says what is kept, `cursors` how far groups have read.
 """
 
