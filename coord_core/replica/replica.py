@@ -584,8 +584,8 @@ class Replica:
                 origin = self._pending.pop_index(entry.index, entry.term)
             if origin is None:
                 pass
-            elif isinstance(result, AnnouncedStruct) and result.audience:
-                self._announcements.announce(origin, result, self.machine, lease_ms)
+            elif isinstance(result, AnnouncedStruct) and result.audience and type(command) is Call:
+                self._announcements.announce(origin, command.session, result, self.machine, lease_ms)
             else:
                 replies.append((origin[0], Reply(origin[1], result)))
         for attachment, request, late in applied.replies:
