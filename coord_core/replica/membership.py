@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from coord_core.errors import CoordError, InvalidRequest, LimitExceeded, Unavailable, Unsafe, WrongCluster
+from coord_core.errors import CoordError, InvalidRequest, LimitExceeded, NodeRemoved, Unavailable, Unsafe, WrongCluster
 from coord_core.protocol.administration import Administration, RemoveMember, TransferLeadership
 from coord_core.protocol.members import Member
 from coord_core.protocol.messages import PeerIdentity, Redirect, Reply, ServerMessage
@@ -79,6 +79,8 @@ class Membership:
         #: By name: nodes that want to be let in, and for how many ticks more that is remembered.
         self._joining: dict[str, tuple[PeerIdentity, int]] = {}
         self._asked: deque[_Asked] = deque()
+        #: The last change that was applied here: who is not a member was removed there or before.
+        self._changed_at: LogIndex = LogIndex(0)
         #: The change that was appended here last, and who waits for it.
         self._under_way: LogIndex = LogIndex(0)
         self._waiting_for_it: Origin | None = None
@@ -100,6 +102,7 @@ class Membership:
         added = {member.node_id: member for member in _members_of(entry)}
         self._keep({**self.members, **added}, entry.index, configuration)
         self._raft.keep_commit(entry.index)
+        self._changed_at = entry.index
         if self._waiting_for_it is None or entry.index != self._under_way:
             return []
         waiting, self._waiting_for_it = self._waiting_for_it, None
@@ -279,6 +282,8 @@ class Membership:
 
     def _check(self, caller: PeerIdentity) -> _Change | None:
         """Return what makes the caller a member as it says it is; None where it is one.  Raises why it cannot be."""
+        if caller.node_id and caller.node_id not in everyone(self._raft.configuration):
+            raise self._removed(caller)
         if caller.machine_version < self._machine_version:
             raise InvalidRequest(
                 f"the cluster's machine has version {self._machine_version}, the release of {caller.name!r} knows up to "
@@ -294,6 +299,18 @@ class Membership:
             moved = caller.as_member(known.node_id)
             return None if moved == known else _Change((MembershipStep(StepKind.UPDATE, known.node_id),), (moved,))
         return self._replacement(caller, known)
+
+    def _removed(self, caller: PeerIdentity) -> CoordError:
+        """Return what is told to who was a member and says that it has moved.  As a newcomer it would never come: its directory is
+        that of the one that was removed.
+        """
+        who = f"node {caller.name!r} ({caller.node_id})"
+        if self._raft.durable_commit < self._changed_at:
+            return Unavailable(f"{who} is being removed; ask again in a moment")
+        return NodeRemoved(
+            f"{who} was removed from this cluster.  Its data directory is of no use any more; to bring the machine back, start it "
+            "with --join on an empty one"
+        )
 
     def _addition(self, caller: PeerIdentity, *before: MembershipStep) -> _Change:
         node_id = NodeId(self._raft.last_index + 1)

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from coord_core.errors import CoordError, LimitExceeded, Unavailable, WrongCluster
+from coord_core.errors import CoordError, LimitExceeded, NodeRemoved, Unavailable, WrongCluster
 from coord_core.machine import versions
 from coord_core.protocol.administration import Administration, RemoveMember, TransferLeadership
 from coord_core.protocol.members import Member
@@ -305,6 +305,21 @@ def test_a_leader_that_is_to_go_hands_over_and_its_successor_removes_it():
     nodes.request_change(successor, RemoveMember(NodeId(leader)), 2)
     nodes.wait(lambda: nodes.outcome(2) == Done())
     assert leader not in nodes.voters()
+
+
+def test_a_removed_node_that_comes_back_elsewhere_is_told_so_and_not_let_in_as_another():
+    """It was down while it was removed, and first says where it is now: it would stand among the members and never come."""
+    nodes = Growing()
+    leader, gone = nodes.elect(), nodes.follower()
+    known = nodes.replicas[gone].status().members[gone - 1]
+    nodes.crash(gone)
+    nodes.request_change(leader, RemoveMember(NodeId(gone)))
+    nodes.wait(lambda: nodes.outcome() == Done())
+    caller = PeerIdentity(known.name, known.incarnation, "elsewhere:1", "elsewhere:2", gone)
+    nodes.replicas[leader].join(caller)
+    nodes.wait(lambda: bool(nodes.turned_away) or nodes.member(known.name) is not None)
+    assert nodes.member(known.name) is None
+    assert isinstance(nodes.turned_away[0][1], NodeRemoved)
 
 
 # --- leadership -----------------------------------------------------------------------------------------------------------------
