@@ -254,7 +254,9 @@ class Server:
     def _run(self, restored: Restored) -> None:
         """Begin to take part in the cluster."""
         bootstrap = restored.bootstrap
-        own = next(member for member in restored.members if member.node_id == bootstrap.identity.node_id)
+        # A snapshot that this node took when it had been removed is without it; the others will tell it so.
+        known = (*restored.members, *bootstrap.members)
+        own = next(member for member in known if member.node_id == bootstrap.identity.node_id)
         identity = self._as_peer(own.incarnation, node_id=own.node_id)
         ways = self._ways(bootstrap.identity.cluster_id, identity)
         self._running = Running(self.config, restored, own, ways=ways, storage=self._storage, failed=self.fail)
