@@ -99,7 +99,7 @@ class Membership:
 
     def applied(self, entry: Entry, configuration: Configuration) -> list[tuple[int, ServerMessage]]:
         """Take over what a CONFIGURATION entry says, which consensus has put in force; return the answers that it lets go."""
-        added = {member.node_id: member for member in _members_of(entry)}
+        added = {member.node_id: member for member in members_of(entry)}
         self._keep({**self.members, **added}, entry.index, configuration)
         self._raft.keep_commit(entry.index)
         self._changed_at = entry.index
@@ -371,7 +371,8 @@ def _known_to_all(members: Iterable[Member]) -> int:
     return min((member.machine_version for member in members), default=0)
 
 
-def _members_of(entry: Entry) -> tuple[Member, ...]:
+def members_of(entry: Entry) -> tuple[Member, ...]:
+    """Return the members that a CONFIGURATION entry adds or alters."""
     context = decode(entry.data).context
     return _context_decoder.decode(context) if context else ()
 

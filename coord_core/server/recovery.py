@@ -12,9 +12,11 @@ from pathlib import Path
 from coord_core.errors import InvalidRequest
 from coord_core.machine import Machine
 from coord_core.protocol.members import Member
-from coord_core.raft.messages import Configuration, EntryKind, HardState, SnapshotMetadata
+from coord_core.raft.membership import changed, decode
+from coord_core.raft.messages import Configuration, Entry, EntryKind, HardState, SnapshotMetadata
 from coord_core.replica import SnapshotConfig, unstamp
 from coord_core.replica.building import Build
+from coord_core.replica.membership import everyone, members_of
 from coord_core.replica.taking import Taking
 from coord_core.storage.api import Batch, Bootstrap, Identity, Restored
 from coord_core.storage.directory import DATABASE
@@ -39,8 +41,10 @@ class Recovered:
     #: Up to here the node had known the log to be committed.
     committed: LogIndex
     sessions: int
-    #: The names of the old cluster's other nodes.
+    #: The names of the old cluster's other nodes, as of that last entry.
     lost: tuple[str, ...]
+    #: The log says that this node was removed: the old cluster went on without it, and what it did then is not in here.
+    removed: bool = False
 
 
 def recover(source: Path, target: Path) -> Recovered:
@@ -65,6 +69,7 @@ def recover(source: Path, target: Path) -> Recovered:
     bootstrap = _founding(restored, metadata)
     _write(target, bootstrap, metadata, restored.hard_state, machine)
     own = restored.bootstrap.identity
+    in_force = _in_force_at_the_end(restored)
     return Recovered(
         name=own.name,
         former_cluster=own.cluster_id,
@@ -72,7 +77,8 @@ def recover(source: Path, target: Path) -> Recovered:
         index=LogIndex(metadata.index - 1),
         committed=restored.hard_state.commit,
         sessions=machine.session_count(),
-        lost=tuple(member.name for member in restored.members if member.node_id != own.node_id),
+        lost=tuple(member.name for node, member in sorted(in_force.items()) if node != own.node_id),
+        removed=own.node_id not in in_force,
     )
 
 
@@ -95,6 +101,30 @@ def _machine_of(restored: Restored) -> Machine:
     return machine
 
 
+def _all_members(restored: Restored) -> dict[NodeId, Member]:
+    """Return whoever is known, as of the last entry; also some that were removed, and this node in any case."""
+    found = {member.node_id: member for member in (*restored.bootstrap.members, *restored.members)}
+    for entry in _changes(restored):
+        found |= {member.node_id: member for member in members_of(entry)}
+    return found
+
+
+def _in_force_at_the_end(restored: Restored) -> dict[NodeId, Member]:
+    """Return the members of the old cluster after all stored entries."""
+    snapshot = restored.bootstrap.snapshot if restored.snapshot is None else restored.snapshot.info.metadata
+    configuration = snapshot.configuration
+    for entry in _changes(restored):
+        configuration = changed(configuration, decode(entry.data))
+    ids = everyone(configuration)
+    return {node: member for node, member in _all_members(restored).items() if node in ids}
+
+
+def _changes(restored: Restored) -> list[Entry]:
+    """Return the membership changes after the snapshot."""
+    done = restored.bootstrap.snapshot.index if restored.snapshot is None else restored.snapshot.info.metadata.index
+    return [entry for entry in restored.entries if entry.index > done and entry.kind == EntryKind.CONFIGURATION]
+
+
 def _end_of(restored: Restored) -> SnapshotMetadata:
     if restored.entries:
         index, term = restored.entries[-1].index, restored.entries[-1].term
@@ -108,7 +138,7 @@ def _end_of(restored: Restored) -> SnapshotMetadata:
 
 def _founding(restored: Restored, metadata: SnapshotMetadata) -> Bootstrap:
     own = restored.bootstrap.identity
-    known = next(member for member in restored.members if member.node_id == own.node_id)
+    known = _all_members(restored)[own.node_id]
     identity = Identity(secrets.token_hex(16), _FOUNDER, own.name, secrets.token_hex(16))
     member = Member(_FOUNDER, own.name, known.peer_address, known.client_address, identity.incarnation, known.machine_version)
     return Bootstrap(identity, (member,), SnapshotMetadata(LogIndex(1), Term(1), metadata.configuration))

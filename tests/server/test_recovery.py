@@ -7,8 +7,12 @@ import pytest
 
 import coord_core
 from coord_core.errors import DataDirInUse, InvalidRequest
+from coord_core.protocol.administration import RemoveMember, TransferLeadership
+from coord_core.protocol.results import Done
 from coord_core.server.recovery import recover
+from tests.server.removing import a_removed_nodes_directory, with_snapshot_of_its_own
 from tests.server.support import Nodes, until
+from tests.server.test_members import all_vote, ask, id_of
 
 NAMES = ("n1", "n2", "n3")
 
@@ -49,6 +53,31 @@ async def test_everything_that_one_node_has_goes_on_in_a_new_cluster(nodes: Node
         assert later is not None
         assert later.token > grant.token
     await client.close()
+
+
+async def test_the_nodes_that_must_not_be_started_again_are_those_at_the_end_of_the_log(nodes: Nodes, tmp_path: Path) -> None:
+    """Not those of the last snapshot or of the founding: n4 came later, n3 is gone."""
+    first, *_ = await nodes.cluster(*NAMES)
+    await nodes.start("n4", join=(first.peer_address,))
+    await until(all_vote(nodes, *NAMES, "n4"), "four voters")
+    if first.status().role != "leader":
+        assert await ask(nodes, TransferLeadership(id_of(first, "n1"))) == Done()
+        await until(lambda: first.status().role == "leader", "n1 to lead")
+    assert await ask(nodes, RemoveMember(id_of(first, "n3"))) == Done()
+    directory = first.config.data_dir
+    assert directory is not None
+    await nodes.stop_all()
+    found = recover(directory, tmp_path / "new")
+    assert found.lost == ("n2", "n4")
+    assert not found.removed
+
+
+async def test_that_a_node_had_been_removed_is_said_when_it_is_taken(nodes: Nodes, tmp_path: Path) -> None:
+    """The cluster went on without it; where nothing else is left, it is still better than nothing."""
+    directory = await a_removed_nodes_directory(nodes)
+    assert recover(directory, tmp_path / "one").removed
+    with_snapshot_of_its_own(directory)
+    assert recover(directory, tmp_path / "two").removed
 
 
 async def test_what_cannot_be_recovered_is_refused_and_nothing_is_touched(nodes: Nodes, tmp_path: Path) -> None:
