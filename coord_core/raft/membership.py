@@ -208,7 +208,7 @@ def _validate(state: State, change: MembershipChange) -> None:
 
 
 def leave_if_due(state: State) -> None:
-    """Propose to leave a joint configuration that asks for it; tried again with every applied entry until it succeeds."""
+    """Propose to leave a joint configuration that asks for it; tried again with every applied entry and every tick."""
     if not (state.is_leader and state.configuration.auto_leave and state.log.applied >= state.pending_membership):
         return
     if state.transferee or (state.config.membership_waits_for_own_term and not state.own_term_committed):

@@ -211,6 +211,22 @@ def test_a_lost_node_is_replaced_in_one_entry_and_never_while_it_is_heard():
     assert lost not in nodes.voters()
 
 
+def test_a_replacement_ends_also_where_leadership_was_to_be_handed_over_meanwhile():
+    """Both majorities are needed until it does, and nothing else can be changed: it must not wait for the next command."""
+    nodes = Growing()
+    leader, lost = nodes.elect(), nodes.follower()
+    other = next(node for node in nodes.voters() if node not in (leader, lost))
+    nodes.crash(lost)
+    nodes.advance(1_000)
+    nodes.passes = lambda message: type(message) is not TimeoutNow
+    nodes.replicas[leader].join(newcomer(f"n{lost}", replaces=True))
+    nodes.turn(leader)
+    nodes.replicas[leader].transfer_leadership(NodeId(other))
+    nodes.wait(lambda: bool(nodes.replicas[leader].status().configuration.outgoing))
+    nodes.wait(lambda: not nodes.replicas[leader].status().configuration.outgoing)
+    assert nodes.elect() == leader
+
+
 def test_a_node_that_moved_keeps_its_id():
     """Its vote stays its own; only where it is found changes."""
     nodes = Growing()
