@@ -22,6 +22,7 @@ from coord_core.storage.api import Batch, Bootstrap, Identity, Restored
 from coord_core.storage.directory import DATABASE
 from coord_core.storage.snapshots import FIRST_STAGING, Publish
 from coord_core.storage.sqlite import SqliteStorage
+from coord_core.storage.suspect import acquit, condemn
 from coord_core.types import LogIndex, NodeId, Term
 
 #: Rows read or written in one step; nobody waits meanwhile.
@@ -77,7 +78,8 @@ def recover(source: Path, target: Path) -> Recovered:
         index=LogIndex(metadata.index - 1),
         committed=restored.hard_state.commit,
         sessions=machine.session_count(),
-        lost=tuple(member.name for node, member in sorted(in_force.items()) if node != own.node_id),
+        # While a node is replaced there are two of its name.
+        lost=tuple(dict.fromkeys(member.name for node, member in sorted(in_force.items()) if node != own.node_id)),
         removed=own.node_id not in in_force,
     )
 
@@ -148,6 +150,8 @@ def _write(target: Path, bootstrap: Bootstrap, metadata: SnapshotMetadata, state
     taking = Taking(SnapshotConfig(), FIRST_STAGING, metadata, bootstrap.members, machine)
     storage = SqliteStorage(target)
     try:
+        # Half of it would run as a cluster that is empty, and give out old fencing tokens again.
+        condemn(target, "coord recover was cut off before this directory was whole; remove it and begin again")
         storage.form(bootstrap)
         while not taking.is_encoded:
             taking.step(_ITEMS)
@@ -157,3 +161,4 @@ def _write(target: Path, bootstrap: Bootstrap, metadata: SnapshotMetadata, state
         storage.write(Batch(hard_state=HardState(state.term, NodeId(0), metadata.index), publish=publish))
     finally:
         storage.close()
+    acquit(target)

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 import coord_core
-from coord_core.errors import DataDirInUse, InvalidRequest
+from coord_core.errors import DataDirInUse, InvalidRequest, NodeSuspect
 from coord_core.protocol.administration import RemoveMember, TransferLeadership
 from coord_core.protocol.results import Done
 from coord_core.server.recovery import recover
+from coord_core.storage.sqlite import SqliteStorage
 from tests.server.removing import a_removed_nodes_directory, with_snapshot_of_its_own
 from tests.server.support import Nodes, until
 from tests.server.test_members import all_vote, ask, id_of
@@ -78,6 +79,27 @@ async def test_that_a_node_had_been_removed_is_said_when_it_is_taken(nodes: Node
     assert recover(directory, tmp_path / "one").removed
     with_snapshot_of_its_own(directory)
     assert recover(directory, tmp_path / "two").removed
+
+
+async def test_what_was_cut_off_is_no_node(nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be an empty cluster under the old name, which gives out fencing tokens that were given out before."""
+    first, *_ = await nodes.cluster("n1")
+    directory = first.config.data_dir
+    assert directory is not None
+    await nodes.stop_all()
+
+    def cut_off(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SqliteStorage, "write", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            recover(directory, tmp_path / "new")
+    with pytest.raises(NodeSuspect, match="coord recover was cut off"):
+        await nodes.start("n1", data_dir=tmp_path / "new")
+    shutil.rmtree(tmp_path / "new")
+    recover(directory, tmp_path / "new")
+    await nodes.start("n1", data_dir=tmp_path / "new")
 
 
 async def test_what_cannot_be_recovered_is_refused_and_nothing_is_touched(nodes: Nodes, tmp_path: Path) -> None:
