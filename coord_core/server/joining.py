@@ -14,7 +14,7 @@ from typing import Protocol
 
 import msgspec
 
-from coord_core.errors import CoordError, ProtocolError, RetryableError, Unavailable, error_from_wire
+from coord_core.errors import CoordError, NodeRemoved, ProtocolError, RetryableError, Unavailable, error_from_wire
 from coord_core.protocol.messages import PeerIdentity, Refused, Welcome
 from coord_core.server.connections import Connection
 from coord_core.server.dial import dial
@@ -74,12 +74,13 @@ class Joiner:
 # --- the side that asks ---------------------------------------------------------------------------------------------------------
 
 
-async def ask_until_let_in(ways: Ways, addresses: Sequence[str]) -> Bootstrap:
+async def ask_until_let_in(ways: Ways, addresses: Sequence[str], *, is_member: bool = False) -> Bootstrap:
     """Ask the addresses, and all others that are heard of, again and again until one answers with what to begin with.
 
-    Raises what a node refuses for good: a name that is no founder's, a wiped disk, a wrong token.
+    Raises what a node refuses for good: a name that is no founder's, a wiped disk, a wrong token.  A member (`is_member`) that says
+    where it is now is stopped by nothing but its removal: at an address that it was once told there may be a stranger by now.
     """
-    search = _Search(ways)
+    search = _Search(ways, NodeRemoved if is_member else CoordError)
     search.add(addresses)
     try:
         return await search.found()
@@ -90,8 +91,10 @@ async def ask_until_let_in(ways: Ways, addresses: Sequence[str]) -> Bootstrap:
 class _Search:
     """One task an address."""
 
-    def __init__(self, ways: Ways) -> None:
+    def __init__(self, ways: Ways, final: type[CoordError]) -> None:
+        """`final`: of the errors that asking again does not help against, those that end the search."""
         self._ways = ways
+        self._final = final
         self._tasks: dict[str, asyncio.Task[Bootstrap]] = {}
         self._answer: asyncio.Future[Bootstrap] = asyncio.get_running_loop().create_future()
 
@@ -123,10 +126,13 @@ class _Search:
         while True:
             try:
                 return await self._ask(address)
-            except RetryableError as error:
+            except CoordError as error:
+                is_passing = isinstance(error, RetryableError)
+                if not is_passing and isinstance(error, self._final):
+                    raise
                 if error.message != last:
                     last = error.message
-                    log.info("joining: %s: %s", address, error.message)
+                    log.log(logging.INFO if is_passing else logging.ERROR, "joining: %s: %s", address, error.message)
             await asyncio.sleep(random.uniform(0.02, PAUSE_S_MAX))
 
     async def _ask(self, address: str) -> Bootstrap:

@@ -284,7 +284,7 @@ class Server:
         if self._running is not None:
             # Should this node come to lead.
             self._running.join(ways.own)
-        await ask_until_let_in(ways, [*self.config.join, *others])
+        await ask_until_let_in(ways, [*self.config.join, *others], is_member=True)
 
     def _ways(self, cluster_id: str, own: PeerIdentity) -> Ways:
         return Ways(cluster_id, own, self._token, tls.dialling(self.config), self.limits)

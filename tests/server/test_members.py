@@ -232,6 +232,34 @@ async def test_a_node_that_moved_is_found_where_it_is_now(nodes: Nodes) -> None:
     await write(nodes, 3)
 
 
+async def test_a_node_that_moved_is_stopped_by_no_stranger_at_an_old_address(
+    nodes: Nodes, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What its service file names for joining may be another cluster's by now; the others take it back all the same."""
+    await nodes.cluster(*NAMES)
+    elsewhere = nodes.config("x1", init=True, founders=("x1",), listen="127.0.0.1:0", data_dir=tmp_path / "other")
+    stranger = await Server(elsewhere).start()
+    await stranger.wait_formed()
+    await nodes.stop("n3")
+    nodes.forget_address("n3")
+    for name in ("n1", "n2"):
+        # Nobody but the stranger can answer at first.
+        await nodes.stop(name)
+    moved = await nodes.start("n3", join=(stranger.peer_address,))
+    await until(lambda: "refused: WrongCluster" in caplog.text, "the stranger's refusal")
+    for name in ("n1", "n2"):
+        await nodes.start(name)
+    await until(
+        lambda: all(
+            next(member for member in server.status().members if member.name == "n3").client_address == moved.client_address
+            for server in nodes.running.values()
+        ),
+        "the new address everywhere",
+    )
+    await write(nodes, 3)
+    await stranger.stop()
+
+
 async def test_nodes_that_all_moved_find_each_other_by_the_addresses_given_to_join(nodes: Nodes) -> None:
     """Containers that get new addresses at every start: one place to turn to is enough."""
     await nodes.cluster(*NAMES)
