@@ -14,7 +14,7 @@ from typing import Protocol
 
 import msgspec
 
-from coord_core.errors import CoordError, NodeRemoved, ProtocolError, RetryableError, Unavailable, error_from_wire
+from coord_core.errors import Busy, CoordError, NodeRemoved, ProtocolError, RetryableError, Unavailable, error_from_wire
 from coord_core.protocol.messages import PeerIdentity, Refused, Welcome
 from coord_core.server.connections import Connection
 from coord_core.server.dial import dial
@@ -32,6 +32,8 @@ DIAL_TIMEOUT_S = 2.0
 PAUSE_S_MAX = 0.2
 #: Addresses that are asked at once; of what is heard of beyond them nothing is kept.
 ADDRESSES_MAX = 64
+#: Nodes that one node has on the line.  One more is told to ask again.
+JOINERS_MAX = 256
 
 _bootstrap_decoder: "msgspec.msgpack.Decoder[Bootstrap]" = msgspec.msgpack.Decoder(Bootstrap)
 
@@ -69,6 +71,12 @@ class Joiner:
 
     def lost(self, by_other_side: bool) -> None:
         self.desk.hang_up(self)
+
+
+def check_line(waiting: int) -> None:
+    """Raise `Busy` where so many are on the line that one more is too many."""
+    if waiting >= JOINERS_MAX:
+        raise Busy(f"{JOINERS_MAX} nodes wait here already to be let in; ask again in a moment", limit="nodes that join")
 
 
 # --- the side that asks ---------------------------------------------------------------------------------------------------------
