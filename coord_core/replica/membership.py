@@ -90,8 +90,8 @@ class Membership:
         self._led_ticks = 0
         #: Something waits for that, and for nothing else.
         self._unsettled = False
-        #: The machine's, as the leader knows it.
-        self._machine_version = 0
+        #: The machine's, as the leader knows it; and the one that it is about to have.
+        self._machine_version = self._proposed_version = 0
         #: Nodes that asked and cannot be let in, with why.
         self.turned_away: list[tuple[PeerIdentity, CoordError]] = []
 
@@ -131,6 +131,10 @@ class Membership:
         """Return the newest version of the machine that everybody knows; 0 while somebody may be coming who does not."""
         return self._known_to_all if self._is_free else 0
 
+    def version_proposed(self, version: int) -> None:
+        """This leader has put a version into the log: who comes behind it must know it."""
+        self._proposed_version = version
+
     # --- asking -------------------------------------------------------------------------------------------------------------------
 
     def join(self, caller: PeerIdentity) -> None:
@@ -167,7 +171,7 @@ class Membership:
         self._asked.clear()
         self._waiting_for_it = None
         self._handing_over = self._unsettled = False
-        self._led_ticks = 0
+        self._led_ticks = self._proposed_version = 0
         return [(origin[0], Redirect(origin[1], leader)) for origin in origins]
 
     @property
@@ -284,9 +288,10 @@ class Membership:
         """Return what makes the caller a member as it says it is; None where it is one.  Raises why it cannot be."""
         if caller.node_id and caller.node_id not in everyone(self._raft.configuration):
             raise self._removed(caller)
-        if caller.machine_version < self._machine_version:
+        version = max(self._machine_version, self._proposed_version)
+        if caller.machine_version < version:
             raise InvalidRequest(
-                f"the cluster's machine has version {self._machine_version}, the release of {caller.name!r} knows up to "
+                f"the cluster's machine has version {version}, the release of {caller.name!r} knows up to "
                 f"{caller.machine_version}: start a newer release"
             )
         same_name = [member for member in self.in_force if member.name == caller.name]

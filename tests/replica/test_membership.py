@@ -438,6 +438,31 @@ def test_the_machine_rises_to_a_version_when_the_last_member_knows_it(monkeypatc
     assert "start a newer release" in nodes.turned_away[0][1].message
 
 
+def test_who_does_not_know_a_version_that_is_on_its_way_is_not_let_in(monkeypatch: pytest.MonkeyPatch):
+    """The version comes before it in the log: it would stop at that entry, a member that holds up every later version."""
+    monkeypatch.setattr(versions, "VERSION_MAX", 2)
+    nodes = Growing()
+    leader = nodes.elect()
+    nodes.advance(1_000)
+    for node in (1, 2, 3):
+        known = nodes.replicas[node].status().members[node - 1]
+        caller = PeerIdentity(known.name, known.incarnation, known.peer_address, known.client_address, node, machine_version=2)
+        nodes.replicas[leader].join(caller)
+    replica = nodes.replicas[leader]
+    for _ in range(100):
+        nodes.turn(leader)
+        if sum(member.machine_version == 2 for member in replica.status().members) == 3:
+            break
+        nodes.settle(1)
+    nodes.turn(leader)
+    assert replica.machine.version == 1
+    nodes.replicas[leader].join(newcomer("old"))
+    nodes.wait(lambda: {each.machine.version for each in nodes.replicas.values()} == {2})
+    nodes.wait(lambda: bool(nodes.turned_away) or nodes.member("old") is not None)
+    assert nodes.member("old") is None
+    assert "start a newer release" in nodes.turned_away[0][1].message
+
+
 def test_a_node_that_asks_while_the_log_is_full_is_told_to_ask_again(monkeypatch: pytest.MonkeyPatch):
     """By an error that it knows: one of consensus's own would end its asking for good."""
     nodes = Growing()
