@@ -44,8 +44,8 @@ class Recovered:
     sessions: int
     #: The names of the old cluster's other nodes, as of that last entry.
     lost: tuple[str, ...]
-    #: The log says that this node was removed: the old cluster went on without it, and what it did then is not in here.
-    removed: bool = False
+    #: Why another node's directory should be taken where one is left; empty where nothing speaks against this one.
+    doubt: str = ""
 
 
 def recover(source: Path, target: Path) -> Recovered:
@@ -70,7 +70,8 @@ def recover(source: Path, target: Path) -> Recovered:
     bootstrap = _founding(restored, metadata)
     _write(target, bootstrap, metadata, restored.hard_state, machine)
     own = restored.bootstrap.identity
-    in_force = _in_force_at_the_end(restored)
+    configuration = _configuration_at_the_end(restored)
+    in_force = {node: member for node, member in _all_members(restored).items() if node in everyone(configuration)}
     return Recovered(
         name=own.name,
         former_cluster=own.cluster_id,
@@ -80,7 +81,7 @@ def recover(source: Path, target: Path) -> Recovered:
         sessions=machine.session_count(),
         # While a node is replaced there are two of its name.
         lost=tuple(dict.fromkeys(member.name for node, member in sorted(in_force.items()) if node != own.node_id)),
-        removed=own.node_id not in in_force,
+        doubt=_doubt(own, configuration, LogIndex(metadata.index - 1)),
     )
 
 
@@ -111,14 +112,24 @@ def _all_members(restored: Restored) -> dict[NodeId, Member]:
     return found
 
 
-def _in_force_at_the_end(restored: Restored) -> dict[NodeId, Member]:
-    """Return the members of the old cluster after all stored entries."""
+def _configuration_at_the_end(restored: Restored) -> Configuration:
+    """Return what was in force in the old cluster after all stored entries."""
     snapshot = restored.bootstrap.snapshot if restored.snapshot is None else restored.snapshot.info.metadata
     configuration = snapshot.configuration
     for entry in _changes(restored):
         configuration = changed(configuration, decode(entry.data))
-    ids = everyone(configuration)
-    return {node: member for node, member in _all_members(restored).items() if node in ids}
+    return configuration
+
+
+def _doubt(own: Identity, configuration: Configuration, index: LogIndex) -> str:
+    """Return why the node may lack what was acknowledged, whatever else its log says."""
+    if own.node_id in (*configuration.voters, *configuration.outgoing):
+        return ""
+    if own.node_id in everyone(configuration):
+        return f"{own.name} was no voter: it may lack what the old cluster had acknowledged"
+    if own.node_id > index:
+        return f"{own.name} had not even come to the entry {own.node_id} that let it in: all that came later is not here"
+    return f"{own.name} had been removed from the old cluster, which went on without it: what it did then is not here"
 
 
 def _changes(restored: Restored) -> list[Entry]:
