@@ -143,6 +143,9 @@ class Membership:
         A leader that refuses it has it in `turned_away`.
         """
         self._joining.pop(caller.name, None)
+        if any(member == caller.as_member(member.node_id) for member in self.in_force):
+            # What it may have said before is not so any more.
+            return
         self._joining[caller.name] = caller, JOIN_TICKS_MAX
         if len(self._joining) > WAITING_MAX:
             del self._joining[next(iter(self._joining))]

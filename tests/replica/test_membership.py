@@ -240,6 +240,20 @@ def test_a_node_that_moved_keeps_its_id():
     assert nodes.voters() == (1, 2, 3)
 
 
+def test_a_node_that_is_back_where_it_was_is_not_sent_elsewhere_by_what_it_had_said():
+    """Whoever heard its first word and did not lead forgets it with the second."""
+    nodes = Growing()
+    moved = nodes.follower()
+    other = next(node for node in nodes.voters() if node not in (moved, nodes.elect()))
+    known = nodes.replicas[moved].status().members[moved - 1]
+    for address in ("wrong:1", known.peer_address):
+        nodes.replicas[other].join(PeerIdentity(known.name, known.incarnation, address, known.client_address, moved))
+    nodes.replicas[nodes.elect()].transfer_leadership(NodeId(other))
+    nodes.wait(lambda: nodes.elect() == other)
+    nodes.advance(2_000)
+    assert nodes.replicas[other].status().members[moved - 1] == known
+
+
 # --- going ----------------------------------------------------------------------------------------------------------------------
 
 
