@@ -1,4 +1,4 @@
-"""coord: locks and small shared values, replicated by Raft, for programs that must not do a thing twice.
+"""coord: locks, elections, groups and small shared values, replicated by Raft, for programs that must not do a thing twice.
 
     client = coord_core.connect("coord://h1:7400,h2:7400,h3:7400/app?ttl=15s")
     with client.lock("/jobs/nightly") as grant:
@@ -12,10 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from coord_core.client.aio import AsyncClient, connect_async
+    from coord_core.client.election import AsyncCandidacy, AsyncDistributedLeaderElection, AsyncLeadership
+    from coord_core.client.group import AsyncDistributedMembershipGroup, AsyncJoinedMember, GroupChange
     from coord_core.client.lock import AsyncDistributedLock, AsyncGrant
     from coord_core.client.session import SessionState
     from coord_core.client.sync import Client, DistributedLock, DistributedValue, Grant, attach, connect
+    from coord_core.client.sync_election import Candidacy, DistributedLeaderElection, Leadership
+    from coord_core.client.sync_group import DistributedMembershipGroup, JoinedMember
+    from coord_core.client.sync_watch import Watch
     from coord_core.client.value import AsyncDistributedValue, Versioned
+    from coord_core.client.watch import AsyncWatch
     from coord_core.errors import (
         AttachmentClosed,
         AuthenticationFailed,
@@ -39,6 +45,7 @@ if TYPE_CHECKING:
         SessionClosed,
         SessionExpired,
         StaleRequest,
+        SubscriptionLost,
         Unavailable,
         UnsupportedVersion,
         UsedAfterFork,
@@ -50,9 +57,15 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "coord_core.client.aio": ("AsyncClient", "connect_async"),
+    "coord_core.client.election": ("AsyncCandidacy", "AsyncDistributedLeaderElection", "AsyncLeadership"),
+    "coord_core.client.group": ("AsyncDistributedMembershipGroup", "AsyncJoinedMember", "GroupChange"),
     "coord_core.client.lock": ("AsyncDistributedLock", "AsyncGrant"),
     "coord_core.client.session": ("SessionState",),
     "coord_core.client.sync": ("Client", "DistributedLock", "DistributedValue", "Grant", "attach", "connect"),
+    "coord_core.client.sync_election": ("Candidacy", "DistributedLeaderElection", "Leadership"),
+    "coord_core.client.sync_group": ("DistributedMembershipGroup", "JoinedMember"),
+    "coord_core.client.sync_watch": ("Watch",),
+    "coord_core.client.watch": ("AsyncWatch",),
     "coord_core.client.value": ("AsyncDistributedValue", "Versioned"),
     "coord_core.errors": (
         "AttachmentClosed",
@@ -77,6 +90,7 @@ _HOMES = {
         "SessionClosed",
         "SessionExpired",
         "StaleRequest",
+        "SubscriptionLost",
         "Unavailable",
         "UnsupportedVersion",
         "UsedAfterFork",
@@ -87,22 +101,34 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "AsyncCandidacy",
     "AsyncClient",
+    "AsyncDistributedLeaderElection",
     "AsyncDistributedLock",
+    "AsyncDistributedMembershipGroup",
     "AsyncDistributedValue",
     "AsyncGrant",
+    "AsyncJoinedMember",
+    "AsyncLeadership",
+    "AsyncWatch",
     "AttachmentClosed",
     "AuthenticationFailed",
     "Busy",
+    "Candidacy",
     "Client",
     "CoordError",
     "DiskFull",
+    "DistributedLeaderElection",
     "DistributedLock",
+    "DistributedMembershipGroup",
     "DistributedValue",
     "Grant",
+    "GroupChange",
     "InvalidConfig",
     "InvalidRequest",
     "InvalidUrl",
+    "JoinedMember",
+    "Leadership",
     "LeadershipLost",
     "LimitExceeded",
     "LockLost",
@@ -118,10 +144,12 @@ __all__ = [
     "SessionExpired",
     "SessionState",
     "StaleRequest",
+    "SubscriptionLost",
     "Unavailable",
     "UnsupportedVersion",
     "UsedAfterFork",
     "Versioned",
+    "Watch",
     "WrongCluster",
     "WrongType",
     "attach",

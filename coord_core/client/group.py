@@ -1,4 +1,4 @@
-"""The membership group: `AsyncDistributedMembershipGroup`, and the `AsyncGroupMember` of one who has joined.
+"""The membership group: `AsyncDistributedMembershipGroup`, and the `AsyncJoinedMember` of one who has joined.
 
 The rule: a member is a member of the cluster's group for as long as its session lives, wherever connections go; when the session is
 lost the member is gone for good, and whoever wants to be a member again joins again.
@@ -53,7 +53,7 @@ class GroupChange:
     reason: str = ""
 
 
-class AsyncGroupMember:
+class AsyncJoinedMember:
     """This process's part in a group.  Ends with `leave`, or with the session."""
 
     def __init__(self, client: "AsyncClient", path: str, joined: Joined) -> None:
@@ -128,7 +128,7 @@ class AsyncDistributedMembershipGroup:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.path}>"
 
-    async def join(self, metadata: bytes = b"", timeout: float = ANNOUNCE_TIMEOUT_S) -> AsyncGroupMember:
+    async def join(self, metadata: bytes = b"", timeout: float = ANNOUNCE_TIMEOUT_S) -> AsyncJoinedMember:
         """Become a member; completes when everybody who was there before has been told and their listeners have returned.
 
         Whoever has not returned within `timeout` seconds (0: do not wait), or is gone, is named in `unacknowledged`; it is
@@ -138,7 +138,7 @@ class AsyncDistributedMembershipGroup:
         operation = GroupJoin(self._full_path, metadata, self._owner, announce_ms(timeout), is_inside())
         joined = await call(self._client.driver(), operation, self._full_path)
         assert isinstance(joined, Joined)
-        return AsyncGroupMember(self._client, self.path, joined)
+        return AsyncJoinedMember(self._client, self.path, joined)
 
     async def members(self) -> Sequence[GroupMember]:
         """Return the members in the order in which they joined, linearizably.  Raises `Unavailable`."""

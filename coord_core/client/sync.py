@@ -16,6 +16,9 @@ from coord_core.client import forks
 from coord_core.client.aio import CLOSE_TIMEOUT_S, AsyncClient
 from coord_core.client.lock import AsyncDistributedLock, AsyncGrant
 from coord_core.client.status import ClusterReport
+from coord_core.client.sync_election import DistributedLeaderElection
+from coord_core.client.sync_group import DistributedMembershipGroup
+from coord_core.client.sync_watch import Watch
 from coord_core.client.threads import LoopThread, Undo
 from coord_core.client.value import AsyncDistributedValue, Versioned
 from coord_core.client.view import SessionView
@@ -68,6 +71,14 @@ class Client:
     def value(self, path: str) -> "DistributedValue":
         """Return a new handle of the value at `path`.  Raises `InvalidRequest`."""
         return DistributedValue(self, self._inner.value(path))
+
+    def election(self, path: str, *, label: str | None = None) -> DistributedLeaderElection:
+        """Return a new handle of the election at `path`.  `label`: for its candidate.  Raises `InvalidRequest`."""
+        return DistributedLeaderElection(self, self._inner.election(path, label=label))
+
+    def group(self, path: str, *, label: str | None = None) -> DistributedMembershipGroup:
+        """Return a new handle of the membership group at `path`.  `label`: for its member.  Raises `InvalidRequest`."""
+        return DistributedMembershipGroup(self, self._inner.group(path, label=label))
 
     def wait_connected(self, timeout: float | None = None) -> None:
         """Connect and open the session now; return once it stands.  Raises as `AsyncClient.wait_connected` does."""
@@ -327,6 +338,10 @@ class DistributedValue:
     def delete(self, expected: int | None = None) -> bool:
         """Delete; with `expected`, only that version.  Return False where another version was there."""
         return self._client.run(lambda: self._inner.delete(expected))
+
+    def watch(self) -> "Watch[Versioned | None]":
+        """Return the value after each change, beginning with the present one.  None: there is none."""
+        return Watch(self._client, self._inner.watch())
 
 
 def connect(url: str, *, label: str = "") -> Client:
