@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from coord_core.client.sync import Client, DistributedLock, DistributedValue, Grant, attach, connect
     from coord_core.client.sync_election import Candidacy, DistributedLeaderElection, Leadership
     from coord_core.client.sync_group import DistributedMembershipGroup, JoinedMember
+    from coord_core.client.sync_topic import DistributedTopic
     from coord_core.client.sync_watch import Watch
+    from coord_core.client.topic import AsyncDistributedTopic, TopicMessage, TopicStatus
     from coord_core.client.value import AsyncDistributedValue, Versioned
     from coord_core.client.watch import AsyncWatch
     from coord_core.errors import (
@@ -66,6 +68,8 @@ _HOMES = {
     "coord_core.client.sync_group": ("DistributedMembershipGroup", "JoinedMember"),
     "coord_core.client.sync_watch": ("Watch",),
     "coord_core.client.watch": ("AsyncWatch",),
+    "coord_core.client.sync_topic": ("DistributedTopic",),
+    "coord_core.client.topic": ("AsyncDistributedTopic", "TopicMessage", "TopicStatus"),
     "coord_core.client.value": ("AsyncDistributedValue", "Versioned"),
     "coord_core.errors": (
         "AttachmentClosed",
@@ -106,6 +110,7 @@ __all__ = [
     "AsyncDistributedLeaderElection",
     "AsyncDistributedLock",
     "AsyncDistributedMembershipGroup",
+    "AsyncDistributedTopic",
     "AsyncDistributedValue",
     "AsyncGrant",
     "AsyncJoinedMember",
@@ -121,6 +126,7 @@ __all__ = [
     "DistributedLeaderElection",
     "DistributedLock",
     "DistributedMembershipGroup",
+    "DistributedTopic",
     "DistributedValue",
     "Grant",
     "GroupChange",
@@ -145,6 +151,8 @@ __all__ = [
     "SessionState",
     "StaleRequest",
     "SubscriptionLost",
+    "TopicMessage",
+    "TopicStatus",
     "Unavailable",
     "UnsupportedVersion",
     "UsedAfterFork",
