@@ -54,17 +54,17 @@ class Follower:
     unacknowledged: deque[tuple[LogIndex, int]] = field(default_factory=deque)
     unacknowledged_bytes: int = 0
 
-    @property
-    def has_room(self) -> bool:
+    def has_room(self, records_max: int) -> bool:
         if not self.unacknowledged:
             return True
-        return len(self.unacknowledged) < PUSHED_RECORDS_MAX and self.unacknowledged_bytes < PUSHED_BYTES_MAX
+        return len(self.unacknowledged) < records_max and self.unacknowledged_bytes < PUSHED_BYTES_MAX
 
 
 class Watches:
     """The followers of one leadership."""
 
-    def __init__(self) -> None:
+    def __init__(self, records_max: int = PUSHED_RECORDS_MAX) -> None:
+        self._records_max = records_max
         # What was asked since the last turn.
         self._asked: deque[tuple[int, Follow]] = deque()
         self._followers: dict[SubscriptionId, Follower] = {}
@@ -161,9 +161,9 @@ class Watches:
 
     def _push(self, follower: Follower, machine: Machine, pushes: list[tuple[int, ServerMessage]]) -> None:
         """Push the next records, as many as may be; there may be more."""
-        if not follower.has_room or self._connection_bytes[follower.connection] >= CONNECTION_BYTES_MAX:
+        if not follower.has_room(self._records_max) or self._connection_bytes[follower.connection] >= CONNECTION_BYTES_MAX:
             return  # An acknowledgement makes it due again.
-        records_max = PUSHED_RECORDS_MAX - len(follower.unacknowledged)
+        records_max = self._records_max - len(follower.unacknowledged)
         bytes_max = PUSHED_BYTES_MAX - follower.unacknowledged_bytes
         found = machine.streams.read(follower.stream, follower.cursor, records_max, bytes_max)
         if isinstance(found, Behind):

@@ -126,11 +126,9 @@ def test_all_that_one_entry_does_to_a_resource_is_one_record(log: Log, watcher: 
     assert log.read("group", "/g", begun) == [(log.index, log.index - 2, gone)]
 
 
-def test_full_ring_pushes_out_the_oldest_whosever_they_are(
-    log: Log, watcher: Process, writer: Process, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_full_ring_pushes_out_the_oldest_whosever_they_are(log: Log, watcher: Process, writer: Process) -> None:
     """Who has read it goes on; who has not is told the present state, which counts for all up to now."""
-    monkeypatch.setattr(streams_module, "RING_RECORDS_MAX", 3)
+    log.machine.streams.ring_records_max = 3
     begun = watcher.subscribe("value", "/v")
     watcher.subscribe("value", "/w")
     writer.set("/v", b"1")
