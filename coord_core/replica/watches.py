@@ -11,6 +11,7 @@ if this node did not lead: it comes again.
 """
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -106,12 +107,12 @@ class Watches:
         if self._asked:
             self._asked = deque(asked for asked in self._asked if asked[0] != connection)
 
-    def emitted(self, streams: list[StreamName]) -> None:
+    def emitted(self, streams: Sequence[StreamName]) -> None:
         """An entry has added to these streams."""
         for stream in streams:
             self._due.update(self._of_stream.get(stream, ()))
 
-    def unsubscribed(self, subscriptions: list[SubscriptionId]) -> None:
+    def unsubscribed(self, subscriptions: Sequence[SubscriptionId]) -> None:
         """An entry has ended these subscriptions."""
         for subscription in subscriptions:
             follower = self._followers.get(subscription)

@@ -9,7 +9,7 @@ from coord_core.machine.streams import Behind, Stretch
 from coord_core.protocol.base import VALUE_BYTES_MAX
 from coord_core.protocol.elections import ElectionInfo, ElectionState, LeaderElected, LeaderGone
 from coord_core.protocol.groups import GroupInfo, GroupState, MemberJoined, MemberLeft
-from coord_core.protocol.operations import Cancel
+from coord_core.protocol.operations import Cancel, ValueSet
 from coord_core.protocol.queries import ValueState
 from coord_core.protocol.results import Done
 from coord_core.protocol.streams import Subscribe, Unsubscribe
@@ -53,6 +53,14 @@ def test_each_record_has_its_entrys_index_and_names_the_one_before(log: Log, wat
         (log.index, first, (ValueChanged(0, b""),)),
     ]
     assert log.read("value", "/v", first) == [(log.index, first, (ValueChanged(0, b""),))]
+
+
+def test_what_came_of_an_entry_is_not_changed_by_the_next(watcher: Process, writer: Process) -> None:
+    """Who keeps what an entry did must not find in it what a later one does."""
+    watcher.subscribe("value", "/v")
+    before = writer.call(ValueSet("/w", b""))
+    after = writer.call(ValueSet("/v", b""))
+    assert (list(before.emitted), list(after.emitted)) == ([], [("value", "/v")])
 
 
 def test_subscribing_to_what_is_not_there_yet(log: Log, watcher: Process, writer: Process) -> None:
