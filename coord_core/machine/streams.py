@@ -314,9 +314,10 @@ class Streams:
         return record
 
     def _make_room(self) -> None:
-        # The record at hand stays, however large it is: then it is the only one.
-        while (self._count > self.ring_records_max or self._bytes > RING_BYTES_MAX) and self._count > 1:
-            record = self._ring.popleft()
+        # Those of the entry at hand stay, however large: more of it may be added to them.  There is one for each stream at most.
+        ring, index = self._ring, self._entry.index
+        while (self._count > self.ring_records_max or self._bytes > RING_BYTES_MAX) and ring[0].revision < index:
+            record = ring.popleft()
             stream = record.stream
             if stream.ended_at:
                 continue

@@ -13,7 +13,7 @@ from coord_core.machine import Applied, Machine
 from coord_core.machine.invariants import check
 from coord_core.protocol.commands import CloseAttachment, Command
 from coord_core.protocol.members import Member
-from coord_core.protocol.messages import ClientMessage, ServerMessage
+from coord_core.protocol.messages import Acknowledge, ClientMessage, Follow, ServerMessage
 from coord_core.protocol.operations import Owner
 from coord_core.raft import RaftConfig
 from coord_core.raft.messages import Configuration, SnapshotMetadata
@@ -68,12 +68,16 @@ class Watchers:
     def turned(self, node: Node, effects: Effects) -> None:
         self.consensus.turned(node, effects)
         self.leases.turned(node, effects)
+        if effects.facts:
+            self.announcements.turned(node, effects)
         for fact in effects.facts:
             if isinstance(fact, SnapshotTaken | SnapshotInstalled):
                 self.snapshots[type(fact).__name__] += 1
 
-    def asked(self, connection: Connection, message: ClientMessage) -> None:
+    def asked(self, node: Node, connection: Connection, message: ClientMessage) -> None:
         self.leases.keep_alive(connection.number, message)
+        if isinstance(message, Follow | Acknowledge):
+            self.announcements.asked(node, connection.number, message)
 
     def answered(self, node: Node, connection: Connection, message: ServerMessage) -> None:
         self.leases.answered(node, connection, message)

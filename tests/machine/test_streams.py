@@ -148,6 +148,19 @@ def test_full_ring_pushes_out_the_oldest_whosever_they_are(log: Log, watcher: Pr
     assert [revision for revision, _, _ in log.read("value", "/v", first)] == [log.index - 1]
 
 
+def test_records_of_the_entry_at_hand_push_out_each_other_never(log: Log, watcher: Process, writer: Process) -> None:
+    """One entry may do more than there is room for: it goes on adding to what it began, and all of it is told."""
+    log.machine.streams.ring_records_max = 1
+    begun = [watcher.subscribe("group", path) for path in ("/g", "/h")]
+    members = [writer.join(path) for path in ("/g", "/h", "/g")]
+    writer.expire()
+    gone = [MemberLeft(member.member, "expired") for member in members]
+    assert log.read("group", "/g", log.index - 1) == [(log.index, members[2].member, (gone[0], gone[2]))]
+    assert log.read("group", "/h", log.index - 1) == [(log.index, members[1].member, (gone[1],))]
+    watcher.call(Unsubscribe(begun[0]))
+    assert [record.stream.name[1] for record in log.machine.streams.records()] == ["/h"]
+
+
 def test_ring_is_bounded_in_bytes_too(log: Log, watcher: Process, writer: Process) -> None:
     """Large values push out sooner."""
     watcher.subscribe("value", "/v")

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 
 from coord_core.machine import Applied
 from coord_core.protocol.commands import Call, Command
-from coord_core.protocol.messages import Reply, ServerMessage
+from coord_core.protocol.messages import Acknowledge, ClientMessage, Follow, Reply, ServerMessage
 from coord_core.protocol.streams import Joined
-from coord_core.testing.checkers.streams import StreamChecks
+from coord_core.replica import Effects
+from coord_core.replica.facts import RoleChanged
+from coord_core.testing.checkers.streams import Join, StreamChecks
 from coord_core.testing.node import Node
 from coord_core.testing.simulator import MILLISECOND, SECOND, Violation
-from coord_core.types import NodeId
+from coord_core.types import NodeId, SubscriptionId
 
 #: Clocks drift apart by no more.
 DRIFT = 0.01
@@ -33,11 +35,20 @@ class Waiting:
     stopped_us: int
 
 
+@dataclass(slots=True)
+class Following:
+    """What a leader has heard of one who follows, on the connection that said so last."""
+
+    connection: int
+    acknowledged: int
+
+
 class AnnouncementChecks:
     def __init__(self, streams: StreamChecks) -> None:
         self._streams = streams
         # By member, who waits for its audience: several leaders, where some do not know yet that they are none any more.
         self._waiting: dict[int, dict[NodeId, Waiting]] = {}
+        self._following: dict[tuple[NodeId, int], dict[SubscriptionId, Following]] = {}
         #: What became of answers: "complete" or "incomplete", those of them that "waited", and waits taken up by another leader.
         self.outcomes: Counter[str] = Counter()
 
@@ -53,6 +64,21 @@ class AnnouncementChecks:
         if waiting and status.term not in [earlier.term for earlier in waiting.values()]:
             self.outcomes["failover"] += 1
         waiting[node.node_id] = Waiting(node.life, status.term, node.simulator.now_us, node.stopped_us())
+
+    def asked(self, node: Node, connection: int, message: ClientMessage) -> None:
+        """A client says to a node what it follows, or how far it has got."""
+        following = self._following.setdefault((node.node_id, node.life), {})
+        if type(message) is Follow and node.replica.status().role == "leader":
+            following[message.subscription] = Following(connection, min(message.acknowledged, message.after))
+        elif type(message) is Acknowledge:
+            found = following.get(message.subscription)
+            if found is not None and found.connection == connection:
+                found.acknowledged = max(found.acknowledged, message.revision)
+
+    def turned(self, node: Node, effects: Effects) -> None:
+        """Who does not lead forgets who follows."""
+        if any(type(fact) is RoleChanged and fact.role != "leader" for fact in effects.facts):
+            self._following.pop((node.node_id, node.life), None)
 
     def answered(self, node: Node, message: ServerMessage) -> None:
         """A node answers a client."""
@@ -77,11 +103,21 @@ class AnnouncementChecks:
             ended = self._streams.subscriptions[number].ended
             if named.get(number) == "gone" and not ended:
                 raise Violation(f"{node.name} says that subscription {number} is gone, and it is not")
+            if named.get(number) == "deadline":
+                self._judge_late(node, join, number, ended)
             if number not in named and not ended and self._streams.said.get(number, 0) < join.revision:
                 said = self._streams.said.get(number, 0)
                 raise Violation(f"{node.name} says that {number} knows of {join.revision}; it has acknowledged {said} so far")
         self._judge_time(node, waiting, join.wait_ms, late="deadline" in named.values())
         self.outcomes["incomplete" if named else "complete"] += 1
+
+    def _judge_late(self, node: Node, join: Join, number: SubscriptionId, ended: int) -> None:
+        """Whoever is named for the deadline was there, and had not said a word that reached this leader."""
+        if 0 < ended <= node.replica.status().applied_index:
+            raise Violation(f"{node.name} has waited for subscription {number} to the end, though it was gone")
+        found = self._following.get((node.node_id, node.life), {}).get(number)
+        if found is not None and found.acknowledged >= join.revision:
+            raise Violation(f"{node.name} says that {number} has not acknowledged {join.revision}, and was told that it has")
 
     def _judge_time(self, node: Node, waiting: Waiting, wait_ms: int, *, late: bool) -> None:
         waited_us = node.simulator.now_us - waiting.since_us
