@@ -14,7 +14,7 @@ The duties of the caller (replica):
 6. `end_snapshot` when a snapshot is done or given up; `dismantle` a machine that another replaces.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -73,8 +73,8 @@ class Applied:
     opened: SessionId | None
     closed: list[SessionId]
     #: The streams that have a record of this entry, and the subscriptions that it ended.
-    emitted: list[StreamName]
-    unsubscribed: list[SubscriptionId]
+    emitted: Sequence[StreamName]
+    unsubscribed: Sequence[SubscriptionId]
 
 
 class Machine:
@@ -147,7 +147,7 @@ class Machine:
         self._timers.fire(entry.time_ms)
         result = self._commands[type(command)](command)
         self._rolling.add(entry, result)
-        return Applied(result, entry.replies, entry.opened, entry.closed, entry.emitted, entry.unsubscribed)
+        return Applied(result, entry.replies, entry.opened, entry.closed, entry.emitted or (), entry.unsubscribed or ())
 
     def query(self, query: Query) -> Answer:
         """Answer from the state as it is: call it when a quorum has confirmed the leader."""
