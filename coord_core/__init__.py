@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from coord_core.client.sync import Client, DistributedLock, DistributedValue, Grant, attach, connect
     from coord_core.client.sync_election import Candidacy, DistributedLeaderElection, Leadership
     from coord_core.client.sync_group import DistributedMembershipGroup, JoinedMember
+    from coord_core.client.sync_topic import DistributedTopic
     from coord_core.client.sync_watch import Watch
+    from coord_core.client.topic import AsyncDistributedTopic, TopicMessage, TopicStatus
     from coord_core.client.value import AsyncDistributedValue, Versioned
     from coord_core.client.watch import AsyncWatch
     from coord_core.errors import (
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
         LimitExceeded,
         LockLost,
         LostError,
+        NotFound,
         NotHolder,
         NotLeader,
         OutcomeUnknown,
@@ -65,6 +68,8 @@ _HOMES = {
     "coord_core.client.sync_group": ("DistributedMembershipGroup", "JoinedMember"),
     "coord_core.client.sync_watch": ("Watch",),
     "coord_core.client.watch": ("AsyncWatch",),
+    "coord_core.client.sync_topic": ("DistributedTopic",),
+    "coord_core.client.topic": ("AsyncDistributedTopic", "TopicMessage", "TopicStatus"),
     "coord_core.client.value": ("AsyncDistributedValue", "Versioned"),
     "coord_core.errors": (
         "AttachmentClosed",
@@ -79,6 +84,7 @@ _HOMES = {
         "LimitExceeded",
         "LockLost",
         "LostError",
+        "NotFound",
         "NotHolder",
         "NotLeader",
         "OutcomeUnknown",
@@ -104,6 +110,7 @@ __all__ = [
     "AsyncDistributedLeaderElection",
     "AsyncDistributedLock",
     "AsyncDistributedMembershipGroup",
+    "AsyncDistributedTopic",
     "AsyncDistributedValue",
     "AsyncGrant",
     "AsyncJoinedMember",
@@ -119,6 +126,7 @@ __all__ = [
     "DistributedLeaderElection",
     "DistributedLock",
     "DistributedMembershipGroup",
+    "DistributedTopic",
     "DistributedValue",
     "Grant",
     "GroupChange",
@@ -131,6 +139,7 @@ __all__ = [
     "LimitExceeded",
     "LockLost",
     "LostError",
+    "NotFound",
     "NotHolder",
     "NotLeader",
     "OutcomeUnknown",
@@ -142,6 +151,8 @@ __all__ = [
     "SessionState",
     "StaleRequest",
     "SubscriptionLost",
+    "TopicMessage",
+    "TopicStatus",
     "Unavailable",
     "UnsupportedVersion",
     "UsedAfterFork",

@@ -8,14 +8,27 @@ from typing import TYPE_CHECKING
 from coord_core.machine.sessions import Attachment
 from coord_core.machine.versions import VERSION_FIRST
 from coord_core.protocol.results import Result
-from coord_core.types import AttachmentId, LogIndex, RequestNumber, SessionId, SubscriptionId
+from coord_core.protocol.topics import TopicRecord
+from coord_core.types import AttachmentId, LogIndex, RequestNumber, SessionId, SubscriptionId, TopicNumber
 
 if TYPE_CHECKING:
     from coord_core.machine.snapshot import Snapshot
 
 
 class CurrentEntry:
-    __slots__ = ("closed", "emitted", "index", "opened", "replies", "snapshot", "time_ms", "unsubscribed", "version")
+    __slots__ = (
+        "closed",
+        "emitted",
+        "index",
+        "opened",
+        "records",
+        "replies",
+        "snapshot",
+        "time_ms",
+        "trimmed",
+        "unsubscribed",
+        "version",
+    )
 
     def __init__(self) -> None:
         #: Strictly rising; 0 before the first entry.
@@ -32,6 +45,10 @@ class CurrentEntry:
         self.emitted: list[tuple[str, str]] = []
         #: The subscriptions that this entry ended.
         self.unsubscribed: list[SubscriptionId] = []
+        #: What was published to topics.
+        self.records: list[tuple[TopicNumber, TopicRecord]] = []
+        #: Topics whose records below an offset are not kept any more; None: none at all, the topic is gone.
+        self.trimmed: list[tuple[TopicNumber, int | None]] = []
         #: The snapshot being written, which must see every window before it changes.
         self.snapshot: Snapshot | None = None
 
@@ -50,6 +67,10 @@ class CurrentEntry:
             self.emitted = []
         if self.unsubscribed:
             self.unsubscribed = []
+        if self.records:
+            self.records = []
+        if self.trimmed:
+            self.trimmed = []
 
     def reply(self, attachment: Attachment, request: RequestNumber, answer: Result) -> None:
         """Answer an earlier request, which waited until now."""

@@ -12,6 +12,16 @@ from coord_core.protocol.base import LABEL_BYTES_MAX, PATH_BYTES_MAX, VALUE_BYTE
 from coord_core.protocol.elections import ElectionEnter, ElectionResign, ElectionTransfer
 from coord_core.protocol.groups import GroupJoin, GroupLeave, GroupUpdate
 from coord_core.protocol.streams import Subscribe, Unsubscribe
+from coord_core.protocol.topics import (
+    TopicClaim,
+    TopicCommit,
+    TopicConfigure,
+    TopicCreate,
+    TopicDelete,
+    TopicGroupDelete,
+    TopicPublish,
+    TopicRelease,
+)
 from coord_core.types import FencingToken, RequestNumber
 
 __all__ = [
@@ -93,6 +103,14 @@ Operation: TypeAlias = (
     | GroupJoin
     | GroupLeave
     | GroupUpdate
+    | TopicCreate
+    | TopicConfigure
+    | TopicPublish
+    | TopicDelete
+    | TopicCommit
+    | TopicClaim
+    | TopicRelease
+    | TopicGroupDelete
 )
 
 #: What gives something back: it goes before everything else, and is admitted where other operations are not any more.

@@ -8,6 +8,7 @@ from coord_core.protocol.base import AnswerStruct, Owner, QueryStruct
 from coord_core.protocol.elections import ElectionInfo, ElectionState
 from coord_core.protocol.groups import GroupInfo, GroupState
 from coord_core.protocol.results import Failed
+from coord_core.protocol.topics import TopicFetch, TopicFetched, TopicInfo, TopicList, TopicListing, TopicState
 from coord_core.types import AttachmentId, FencingToken, SessionId
 
 
@@ -30,7 +31,7 @@ class SessionInfo(QueryStruct, frozen=True, tag=3):
     session: SessionId
 
 
-Query: TypeAlias = LockInfo | ValueGet | SessionInfo | ElectionInfo | GroupInfo
+Query: TypeAlias = LockInfo | ValueGet | SessionInfo | ElectionInfo | GroupInfo | TopicInfo | TopicList | TopicFetch
 
 
 class LockParty(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -63,4 +64,6 @@ class SessionState(AnswerStruct, frozen=True, tag=103):
     holdings: int
 
 
-Answer: TypeAlias = LockState | ValueState | SessionState | ElectionState | GroupState | Failed
+Answer: TypeAlias = (
+    LockState | ValueState | SessionState | ElectionState | GroupState | TopicState | TopicListing | TopicFetched | Failed
+)

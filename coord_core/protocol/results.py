@@ -5,6 +5,7 @@ from typing import TypeAlias
 from coord_core.protocol.base import Owner, ResultStruct
 from coord_core.protocol.elections import Entered
 from coord_core.protocol.streams import Joined, Subscribed
+from coord_core.protocol.topics import Claimed, ClaimRefused, Committed, Published, TopicCreated
 from coord_core.types import AttachmentId, FencingToken, SessionId
 
 
@@ -73,4 +74,9 @@ Result: TypeAlias = (
     | Subscribed
     | Entered
     | Joined
+    | Published
+    | TopicCreated
+    | Committed
+    | Claimed
+    | ClaimRefused
 )
