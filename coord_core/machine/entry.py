@@ -62,7 +62,7 @@ class CurrentEntry:
         self.replies = []
         self.opened = None
         self.closed = []
-        # Seldom used: the same as long as nothing is in them.
+        # Seldom used: the same as long as nothing is in them, and handed out only then.
         if self.emitted:
             self.emitted = []
         if self.unsubscribed:

@@ -14,7 +14,7 @@ The duties of the caller (replica):
 6. `end_snapshot` when a snapshot is done or given up; `dismantle` a machine that another replaces.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -75,8 +75,8 @@ class Applied:
     opened: SessionId | None
     closed: list[SessionId]
     #: The streams that have a record of this entry, and the subscriptions that it ended.
-    emitted: list[StreamName]
-    unsubscribed: list[SubscriptionId]
+    emitted: Sequence[StreamName]
+    unsubscribed: Sequence[SubscriptionId]
     #: What it published, to be stored; and the topics of which nothing below an offset is kept any more (None: nothing at all).
     records: list[tuple[TopicNumber, TopicRecord]]
     trimmed: list[tuple[TopicNumber, int | None]]
@@ -165,8 +165,8 @@ class Machine:
             entry.replies,
             entry.opened,
             entry.closed,
-            entry.emitted,
-            entry.unsubscribed,
+            entry.emitted or (),
+            entry.unsubscribed or (),
             entry.records,
             entry.trimmed,
         )

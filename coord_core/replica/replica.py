@@ -174,7 +174,7 @@ class Replica:
         self._commands = CommandLane(limits.commands_max, limits.command_bytes_max)
         self._reads = Reads()
         self._pending = Pending()
-        self._watches = Watches()
+        self._watches = Watches(self._config.pushed_records_max)
         self._announcements = Announcements()
         self._lease_clock = LeaseClock(now_ms)
         self._leading: Leading | None = None
@@ -743,7 +743,7 @@ class Replica:
         effects.replies += self._membership.drain(leader)
         if not self._watches.is_empty:
             effects.pushes = self._watches.redirect(leader)
-            self._watches = Watches()
+            self._watches = Watches(self._config.pushed_records_max)
         for lane in (self._control, self._commands):
             while taken := lane.take(len(lane), 1 << 62):
                 effects.replies.extend((proposal.origin[0], Redirect(proposal.origin[1], leader)) for proposal in taken)

@@ -65,7 +65,7 @@ class Witness(Protocol):
 
     def turned(self, node: "Node", effects: Effects) -> None: ...
 
-    def asked(self, connection: Connection, message: ClientMessage) -> None: ...
+    def asked(self, node: "Node", connection: Connection, message: ClientMessage) -> None: ...
 
     def answered(self, node: "Node", connection: Connection, message: ServerMessage) -> None: ...
 
@@ -252,11 +252,13 @@ class Node(Process):
             case GetStatus(seq):
                 connection.answer(self._status(seq))
             case Submit() | KeepAlive() | Ask() | Administer():
-                self._witness.asked(connection, message)
+                self._witness.asked(self, connection, message)
                 self.replica.request(connection.number, message)
             case Follow():
+                self._witness.asked(self, connection, message)
                 self.replica.follow(connection.number, message)
             case Acknowledge():
+                self._witness.asked(self, connection, message)
                 self.replica.acknowledge(connection.number, message)
 
     def client_gone(self, connection: Connection) -> None:
