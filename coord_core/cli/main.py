@@ -21,6 +21,9 @@ from coord_core.errors import CoordError, InvalidConfig
 NOUNS = {
     "config": "Look at a node's configuration without starting it.",
     "dev": "Run a cluster on this machine, for trying things out and for tests.",
+    "elect": "Run a command while this process leads an election.",
+    "elections": "Show who leads an election and who would, and hand leadership on.",
+    "group": "Be a member of a group, list its members, and watch them come and go.",
     "lock": "Run a command while holding a lock.",
     "members": "Show who belongs to the cluster, and change it.",
     "recover": "Make a new cluster out of one node's directory, when the majority is gone for good.",
