@@ -58,7 +58,7 @@ def rows(server: Server) -> dict[TopicNumber, tuple[int, int]]:
     """What is on a node's disk of each topic."""
     storage = server._running._storage.storage  # type: ignore[union-attr]
     assert isinstance(storage, SqliteStorage)
-    return {topic: tuple(held) for topic, held in storage._formed().shelf.held.items()}
+    return {topic: (held.first, held.end) for topic, held in storage._formed().shelf.held.items()}
 
 
 async def test_a_follower_with_a_fresh_disk_gets_all_records_and_serves_them(nodes: Nodes) -> None:
