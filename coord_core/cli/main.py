@@ -29,6 +29,7 @@ NOUNS = {
     "recover": "Make a new cluster out of one node's directory, when the majority is gone for good.",
     "server": "Run one node of a cluster.",
     "status": "Show the leader and every node.",
+    "topic": "Publish and read messages, and look at topics and their consumers.",
 }
 
 
