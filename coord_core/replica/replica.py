@@ -83,7 +83,7 @@ from coord_core.replica.watches import Watches
 from coord_core.storage.api import Batch, Restored
 from coord_core.storage.room import Level, Room
 from coord_core.storage.snapshots import Chunk, Publish
-from coord_core.types import LogIndex, NodeId, SessionId, Term
+from coord_core.types import LogIndex, NodeId, SessionId, Term, TopicNumber
 from coord_core.wire.codec import decode_command, encode_command
 
 #: Entries applied in one turn; a node that catches up answers heartbeats in between.
@@ -808,6 +808,10 @@ class Replica:
             first_index=self._raft.first_index,
             durable_commit=self._raft.durable_commit,
         )
+
+    def recent_records(self, topic: TopicNumber) -> Sequence[TopicRecord]:
+        """Return the records of a topic that are in memory, whether or not they are stored; for who judges what there is."""
+        return self._records.recent(topic)
 
     def matched(self) -> dict[NodeId, LogIndex]:
         """Return up to where each member's log is known to equal this leader's; nothing elsewhere."""
