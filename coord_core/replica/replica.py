@@ -420,13 +420,18 @@ class Replica:
         snapshots = self._snapshots
         if not isinstance(message, InstallSnapshot):
             snapshots.hear(message)
-            if isinstance(message, RecordsAsk) and message.term == self._raft.term and self._leading is not None:
-                self._fetches.asked(message, self.machine)
+            if isinstance(message, RecordsAsk) and message.term == self._raft.term:
+                self._serve_records(message)
         elif snapshots.may_step(message):
             self._raft.step(message)
             if snapshots.stepped():
                 # Committed, and covered by the snapshot that takes the machine's place.
                 self._waiting.clear()
+
+    def _serve_records(self, ask: RecordsAsk) -> None:
+        """A leader that is not ready serves too: without this follower it may never be."""
+        if self._raft.role is Role.LEADER and not self._snapshots.is_loading:
+            self._fetches.asked(ask, self.machine)
 
     def _send(self, messages: list[Message], effects: Effects) -> None:
         if full := self._space.full:
