@@ -466,14 +466,16 @@ class Replica:
             records.compare(self.machine)
         trim = not snapshots.is_sending
         # On a full disk they stay in the log, and here: nothing new comes.
-        is_full = snapshots.room.level is Level.FULL
-        if effects.persist is not None and not is_full:
+        is_due = records.is_due and snapshots.room.level is not Level.FULL
+        if effects.persist is not None and (is_due or effects.publish is not None):
             snapshot = effects.persist.snapshot
             effects.taken = records.take("persist", self._applied if snapshot is None else snapshot.index, trim=trim)
-        if effects.stage is None and effects.persist is None and records.is_due and not is_full:
+        elif effects.stage is None and is_due and records.wants_write:
             effects.stage = snapshots.write_of_others()
-        if effects.stage is not None and (not is_full or effects.stage.publish is not None):
-            effects.stage = _with_records(effects.stage, records.take("stage", self._applied, trim=trim))
+        # Before a snapshot's records: of each topic they are written in order, and what comes out of it is passed over.
+        stage = effects.stage
+        if stage is not None and (is_due or stage.publish is not None or stage.records):
+            effects.stage = _with_records(stage, records.take("stage", self._applied, trim=trim))
         if self._fetches.has_output:
             effects.record_reads, self._fetches.reads = self._fetches.reads, []
             effects.replies += self._fetches.replies

@@ -179,15 +179,16 @@ def test_what_retention_has_passed_goes_from_every_disk() -> None:
 
 
 @pytest.mark.usefixtures("forget_at_once")
-def test_a_leader_whose_records_are_missing_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("lost", [slice(0, 5), slice(3, 4), slice(0, 10)])
+def test_a_leader_whose_records_are_missing_stops(lost: slice) -> None:
     """It would serve a gap as if nothing had been published there."""
     nodes = Topics()
     nodes.publish(10)
     nodes.advance(2_000)
     for disk in nodes.disks.values():
         for records in disk._records.values():
-            del records[:5]
-    with pytest.raises(StorageCorrupt, match="are missing"):
+            del records[lost]
+    with pytest.raises(StorageCorrupt, match="some are missing"):
         nodes.fetch(0)
 
 
@@ -380,3 +381,26 @@ def test_a_leader_that_is_not_ready_sends_records_too() -> None:
     nodes.wait(lambda: nodes.replicas[leader].status().ready)
     nodes.advance(2_000)
     assert nodes.held(3)[topic] == Held(0, 120)
+
+
+@pytest.mark.usefixtures("forget_at_once")
+def test_what_a_follower_has_applied_and_not_stored_comes_before_what_is_sent_to_it() -> None:
+    """Else it would be taken for something that is stored, and be lost."""
+    nodes = Topics()
+    topic = nodes.publish(10).topic
+    nodes.advance(2_000)
+    if nodes.elect() == 3:
+        leads(nodes, 1)
+    nodes.publish(5)
+    nodes.settle()
+    assert nodes.held(3)[topic] == Held(0, 10), "the last five wait for a write"
+    nodes.cut.add(3)
+    nodes.publish(100)
+    nodes.cut.clear()
+    nodes.wait(nodes.are_level)
+    nodes.advance(2_000)
+    assert nodes.noted(SnapshotInstalled, 3)
+    nodes.crash(3)
+    nodes.start(3)
+    leads(nodes, 3)
+    assert nodes.offsets() == list(range(115))
