@@ -18,7 +18,7 @@ from coord_core.protocol.topics import (
     TopicFetched,
     TopicPublish,
 )
-from coord_core.replica import SnapshotInstalled, fetches
+from coord_core.replica import RecordRead, SnapshotInstalled, fetches
 from coord_core.replica import records as bounds
 from coord_core.replica.transfer import RecordsAsk, RecordsPart
 from coord_core.storage.records import Held
@@ -404,3 +404,22 @@ def test_what_a_follower_has_applied_and_not_stored_comes_before_what_is_sent_to
     nodes.start(3)
     leads(nodes, 3)
     assert nodes.offsets() == list(range(115))
+
+
+@pytest.mark.usefixtures("forget_at_once")
+def test_what_retention_passes_while_the_disk_is_asked_is_no_damage() -> None:
+    """The disk may still have it, or not any more: who asked asks again."""
+    nodes = Topics(1)
+    nodes.do(TopicCreate("/t", Retention(records=640, age_ms=None)))
+    topic = nodes.publish(100).topic
+    nodes.advance(2_000)
+    replica, found = nodes.replicas[1], list[list[int]]()
+    old = nodes.disks[1].read_records(topic, 0, 5, 1_000)
+    nodes.do(TopicConfigure("/t", Retention(records=2, age_ms=None)))
+    earliest = nodes.fetch().earliest
+    assert earliest > 5
+    kept = nodes.disks[1].read_records(topic, earliest, 100, 100_000)
+    for records in (old, kept):
+        replica._fetches._waiting[7] = lambda records: found.append([record.offset for record in records])
+        replica.records_read(RecordRead(7, topic, 0, 5, 1_000), records)
+    assert found == [[], list(range(earliest, 100))]
