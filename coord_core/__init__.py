@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from coord_core.client.sync_group import DistributedMembershipGroup, JoinedMember
     from coord_core.client.sync_topic import DistributedTopic
     from coord_core.client.sync_watch import Watch
-    from coord_core.client.topic import AsyncDistributedTopic, TopicMessage, TopicStatus
+    from coord_core.client.topic import AsyncDistributedTopic, Consistency, TopicMessage, TopicStatus
     from coord_core.client.value import AsyncDistributedValue, Versioned
     from coord_core.client.watch import AsyncWatch
     from coord_core.errors import (
@@ -69,7 +69,7 @@ _HOMES = {
     "coord_core.client.sync_watch": ("Watch",),
     "coord_core.client.watch": ("AsyncWatch",),
     "coord_core.client.sync_topic": ("DistributedTopic",),
-    "coord_core.client.topic": ("AsyncDistributedTopic", "TopicMessage", "TopicStatus"),
+    "coord_core.client.topic": ("AsyncDistributedTopic", "Consistency", "TopicMessage", "TopicStatus"),
     "coord_core.client.value": ("AsyncDistributedValue", "Versioned"),
     "coord_core.errors": (
         "AttachmentClosed",
@@ -121,6 +121,7 @@ __all__ = [
     "Busy",
     "Candidacy",
     "Client",
+    "Consistency",
     "CoordError",
     "DiskFull",
     "DistributedLeaderElection",

@@ -4,7 +4,7 @@ from typing import TypeAlias
 
 from coord_core.protocol.base import Owner, ResultStruct
 from coord_core.protocol.elections import Entered
-from coord_core.protocol.streams import Joined, Subscribed
+from coord_core.protocol.streams import Announced, Joined, Subscribed
 from coord_core.protocol.topics import Claimed, ClaimRefused, Committed, Published, TopicCreated
 from coord_core.types import AttachmentId, FencingToken, SessionId
 
@@ -74,6 +74,7 @@ Result: TypeAlias = (
     | Subscribed
     | Entered
     | Joined
+    | Announced
     | Published
     | TopicCreated
     | Committed
