@@ -17,7 +17,7 @@ from coord_core.protocol.messages import NodeStatus
 from tests.cli.running import until
 from tests.cluster.forking import CHILDREN
 from tests.cluster.nodes import PATIENCE_S, Nodes
-from tests.cluster.participants import Participant
+from tests.cluster.participants import TTL_S, Participant
 
 pytestmark = pytest.mark.xdist_group("cluster")
 
