@@ -15,7 +15,18 @@ if TYPE_CHECKING:
 
 
 class CurrentEntry:
-    __slots__ = ("closed", "emitted", "index", "opened", "replies", "snapshot", "time_ms", "unsubscribed", "version")
+    __slots__ = (
+        "closed",
+        "closures_due",
+        "emitted",
+        "index",
+        "opened",
+        "replies",
+        "snapshot",
+        "time_ms",
+        "unsubscribed",
+        "version",
+    )
 
     def __init__(self) -> None:
         #: Strictly rising; 0 before the first entry.
@@ -32,6 +43,8 @@ class CurrentEntry:
         self.emitted: list[tuple[str, str]] = []
         #: The subscriptions that this entry ended.
         self.unsubscribed: list[SubscriptionId] = []
+        #: Timers of this entry opened locks, which are granted at its end.
+        self.closures_due = False
         #: The snapshot being written, which must see every window before it changes.
         self.snapshot: Snapshot | None = None
 

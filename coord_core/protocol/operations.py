@@ -11,13 +11,19 @@ from typing import TypeAlias
 from coord_core.protocol.base import LABEL_BYTES_MAX, PATH_BYTES_MAX, VALUE_BYTES_MAX, OperationStruct, Owner
 from coord_core.protocol.elections import ElectionEnter, ElectionResign, ElectionTransfer
 from coord_core.protocol.groups import GroupJoin, GroupLeave, GroupUpdate
+from coord_core.protocol.limiters import RateAcquire
+from coord_core.protocol.locks import LockBreak
+from coord_core.protocol.semaphores import SemaphoreAcquire, SemaphoreRelease, SemaphoreSetLimit
 from coord_core.protocol.streams import Subscribe, Unsubscribe
 from coord_core.types import FencingToken, RequestNumber
 
 __all__ = [
+    "FREEING",
     "LABEL_BYTES_MAX",
     "PATH_BYTES_MAX",
+    "RELEASES",
     "VALUE_BYTES_MAX",
+    "WAITING",
     "Cancel",
     "LockAcquire",
     "LockRelease",
@@ -38,6 +44,8 @@ class LockAcquire(OperationStruct, frozen=True, tag=1):
     #: None: wait for as long as it takes.  0: do not wait.
     wait_ms: int | None
     owner: Owner
+    #: Should the holder end without a release, the lock stays closed for so long before the next one has it.
+    delay_ms: int = 0
 
 
 class LockRelease(OperationStruct, frozen=True, tag=2):
@@ -48,6 +56,8 @@ class LockRelease(OperationStruct, frozen=True, tag=2):
 
     path: str
     token: FencingToken
+    #: The lock stays closed for so long before the next one has it.
+    quarantine_ms: int = 0
 
 
 class Cancel(OperationStruct, frozen=True, tag=3):
@@ -92,4 +102,16 @@ Operation: TypeAlias = (
     | GroupJoin
     | GroupLeave
     | GroupUpdate
+    | LockBreak
+    | SemaphoreAcquire
+    | SemaphoreRelease
+    | SemaphoreSetLimit
+    | RateAcquire
 )
+
+#: What gives something back: it gets through where other operations must wait.
+RELEASES: frozenset[type] = frozenset({LockRelease, SemaphoreRelease})
+#: What frees something, so also where its answers are many or there is no room for more.
+FREEING: frozenset[type] = RELEASES | {Cancel, LockBreak}
+#: What waits in a queue by the cluster's clock, and can be withdrawn from it.
+WAITING: frozenset[type] = frozenset({LockAcquire, SemaphoreAcquire, RateAcquire})

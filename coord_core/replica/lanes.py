@@ -9,7 +9,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from coord_core.protocol.commands import Call, CloseAttachment, CloseSession, Command
-from coord_core.protocol.operations import Cancel, LockRelease
+from coord_core.protocol.operations import FREEING
 from coord_core.replica.pending import Origin
 
 
@@ -30,8 +30,7 @@ def is_control(command: Command) -> bool:
     """Whether a command frees something, so that it must get through when others may not."""
     kind = type(command)
     if kind is Call:
-        operation = type(command.operation)  # type: ignore[union-attr]
-        return operation is LockRelease or operation is Cancel
+        return type(command.operation) in FREEING  # type: ignore[union-attr]
     return kind is CloseSession or kind is CloseAttachment
 
 
