@@ -1,4 +1,4 @@
-"""coord: locks and small shared values, replicated by Raft, for programs that must not do a thing twice.
+"""coord: locks, elections, groups and small shared values, replicated by Raft, for programs that must not do a thing twice.
 
     client = coord_core.connect("coord://h1:7400,h2:7400,h3:7400/app?ttl=15s")
     with client.lock("/jobs/nightly") as grant:
@@ -12,10 +12,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from coord_core.client.aio import AsyncClient, connect_async
-    from coord_core.client.lock import AsyncDistributedLock, AsyncGrant
+    from coord_core.client.election import AsyncCandidacy, AsyncDistributedLeaderElection, AsyncLeadership
+    from coord_core.client.group import AsyncDistributedMembershipGroup, AsyncJoinedMember, GroupChange
+    from coord_core.client.holding import AsyncGrant
+    from coord_core.client.limiter import AsyncRateLimiter, Decision
+    from coord_core.client.lock import AsyncDistributedLock
+    from coord_core.client.semaphore import AsyncDistributedSemaphore
     from coord_core.client.session import SessionState
-    from coord_core.client.sync import Client, DistributedLock, DistributedValue, Grant, attach, connect
+    from coord_core.client.sync import Client, DistributedValue, attach, connect
+    from coord_core.client.sync_election import Candidacy, DistributedLeaderElection, Leadership
+    from coord_core.client.sync_group import DistributedMembershipGroup, JoinedMember
+    from coord_core.client.sync_lock import DistributedLock, DistributedSemaphore, Grant, RateLimiter
+    from coord_core.client.sync_watch import Watch
     from coord_core.client.value import AsyncDistributedValue, Versioned
+    from coord_core.client.watch import AsyncWatch
     from coord_core.errors import (
         AttachmentClosed,
         AuthenticationFailed,
@@ -25,6 +35,7 @@ if TYPE_CHECKING:
         InvalidConfig,
         InvalidRequest,
         InvalidUrl,
+        LeadershipLost,
         LimitExceeded,
         LockLost,
         LostError,
@@ -37,6 +48,7 @@ if TYPE_CHECKING:
         SessionClosed,
         SessionExpired,
         StaleRequest,
+        SubscriptionLost,
         Unavailable,
         UnsupportedVersion,
         UsedAfterFork,
@@ -48,9 +60,19 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "coord_core.client.aio": ("AsyncClient", "connect_async"),
-    "coord_core.client.lock": ("AsyncDistributedLock", "AsyncGrant"),
+    "coord_core.client.election": ("AsyncCandidacy", "AsyncDistributedLeaderElection", "AsyncLeadership"),
+    "coord_core.client.group": ("AsyncDistributedMembershipGroup", "AsyncJoinedMember", "GroupChange"),
+    "coord_core.client.holding": ("AsyncGrant",),
+    "coord_core.client.limiter": ("AsyncRateLimiter", "Decision"),
+    "coord_core.client.lock": ("AsyncDistributedLock",),
+    "coord_core.client.semaphore": ("AsyncDistributedSemaphore",),
     "coord_core.client.session": ("SessionState",),
-    "coord_core.client.sync": ("Client", "DistributedLock", "DistributedValue", "Grant", "attach", "connect"),
+    "coord_core.client.sync": ("Client", "DistributedValue", "attach", "connect"),
+    "coord_core.client.sync_lock": ("DistributedLock", "DistributedSemaphore", "Grant", "RateLimiter"),
+    "coord_core.client.sync_election": ("Candidacy", "DistributedLeaderElection", "Leadership"),
+    "coord_core.client.sync_group": ("DistributedMembershipGroup", "JoinedMember"),
+    "coord_core.client.sync_watch": ("Watch",),
+    "coord_core.client.watch": ("AsyncWatch",),
     "coord_core.client.value": ("AsyncDistributedValue", "Versioned"),
     "coord_core.errors": (
         "AttachmentClosed",
@@ -61,6 +83,7 @@ _HOMES = {
         "InvalidConfig",
         "InvalidRequest",
         "InvalidUrl",
+        "LeadershipLost",
         "LimitExceeded",
         "LockLost",
         "LostError",
@@ -73,6 +96,7 @@ _HOMES = {
         "SessionClosed",
         "SessionExpired",
         "StaleRequest",
+        "SubscriptionLost",
         "Unavailable",
         "UnsupportedVersion",
         "UsedAfterFork",
@@ -83,22 +107,39 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "AsyncCandidacy",
     "AsyncClient",
+    "AsyncDistributedLeaderElection",
     "AsyncDistributedLock",
+    "AsyncDistributedMembershipGroup",
+    "AsyncDistributedSemaphore",
     "AsyncDistributedValue",
     "AsyncGrant",
+    "AsyncJoinedMember",
+    "AsyncLeadership",
+    "AsyncRateLimiter",
+    "AsyncWatch",
     "AttachmentClosed",
     "AuthenticationFailed",
     "Busy",
+    "Candidacy",
     "Client",
     "CoordError",
+    "Decision",
     "DiskFull",
+    "DistributedLeaderElection",
     "DistributedLock",
+    "DistributedMembershipGroup",
+    "DistributedSemaphore",
     "DistributedValue",
     "Grant",
+    "GroupChange",
     "InvalidConfig",
     "InvalidRequest",
     "InvalidUrl",
+    "JoinedMember",
+    "Leadership",
+    "LeadershipLost",
     "LimitExceeded",
     "LockLost",
     "LostError",
@@ -106,16 +147,19 @@ __all__ = [
     "NotLeader",
     "OutcomeUnknown",
     "ProtocolError",
+    "RateLimiter",
     "RequestError",
     "RetryableError",
     "SessionClosed",
     "SessionExpired",
     "SessionState",
     "StaleRequest",
+    "SubscriptionLost",
     "Unavailable",
     "UnsupportedVersion",
     "UsedAfterFork",
     "Versioned",
+    "Watch",
     "WrongCluster",
     "WrongType",
     "attach",

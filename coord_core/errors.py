@@ -12,6 +12,8 @@
     |   +-- SessionClosed
     |   +-- AttachmentClosed
     |   +-- LockLost
+    |   +-- LeadershipLost
+    |   +-- SubscriptionLost
     +-- RequestError            asking again will not help: change the request
     |   +-- InvalidUrl
     |   +-- InvalidConfig
@@ -108,6 +110,14 @@ class AttachmentClosed(LostError):
 
 class LockLost(LostError):
     """The lock is not held any more, or it cannot be shown that it still is."""
+
+
+class LeadershipLost(LostError):
+    """The caller does not lead any more, or it cannot be shown that it still does."""
+
+
+class SubscriptionLost(LostError):
+    """What the caller followed is not told any more; it can subscribe again."""
 
 
 class RequestError(CoordError):

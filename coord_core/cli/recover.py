@@ -39,6 +39,7 @@ def recover(settings: Settings, source: Path, target: Path) -> None:
                 "committed": found.committed,
                 "sessions": found.sessions,
                 "lost": list(found.lost),
+                "doubt": found.doubt,
             }
         )
         return
@@ -46,6 +47,8 @@ def recover(settings: Settings, source: Path, target: Path) -> None:
     settings.note(f"{target} is cluster {found.cluster} with node {found.name} alone: {what}")
     if found.index > found.committed:
         settings.note(f"{found.index - found.committed} of the entries were not known to be committed; they count now")
+    if found.doubt:
+        settings.note(f"warning: {found.doubt}; where the directory of another node is left, take that one")
     if found.lost:
         settings.note(f"never start again: {', '.join(found.lost)}, and {found.name} on {source}")
     settings.note(f"next: coord server --name {found.name} --data-dir {target} --listen HOST:PORT")

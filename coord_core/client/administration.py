@@ -12,6 +12,8 @@ from coord_core.protocol.results import Done, Failed
 
 #: Between two rounds of asking, while nobody leads.
 _PAUSE_S = 0.1
+#: Whoever has not said Welcome by then is passed over: the machine may be off, and there are others to ask.
+_WELCOME_S = 2.0
 
 
 async def administer(
@@ -30,7 +32,7 @@ async def administer(
             to_ask = list(addresses)
         address = to_ask.pop(0)
         try:
-            answer = await converse(address, token, tls, Administer(1, request), left_s)
+            answer = await converse(address, token, tls, Administer(1, request), left_s, _WELCOME_S)
         except Unavailable as error:
             trouble = error
             continue

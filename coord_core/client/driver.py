@@ -13,13 +13,19 @@ from typing import Any, cast
 
 from coord_core.client.clocks import clock_ms
 from coord_core.client.session import CallId, ClientEffects, ClientSession, Outcome, SessionConfig, SessionState, StateChange
+from coord_core.client.subscriptions import Delivery, SubscriptionEnded
 from coord_core.client.url import split_address
 from coord_core.errors import CoordError, ProtocolError
 from coord_core.protocol.commands import Command
+from coord_core.protocol.elections import ElectionResign, Entered
+from coord_core.protocol.groups import GroupLeave
 from coord_core.protocol.messages import CLIENT_FRAME_BYTES_MAX, MAGIC
 from coord_core.protocol.operations import LockRelease, Operation
 from coord_core.protocol.queries import Query
 from coord_core.protocol.results import Granted
+from coord_core.protocol.semaphores import PermitsGranted, SemaphoreRelease
+from coord_core.protocol.streams import Joined, Subscribed, Unsubscribe
+from coord_core.types import LogIndex, SubscriptionId
 from coord_core.wire.codec import decode_server, encode_messages
 from coord_core.wire.frames import FrameParser
 
@@ -78,8 +84,9 @@ class Driver:
         self._pending: _Connection | None = None
         self._dialing: asyncio.Task[None] | None = None
         self._futures: dict[CallId, asyncio.Future[Any]] = {}
-        # Grants whose caller was cancelled in the same turn of the loop.
-        self._unclaimed: dict[CallId, Granted] = {}
+        # Grants and the like whose caller was cancelled in the same turn of the loop.
+        self._unclaimed: dict[CallId, Outcome] = {}
+        self._sinks: dict[SubscriptionId, Callable[[Delivery], object]] = {}
         self._flush_is_due = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ms = 0
@@ -106,15 +113,38 @@ class Driver:
         self.session.open(clock_ms())
         self._flush_soon()
 
+    def follow(self, subscription: SubscriptionId, after: LogIndex, sink: Callable[[Delivery], object]) -> None:
+        """Have what comes after a revision handed to `sink`, on the loop's thread; the last of it is `SubscriptionEnded`."""
+        self._sinks[subscription] = sink
+        self.session.follow(subscription, after, clock_ms())
+        self._flush_soon()
+
+    def unfollow(self, subscription: SubscriptionId) -> None:
+        if self._sinks.pop(subscription, None) is not None:
+            self.session.unfollow(subscription)
+
+    def acknowledge(self, subscription: SubscriptionId, revision: LogIndex) -> None:
+        self.session.acknowledge(subscription, revision)
+        self._flush_soon()
+
+    def tell(self, operation: Operation) -> None:
+        """Submit an operation of which nobody wants to know what comes of it."""
+        if self.session.state is not SessionState.CLOSED:
+            self.session.call(operation, clock_ms())
+            self._flush_soon()
+
     def withdraw(self, call: CallId, future: "asyncio.Future[Any]", path: str) -> None:
-        """The caller of an acquire has gone: leave the queue, or give back what was granted already."""
-        grant = self._unclaimed.pop(call, None)
+        """The caller has gone: leave the queue, or give back what was got already."""
+        got = self._unclaimed.pop(call, None)
         if self._futures.pop(call, None) is not None:
             self.session.cancel(call, clock_ms())
-        elif grant is None and not future.cancelled() and future.exception() is None:
-            grant = future.result()
-        if isinstance(grant, Granted) and (path, grant.token) in self.session.held():  # else it went with its session
-            self.session.call(LockRelease(path, grant.token), clock_ms())
+        elif got is None and not future.cancelled() and future.exception() is None:
+            got = future.result()
+        giving_back = None if self.session.session_id is None else _giving_back(path, got)
+        if isinstance(got, Granted | PermitsGranted) and (path, got.token) not in self.session.held():
+            giving_back = None  # It went with its session.
+        if giving_back is not None:
+            self.session.call(giving_back, clock_ms())
         self._flush_soon()
 
     def _future(self, call: CallId) -> "asyncio.Future[Any]":
@@ -146,6 +176,8 @@ class Driver:
             self.connection.transport.write(encode_messages(effects.send))
         for call, outcome in effects.resolved:
             self._resolve(call, outcome)
+        for subscription, delivery in effects.deliveries:
+            self._deliver(subscription, delivery)
         if effects.states or effects.finished:
             self._announce(effects)
         elif self.session.refusal is not None:
@@ -157,13 +189,19 @@ class Driver:
         if future is None:
             return
         if future.done():
-            # Its task was cancelled and has not run since; when it does, `withdraw` gives the grant back.
-            if isinstance(outcome, Granted):
+            # Its task was cancelled and has not run since; when it does, `withdraw` gives back what it got.
+            if _giving_back("", outcome) is not None:
                 self._unclaimed[call] = outcome
         elif isinstance(outcome, CoordError):
             future.set_exception(outcome)
         else:
             future.set_result(outcome)
+
+    def _deliver(self, subscription: SubscriptionId, delivery: Delivery) -> None:
+        ended = isinstance(delivery, SubscriptionEnded)
+        sink = self._sinks.pop(subscription, None) if ended else self._sinks.get(subscription)
+        if sink is not None:
+            sink(delivery)
 
     def _announce(self, effects: ClientEffects) -> None:
         for change in effects.states:
@@ -280,6 +318,22 @@ class Driver:
 
 def _nothing(change: StateChange) -> None:
     pass
+
+
+def _giving_back(path: str, outcome: object) -> Operation | None:
+    """Return what undoes what a call has got at `path`; None where there is nothing to undo."""
+    match outcome:
+        case Granted(token=token):
+            return LockRelease(path, token)
+        case PermitsGranted(token=token):
+            return SemaphoreRelease(path, token)
+        case Entered(candidate=candidate):
+            return ElectionResign(path, candidate)
+        case Joined(member=member):
+            return GroupLeave(path, member)
+        case Subscribed(subscription=subscription):
+            return Unsubscribe(subscription)
+    return None
 
 
 def reason_of(error: BaseException) -> str:

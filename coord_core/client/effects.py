@@ -5,8 +5,9 @@ from enum import Enum
 
 from coord_core.client.calls import Outcome
 from coord_core.client.requests import CallId
+from coord_core.client.subscriptions import Delivery
 from coord_core.protocol.messages import ClientMessage
-from coord_core.types import SessionId
+from coord_core.types import SessionId, SubscriptionId
 
 
 class SessionState(Enum):
@@ -41,6 +42,8 @@ class ClientEffects:
     send: list[ClientMessage] = field(default_factory=list)
     #: Tell the callers.
     resolved: list[tuple[CallId, Outcome]] = field(default_factory=list)
+    #: Hand out what came for subscriptions.
+    deliveries: list[tuple[SubscriptionId, Delivery]] = field(default_factory=list)
     #: Tell the listeners.
     states: list[StateChange] = field(default_factory=list)
     #: After `close`: there is nothing more to do.

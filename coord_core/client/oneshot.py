@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+from contextlib import AsyncExitStack
 
 from coord_core.client.driver import reason_of
 from coord_core.client.url import split_address
@@ -25,40 +26,50 @@ _READ_BYTES = 65_536
 _CLOSED = "the node closed the connection"
 
 
-async def converse(address: str, token: str, tls: ssl.SSLContext | None, message: ClientMessage, timeout_s: float) -> ServerMessage:
-    """Connect, shake hands, say `message` and return the first answer.
+async def converse(
+    address: str, token: str, tls: ssl.SSLContext | None, message: ClientMessage, timeout_s: float, welcome_s: float | None = None
+) -> ServerMessage:
+    """Connect, shake hands (within `welcome_s`, where that is less), say `message` and return the first answer.
 
     Raises `Unavailable` where the node does not answer in time (what was asked may have been done all the same), and what it
     refuses the connection with.
     """
     try:
         async with asyncio.timeout(timeout_s):
-            return await _converse(address, token, tls, message)
+            return await _converse(address, token, tls, message, welcome_s)
     except TimeoutError:
-        raise Unavailable(f"{address} did not answer within {timeout_s:g} s") from None
+        raise Unavailable(f"{address} did not answer in time") from None
     except (OSError, ValueError) as error:
         raise Unavailable(f"{address}: {reason_of(error)}") from error
 
 
-async def _converse(address: str, token: str, tls: ssl.SSLContext | None, message: ClientMessage) -> ServerMessage:
+async def _converse(
+    address: str, token: str, tls: ssl.SSLContext | None, message: ClientMessage, welcome_s: float | None
+) -> ServerMessage:
     host, port = split_address(address)
-    reader, writer = await asyncio.open_connection(host, port, ssl=tls, server_hostname=host if tls else None)
-    try:
-        hello = Hello(PROTOCOL_VERSION_MIN, PROTOCOL_VERSION_MAX, "client", "", token)
-        writer.write(MAGIC + encode_messages([hello]))
-        incoming = _Incoming(reader)
-        try:
-            welcome = await incoming.next()
-        except Unavailable as error:
-            if tls is None and error.message == _CLOSED:
-                raise Unavailable(f"{_CLOSED} without a word; perhaps it wants TLS: coords://") from None
-            raise
-        if not isinstance(welcome, Welcome):
-            raise ProtocolError(f"{address} answered {type(welcome).__name__} where Welcome was due")
+    async with AsyncExitStack() as closing:
+        async with asyncio.timeout(welcome_s):
+            reader, writer = await asyncio.open_connection(host, port, ssl=tls, server_hostname=host if tls else None)
+            closing.callback(writer.close)
+            incoming = _Incoming(reader)
+            await _shake_hands(address, token, tls, writer, incoming)
         writer.write(encode_messages([message]))
         return await incoming.next()
-    finally:
-        writer.close()
+
+
+async def _shake_hands(
+    address: str, token: str, tls: ssl.SSLContext | None, writer: asyncio.StreamWriter, incoming: "_Incoming"
+) -> None:
+    hello = Hello(PROTOCOL_VERSION_MIN, PROTOCOL_VERSION_MAX, "client", "", token)
+    writer.write(MAGIC + encode_messages([hello]))
+    try:
+        welcome = await incoming.next()
+    except Unavailable as error:
+        if tls is None and error.message == _CLOSED:
+            raise Unavailable(f"{_CLOSED} without a word; perhaps it wants TLS: coords://") from None
+        raise
+    if not isinstance(welcome, Welcome):
+        raise ProtocolError(f"{address} answered {type(welcome).__name__} where Welcome was due")
 
 
 class _Incoming:

@@ -10,7 +10,7 @@ from typing import NewType
 
 from coord_core.client.settings import WINDOW_URGENT_MAX
 from coord_core.protocol.commands import WINDOW_REQUESTS_MAX, Command
-from coord_core.protocol.operations import Cancel, LockRelease, Operation
+from coord_core.protocol.operations import FREEING, Operation
 from coord_core.protocol.queries import Query
 from coord_core.protocol.ranges import RequestRanges
 
@@ -68,7 +68,7 @@ class Request:
         self.sent_ms = 0
         self.deadline_ms: int | None = None
         #: Goes before others and may use the reserved part of the window: it frees something.
-        self.urgent = type(body) is LockRelease or type(body) is Cancel
+        self.urgent = type(body) in FREEING
         #: Calls with the same order are sent one after the other's answer.
         self.order: Hashable | None = None
         #: The caller has its outcome.

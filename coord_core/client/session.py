@@ -42,6 +42,7 @@ from coord_core.client.effects import ClientEffects, SessionState, StateChange
 from coord_core.client.link import Link, Phase
 from coord_core.client.requests import CallId, Kind, Request
 from coord_core.client.settings import SessionConfig
+from coord_core.client.subscriptions import Subscriptions
 from coord_core.errors import (
     AttachmentClosed,
     CoordError,
@@ -61,19 +62,23 @@ from coord_core.protocol.messages import (
     KeepAlive,
     KeptAlive,
     Members,
+    NotSubscribed,
+    Records,
     Redirect,
     Refused,
     Reply,
+    Resync,
     ServerMessage,
     Submit,
     Told,
     Welcome,
 )
-from coord_core.protocol.operations import LockAcquire, LockRelease, Operation
+from coord_core.protocol.operations import LockAcquire, LockRelease, Operation, Waiting
 from coord_core.protocol.queries import Query, SessionInfo
 from coord_core.protocol.queries import SessionState as SessionStateAnswer
 from coord_core.protocol.results import AttachmentOpened, Failed, Granted, Result, SessionOpened
-from coord_core.types import AttachmentId, FencingToken, RequestNumber, SessionId
+from coord_core.protocol.semaphores import PermitsGranted, SemaphoreAcquire, SemaphoreRelease
+from coord_core.types import AttachmentId, FencingToken, LogIndex, RequestNumber, SessionId, SubscriptionId
 from coord_core.wire.codec import encode_command
 
 __all__ = ["CallId", "ClientEffects", "ClientSession", "Outcome", "SessionConfig", "SessionState", "StateChange"]
@@ -100,6 +105,7 @@ class ClientSession:
 
         self._link = Link(config, rng)
         self._calls = Calls(config)
+        self._subscriptions = Subscriptions()
         self._effects = ClientEffects()
         # What was granted in the present session and not given back.  With the path: one entry may grant several locks.
         self._held: set[tuple[str, FencingToken]] = set()
@@ -147,7 +153,7 @@ class ClientSession:
         self.check_usable()
         if self.state is SessionState.LOST:
             self._begin(now_ms)
-        if type(operation) is LockRelease:
+        if isinstance(operation, LockRelease | SemaphoreRelease):
             self._held.discard((operation.path, operation.token))
         calls = self._calls
         call = calls.new_id()
@@ -174,6 +180,19 @@ class ClientSession:
         """
         self._now_ms = now_ms
         self._calls.cancel(call)
+
+    def follow(self, subscription: SubscriptionId, after: LogIndex, now_ms: int) -> None:
+        """Have what comes after a revision delivered (0: first the present state), until `unfollow` or the session's end."""
+        self._now_ms = now_ms
+        self._subscriptions.add(subscription, after)
+
+    def unfollow(self, subscription: SubscriptionId) -> None:
+        """Have nothing more of it delivered; the subscription itself is the caller's to end."""
+        self._subscriptions.remove(subscription)
+
+    def acknowledge(self, subscription: SubscriptionId, revision: LogIndex) -> None:
+        """Everything delivered up to a revision is worked off."""
+        self._subscriptions.acknowledge(subscription, revision)
 
     def close(self, now_ms: int) -> None:
         """Give back everything and take no more calls.  Calls without an outcome fail with `SessionClosed` or `OutcomeUnknown`."""
@@ -247,6 +266,8 @@ class ClientSession:
             request = self._in_flight.pop(message.seq, None)
             if request is not None:
                 self._replied(request, message.result)
+        elif isinstance(message, Records | Resync | NotSubscribed):
+            self._subscriptions.received(message)
         elif isinstance(message, Told):
             self._told(message)
         elif isinstance(message, KeptAlive):
@@ -287,6 +308,7 @@ class ClientSession:
             effects.send.clear()
             effects.finished = True
         effects.resolved, self._calls.resolved = self._calls.resolved, effects.resolved
+        effects.deliveries, self._subscriptions.deliveries = self._subscriptions.deliveries, effects.deliveries
         effects.disconnect, link.disconnect = link.disconnect, False
         effects.connect_to, link.connect_to = link.connect_to, None
         return effects
@@ -381,6 +403,7 @@ class ClientSession:
             request.done = False
         self._unheard_since_ms = None
         self._calls.connection_lost()
+        self._subscriptions.connection_lost()
         if self.state is SessionState.CONNECTED:
             self._change(SessionState.SUSPENDED)
 
@@ -403,8 +426,9 @@ class ClientSession:
         paused = self._now_ms < self._paused_until_ms
         if self._burials and not paused:
             self._pump_burials()
-        if self.session_id is not None:
+        if self.session_id is not None and self.attachment_id is not None:
             self._pump_calls(self.session_id, paused=paused)
+            self._effects.send += self._subscriptions.messages(self.attachment_id)
         elif self._opening is None and not paused and (self._wanted or self._calls.wants_session()):
             self._open()
         while not paused and (request := self._calls.next_plain()) is not None:
@@ -514,8 +538,13 @@ class ClientSession:
             self._change(SessionState.CONNECTED)
 
     def _granted(self, request: Request, result: Result) -> None:
-        if type(result) is Granted and not request.withdrawn and type(request.body) is LockAcquire:
-            self._held.add((request.body.path, result.token))
+        body = request.body
+        if (
+            isinstance(result, Granted | PermitsGranted)
+            and isinstance(body, LockAcquire | SemaphoreAcquire)
+            and not request.withdrawn
+        ):
+            self._held.add((body.path, result.token))
 
     def _failed(self, request: Request, failed: Failed) -> None:
         code = failed.code
@@ -607,6 +636,7 @@ class ClientSession:
         if self.config.attached:
             self._over = error
         self._calls.session_lost(error, reads_too=reads_too)
+        self._subscriptions.session_lost(error)
         keep = (Kind.ASK, Kind.BURY) if state is SessionState.LOST else (Kind.OPEN, Kind.BURY)
         self._in_flight = {seq: request for seq, request in self._in_flight.items() if request.kind in keep}
         if state is SessionState.LOST:
@@ -660,7 +690,7 @@ def _must_wait_for_room(request: Request) -> bool:
     """
     if request.kind is Kind.BURY or request.urgent:
         return True
-    return request.kind is Kind.CALL and request.sends > 1 and type(request.body) is not LockAcquire
+    return request.kind is Kind.CALL and request.sends > 1 and not isinstance(request.body, Waiting)
 
 
 def _error(failed: Failed) -> CoordError:

@@ -6,6 +6,7 @@ coroutine is cancelled, and what it had got by then is handed to `undo`.
 
 import asyncio
 import contextlib
+import contextvars
 import logging
 import threading
 from collections.abc import Callable, Coroutine
@@ -32,12 +33,14 @@ with contextlib.suppress(ImportError):  # not installed on this platform
 class _Waiter:
     """One blocking call: its coroutine runs on the loop, its caller waits for the lock `_done`."""
 
-    __slots__ = ("_abandoned", "_coroutine", "_done", "_error", "_finish_anyway", "_result", "_task", "_undo")
+    __slots__ = ("_abandoned", "_context", "_coroutine", "_done", "_error", "_finish_anyway", "_result", "_task", "_undo")
 
     def __init__(self, coroutine: Coroutine[Any, Any, Any], undo: Undo | None, *, finish: bool) -> None:
         self._coroutine = coroutine
         self._undo = undo
         self._finish_anyway = finish
+        # What the caller runs in, such as a listener, its coroutine runs in as well.
+        self._context = contextvars.copy_context()
         self._task: asyncio.Task[Any] | None = None
         self._result: Any = None
         self._error: BaseException | None = None
@@ -60,7 +63,7 @@ class _Waiter:
     # On the loop's thread.
 
     def start(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._coroutine)
+        self._task = asyncio.get_running_loop().create_task(self._coroutine, context=self._context)
         self._task.add_done_callback(self._finish)
 
     def abandon(self) -> None:

@@ -1,15 +1,22 @@
 """A small replicated value with a version: `AsyncDistributedValue`; `sync` has the blocking form."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from coord_core.client import paths
+from coord_core.client.watch import AsyncWatch
 from coord_core.protocol.operations import ValueDelete, ValueSet
-from coord_core.protocol.queries import ValueGet, ValueState
+from coord_core.protocol.queries import Answer, ValueGet, ValueState
 from coord_core.protocol.results import Done, ValueConflict, ValueWritten
+from coord_core.protocol.streams import Change
+from coord_core.protocol.values import ValueChanged
+from coord_core.types import LogIndex
 
 if TYPE_CHECKING:
     from coord_core.client.aio import AsyncClient
+
+KIND = "value"
 
 
 class Versioned(NamedTuple):
@@ -58,6 +65,13 @@ class AsyncDistributedValue:
         result: Done | ValueConflict = await self._write(ValueDelete(self._full_path, expected))
         return isinstance(result, Done)
 
+    def watch(self) -> "AsyncWatch[Versioned | None]":
+        """Return the value after each change, beginning with the present one: `async for value in handle.watch()`.
+
+        None: there is none.
+        """
+        return AsyncWatch(self._client, KIND, self._full_path, ValueView())
+
     async def _write(self, operation: ValueSet | ValueDelete) -> Any:
         driver = self._client.driver()
         call, future = driver.call(operation, self)
@@ -66,3 +80,25 @@ class AsyncDistributedValue:
         except asyncio.CancelledError:
             driver.withdraw(call, future, self._full_path)
             raise
+
+
+class ValueView:
+    """What is there, told when it changes."""
+
+    def __init__(self) -> None:
+        # Of the last one told, 0: none; None: nothing was told yet.
+        self._version: int | None = None
+
+    def state(self, state: Answer, revision: LogIndex) -> Sequence[Versioned | None]:
+        assert isinstance(state, ValueState)
+        return self._tell(state.version, state.value)
+
+    def change(self, change: Change, revision: LogIndex) -> Sequence[Versioned | None]:
+        assert isinstance(change, ValueChanged)
+        return self._tell(change.version, change.value)
+
+    def _tell(self, version: int, value: bytes) -> Sequence[Versioned | None]:
+        if version == self._version:
+            return ()
+        self._version = version
+        return (Versioned(version, value) if version else None,)

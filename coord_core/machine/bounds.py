@@ -13,8 +13,8 @@ SESSIONS_MAX = 100_000
 ATTACHMENTS_PER_SESSION_MAX = 1_024
 ATTACHMENTS_MAX = 200_000
 
-#: Releases and cancels are admitted beyond WINDOW_REQUESTS_MAX: a process whose every request waits for a lock that it holds itself
-#: must still be able to release it.  Tombstones of cancelled requests count as well.
+#: What gives something back (`protocol.operations.FREEING`) is admitted beyond WINDOW_REQUESTS_MAX: a process whose every request
+#: waits for a lock that it holds itself must still be able to release it.  Tombstones of cancelled requests count as well.
 WINDOW_CONTROL_MAX = 2 * WINDOW_REQUESTS_MAX
 
 #: Ranges that a client sends and ranges that the machine has, together.  With n numbers unanswered there are at most n ranges of

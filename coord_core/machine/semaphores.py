@@ -35,10 +35,11 @@ from coord_core.machine.resources import OperationHandler, QueryHandler, StateOf
 from coord_core.machine.sessions import Attachment
 from coord_core.machine.stream import decode
 from coord_core.protocol.locks import ListedLock, LockParty
-from coord_core.protocol.results import Done, Failed, Granted, NotGranted, Result
+from coord_core.protocol.results import Done, Failed, NotGranted, Result
 from coord_core.protocol.semaphores import (
     PARTIES_NAMED_MAX,
     PERMITS_MAX,
+    PermitsGranted,
     SemaphoreAcquire,
     SemaphoreInfo,
     SemaphoreParty,
@@ -153,13 +154,13 @@ class Semaphores(Claims):
 
     # --- what happens to a semaphore ---------------------------------------------------------------------------------------------
 
-    def _grant(self, semaphore: Semaphore, claim: Claim) -> Granted:
+    def _grant(self, semaphore: Semaphore, claim: Claim) -> PermitsGranted:
         assert claim.attachment.alive, "a waiter leaves its queue in the entry that ends its attachment"
         semaphore.holders[claim.token] = claim
         semaphore.taken += claim.terms
         claim.since_ms = self._entry.time_ms
         add(self._held, claim)
-        return Granted(claim.token)
+        return PermitsGranted(claim.token)
 
     def _give_back(self, semaphore: Semaphore, claim: Claim) -> None:
         del semaphore.holders[claim.token]

@@ -21,9 +21,7 @@ __all__ = [
     "FREEING",
     "LABEL_BYTES_MAX",
     "PATH_BYTES_MAX",
-    "RELEASES",
     "VALUE_BYTES_MAX",
-    "WAITING",
     "Cancel",
     "LockAcquire",
     "LockRelease",
@@ -31,6 +29,7 @@ __all__ = [
     "Owner",
     "ValueDelete",
     "ValueSet",
+    "Waiting",
 ]
 
 
@@ -109,9 +108,7 @@ Operation: TypeAlias = (
     | RateAcquire
 )
 
-#: What gives something back: it gets through where other operations must wait.
-RELEASES: frozenset[type] = frozenset({LockRelease, SemaphoreRelease})
-#: What frees something, so also where its answers are many or there is no room for more.
-FREEING: frozenset[type] = RELEASES | {Cancel, LockBreak}
-#: What waits in a queue by the cluster's clock, and can be withdrawn from it.
-WAITING: frozenset[type] = frozenset({LockAcquire, SemaphoreAcquire, RateAcquire})
+#: What gives something back: it goes before everything else, and is admitted where other operations are not any more.
+FREEING: frozenset[type] = frozenset({LockRelease, Cancel, Unsubscribe, ElectionResign, GroupLeave, LockBreak, SemaphoreRelease})
+#: What waits in a queue by the cluster's clock, and can be withdrawn from it without a trace.
+Waiting: TypeAlias = LockAcquire | SemaphoreAcquire | RateAcquire

@@ -6,6 +6,7 @@ from coord_core.protocol.base import Owner, ResultStruct
 from coord_core.protocol.elections import Entered
 from coord_core.protocol.limiters import RateGranted, RateRefused
 from coord_core.protocol.locks import LockBroken
+from coord_core.protocol.semaphores import PermitsGranted
 from coord_core.protocol.streams import Joined, Subscribed
 from coord_core.types import AttachmentId, FencingToken, SessionId
 
@@ -78,4 +79,5 @@ Result: TypeAlias = (
     | LockBroken
     | RateGranted
     | RateRefused
+    | PermitsGranted
 )

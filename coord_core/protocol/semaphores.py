@@ -6,7 +6,7 @@ grant to grant, as a lock's do; they name one holding and do not fence: several 
 
 import msgspec
 
-from coord_core.protocol.base import AnswerStruct, OperationStruct, Owner, QueryStruct
+from coord_core.protocol.base import AnswerStruct, OperationStruct, Owner, QueryStruct, ResultStruct
 from coord_core.types import AttachmentId, FencingToken, SessionId
 
 #: Permits of one semaphore.
@@ -18,7 +18,7 @@ PARTIES_NAMED_MAX = 500
 class SemaphoreAcquire(OperationStruct, frozen=True, tag=21):
     """Take permits, or wait for them in order of arrival: whoever wants many is not passed by those who want few.
 
-    Answers `Granted` or `NotGranted` as a lock does.
+    Answers `PermitsGranted`, or `NotGranted` as a lock does.
     """
 
     path: str
@@ -28,6 +28,12 @@ class SemaphoreAcquire(OperationStruct, frozen=True, tag=21):
     permits: int
     #: How many there are, where this is the first to ask; else what was said first, or set, stands.  At least `permits`.
     limit: int
+
+
+class PermitsGranted(ResultStruct, frozen=True, tag=23):
+    """The permits are this attachment's until released, or its attachment or session ends."""
+
+    token: FencingToken
 
 
 class SemaphoreRelease(OperationStruct, frozen=True, tag=22):

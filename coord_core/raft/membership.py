@@ -23,7 +23,7 @@ from coord_core.raft.invariants import InvariantViolation
 from coord_core.raft.messages import AppendReply, Configuration, Entry, EntryKind, InstallSnapshot
 from coord_core.raft.outbox import send_after_persist
 from coord_core.raft.refusals import MembershipRefused
-from coord_core.raft.state import State
+from coord_core.raft.state import Role, State
 from coord_core.raft.zero import NOBODY
 from coord_core.types import LogIndex, NodeId
 
@@ -208,7 +208,7 @@ def _validate(state: State, change: MembershipChange) -> None:
 
 
 def leave_if_due(state: State) -> None:
-    """Propose to leave a joint configuration that asks for it; tried again with every applied entry until it succeeds."""
+    """Propose to leave a joint configuration that asks for it; tried again with every applied entry and every tick."""
     if not (state.is_leader and state.configuration.auto_leave and state.log.applied >= state.pending_membership):
         return
     if state.transferee or (state.config.membership_waits_for_own_term and not state.own_term_committed):
@@ -268,12 +268,15 @@ def _track(state: State) -> None:
 
 
 def switch(state: State, configuration: Configuration) -> None:
-    """Put `configuration` in force, with what it means for a leader."""
+    """Put `configuration` in force, with what it means for a leader or who would be one."""
     state.configuration = configuration
     _track(state)
+    own = state.progress.get(state.node_id)
+    if state.role in (Role.PRE_CANDIDATE, Role.CANDIDATE) and (own is None or own.is_learner):
+        # What it was granted was for a voter (a refusal may tell a candidate what is committed: `election.on_vote_reply`).
+        roles.become_follower(state, state.term, NOBODY)
     if not state.is_leader:
         return
-    own = state.progress.get(state.node_id)
     if own is None or own.is_learner:
         # It led until the change was committed, without counting itself (dissertation, 4.2.2).
         if state.config.step_down_on_removal:

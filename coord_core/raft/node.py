@@ -95,6 +95,8 @@ class RaftNode:
         state = self._state
         if state.role is Role.LEADER:
             election.tick_leader(state)
+            # Where leadership was to be handed over when that was due, and stayed.
+            membership.leave_if_due(state)
         else:
             election.tick(state)
 

@@ -5,6 +5,9 @@ is the leader's and is never logged.  It ends when everybody has acknowledged th
 answer then names who has not.  After a failover the caller asks again, the audience follows again with what it had acknowledged,
 and the new leader waits anew.
 
+Two that wait for each other need not: a listener that joins as well waits for whoever is about to join, and that one waits for the
+listener.  So who joins is not waited for by a session for which its own join waits; it hears of the other when it has joined.
+
 Bound: WAITS_MAX; one more is answered at once, with its whole audience as unacknowledged.
 """
 
@@ -18,20 +21,26 @@ from coord_core.machine import Machine
 from coord_core.protocol.base import Owner
 from coord_core.protocol.messages import Reply, ServerMessage
 from coord_core.protocol.results import Result
-from coord_core.protocol.streams import AnnouncedStruct, Unacknowledged
+from coord_core.protocol.streams import AnnouncedStruct, Joined, Unacknowledged
 from coord_core.replica.pending import Origin
-from coord_core.types import LogIndex, SubscriptionId
+from coord_core.types import LogIndex, SessionId, SubscriptionId
 
 WAITS_MAX = 16_384
 
 
 class _Wait:
-    __slots__ = ("missing", "origin", "outstanding", "result")
+    __slots__ = ("missing", "origin", "outstanding", "own", "result", "session", "sessions")
 
-    def __init__(self, origin: Origin, result: AnnouncedStruct, outstanding: dict[SubscriptionId, Owner | None]) -> None:
+    def __init__(self, origin: Origin, session: SessionId, result: AnnouncedStruct) -> None:
         self.origin = origin
+        #: The caller's.
+        self.session = session
         self.result = result
-        self.outstanding = outstanding
+        #: The subscription that the caller will have with the answer, if any.
+        self.own = SubscriptionId(result.member) if isinstance(result, Joined) else None
+        self.outstanding: dict[SubscriptionId, Owner] = {}
+        #: Those of whom are outstanding, or were.
+        self.sessions: set[SessionId] = set()
         #: Those who have gone without a word.
         self.missing: list[Unacknowledged] = []
 
@@ -41,6 +50,8 @@ class Announcements:
 
     def __init__(self) -> None:
         self._waits: dict[int, _Wait] = {}
+        # Of those who wait and will have a subscription with the answer.
+        self._own: dict[SubscriptionId, int] = {}
         self._numbers = count(1)
         self._of_subscription: dict[SubscriptionId, dict[int, _Wait]] = {}
         # (deadline, number); of waits that are over they are dropped when their time comes.
@@ -56,23 +67,39 @@ class Announcements:
 
     # --- events ------------------------------------------------------------------------------------------------------------------
 
-    def announce(self, origin: Origin, result: AnnouncedStruct, machine: Machine, lease_ms: int) -> None:
-        """Answer when the audience has acknowledged."""
-        wait = _Wait(origin, result, {})
+    def announce(self, origin: Origin, session: SessionId, result: AnnouncedStruct, machine: Machine, lease_ms: int) -> None:
+        """Answer a call of that session when the audience has acknowledged."""
+        wait = _Wait(origin, session, result)
         for number in result.audience:
             subscription = machine.streams.subscription(number)
             if subscription is None:
                 wait.missing.append(Unacknowledged(number, "gone"))
             elif self._acknowledged.get(number, 0) < result.revision:
                 wait.outstanding[number] = subscription.attachment.owner
+                wait.sessions.add(subscription.attachment.session)
+        self._untangle(wait)
         if not wait.outstanding or len(self._waits) >= WAITS_MAX:
             self._answer(wait)
             return
         key = next(self._numbers)
         self._waits[key] = wait
+        if wait.own is not None:
+            self._own[wait.own] = key
         for number in wait.outstanding:
             self._of_subscription.setdefault(number, {})[key] = wait
         heapq.heappush(self._deadlines, (lease_ms + result.wait_ms, key))
+
+    def _untangle(self, wait: _Wait) -> None:
+        """Let those not wait for each other who would do so until their time is over."""
+        for other in [self._own[number] for number in wait.outstanding if number in self._own]:
+            if wait.session in self._waits[other].sessions:
+                del wait.outstanding[self._waits[other].own]  # type: ignore[arg-type]
+        if wait.own is None:
+            return
+        for key, other_wait in list(self._of_subscription.get(wait.own, {}).items()):
+            if other_wait.session in wait.sessions:
+                del other_wait.outstanding[wait.own]
+                self._left(wait.own, key, other_wait)
 
     def acknowledged(self, acknowledged: Sequence[tuple[SubscriptionId, LogIndex]]) -> None:
         """Followers have acknowledged up to these revisions."""
@@ -99,7 +126,7 @@ class Announcements:
             key = heapq.heappop(self._deadlines)[1]
             wait = self._waits.pop(key, None)
             if wait is None:
-                continue
+                continue  # It was answered before.
             for number in wait.outstanding:
                 self._forget(number, key)
             self._answer(wait)
@@ -127,6 +154,8 @@ class Announcements:
             del self._of_subscription[number]
 
     def _answer(self, wait: _Wait) -> None:
+        if wait.own is not None:
+            self._own.pop(wait.own, None)
         late = [Unacknowledged(number, "deadline", owner) for number, owner in wait.outstanding.items()]
         named = tuple(sorted([*wait.missing, *late], key=lambda one: one.subscription))
         result: Result = msgspec.structs.replace(wait.result, audience=(), unacknowledged=named)  # type: ignore[assignment]

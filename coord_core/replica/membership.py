@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from coord_core.errors import CoordError, InvalidRequest, LimitExceeded, Unavailable, Unsafe, WrongCluster
+from coord_core.errors import CoordError, InvalidRequest, LimitExceeded, NodeRemoved, Unavailable, Unsafe, WrongCluster
 from coord_core.protocol.administration import Administration, RemoveMember, TransferLeadership
 from coord_core.protocol.members import Member
 from coord_core.protocol.messages import PeerIdentity, Redirect, Reply, ServerMessage
@@ -79,6 +79,8 @@ class Membership:
         #: By name: nodes that want to be let in, and for how many ticks more that is remembered.
         self._joining: dict[str, tuple[PeerIdentity, int]] = {}
         self._asked: deque[_Asked] = deque()
+        #: The last change that was applied here: who is not a member was removed there or before.
+        self._changed_at: LogIndex = LogIndex(0)
         #: The change that was appended here last, and who waits for it.
         self._under_way: LogIndex = LogIndex(0)
         self._waiting_for_it: Origin | None = None
@@ -88,8 +90,8 @@ class Membership:
         self._led_ticks = 0
         #: Something waits for that, and for nothing else.
         self._unsettled = False
-        #: The machine's, as the leader knows it.
-        self._machine_version = 0
+        #: The machine's, as the leader knows it; and the one that it is about to have.
+        self._machine_version = self._proposed_version = 0
         #: Nodes that asked and cannot be let in, with why.
         self.turned_away: list[tuple[PeerIdentity, CoordError]] = []
 
@@ -97,9 +99,10 @@ class Membership:
 
     def applied(self, entry: Entry, configuration: Configuration) -> list[tuple[int, ServerMessage]]:
         """Take over what a CONFIGURATION entry says, which consensus has put in force; return the answers that it lets go."""
-        added = {member.node_id: member for member in _members_of(entry)}
+        added = {member.node_id: member for member in members_of(entry)}
         self._keep({**self.members, **added}, entry.index, configuration)
         self._raft.keep_commit(entry.index)
+        self._changed_at = entry.index
         if self._waiting_for_it is None or entry.index != self._under_way:
             return []
         waiting, self._waiting_for_it = self._waiting_for_it, None
@@ -128,6 +131,10 @@ class Membership:
         """Return the newest version of the machine that everybody knows; 0 while somebody may be coming who does not."""
         return self._known_to_all if self._is_free else 0
 
+    def version_proposed(self, version: int) -> None:
+        """This leader has put a version into the log: who comes behind it must know it."""
+        self._proposed_version = version
+
     # --- asking -------------------------------------------------------------------------------------------------------------------
 
     def join(self, caller: PeerIdentity) -> None:
@@ -136,6 +143,9 @@ class Membership:
         A leader that refuses it has it in `turned_away`.
         """
         self._joining.pop(caller.name, None)
+        if any(member == caller.as_member(member.node_id) for member in self.in_force):
+            # What it may have said before is not so any more.
+            return
         self._joining[caller.name] = caller, JOIN_TICKS_MAX
         if len(self._joining) > WAITING_MAX:
             del self._joining[next(iter(self._joining))]
@@ -164,7 +174,7 @@ class Membership:
         self._asked.clear()
         self._waiting_for_it = None
         self._handing_over = self._unsettled = False
-        self._led_ticks = 0
+        self._led_ticks = self._proposed_version = 0
         return [(origin[0], Redirect(origin[1], leader)) for origin in origins]
 
     @property
@@ -279,9 +289,12 @@ class Membership:
 
     def _check(self, caller: PeerIdentity) -> _Change | None:
         """Return what makes the caller a member as it says it is; None where it is one.  Raises why it cannot be."""
-        if caller.machine_version < self._machine_version:
+        if caller.node_id and caller.node_id not in everyone(self._raft.configuration):
+            raise self._removed(caller)
+        version = max(self._machine_version, self._proposed_version)
+        if caller.machine_version < version:
             raise InvalidRequest(
-                f"the cluster's machine has version {self._machine_version}, the release of {caller.name!r} knows up to "
+                f"the cluster's machine has version {version}, the release of {caller.name!r} knows up to "
                 f"{caller.machine_version}: start a newer release"
             )
         same_name = [member for member in self.in_force if member.name == caller.name]
@@ -294,6 +307,18 @@ class Membership:
             moved = caller.as_member(known.node_id)
             return None if moved == known else _Change((MembershipStep(StepKind.UPDATE, known.node_id),), (moved,))
         return self._replacement(caller, known)
+
+    def _removed(self, caller: PeerIdentity) -> CoordError:
+        """Return what is told to who was a member and says that it has moved.  As a newcomer it would never come: its directory is
+        that of the one that was removed.
+        """
+        who = f"node {caller.name!r} ({caller.node_id})"
+        if self._raft.durable_commit < self._changed_at:
+            return Unavailable(f"{who} is being removed; ask again in a moment")
+        return NodeRemoved(
+            f"{who} was removed from this cluster.  Its data directory is of no use any more; to bring the machine back, start it "
+            "with --join on an empty one"
+        )
 
     def _addition(self, caller: PeerIdentity, *before: MembershipStep) -> _Change:
         node_id = NodeId(self._raft.last_index + 1)
@@ -354,7 +379,8 @@ def _known_to_all(members: Iterable[Member]) -> int:
     return min((member.machine_version for member in members), default=0)
 
 
-def _members_of(entry: Entry) -> tuple[Member, ...]:
+def members_of(entry: Entry) -> tuple[Member, ...]:
+    """Return the members that a CONFIGURATION entry adds or alters."""
     context = decode(entry.data).context
     return _context_decoder.decode(context) if context else ()
 

@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 
 from coord_core.errors import CoordError
 from coord_core.machine import Applied, Machine
-from coord_core.protocol.commands import LEADERS_OWN, Call, Command, ExpireSession, Tick
+from coord_core.protocol.commands import LEADERS_OWN, Call, Command, ExpireSession, SetMachineVersion, Tick
 from coord_core.protocol.locks import LockBroken
 from coord_core.protocol.members import Member
 from coord_core.protocol.messages import (
@@ -477,6 +477,9 @@ class Replica:
             if self._space.refuses_control:
                 return
         own = leading.own_commands(self._dead, now_ms, self._membership.machine_version())
+        for command in own:
+            if type(command) is SetMachineVersion:
+                self._membership.version_proposed(command.version)
         self._dead = []
         prefix = stamp(leading.stamp_ms(now_ms))
         if own and not self._append(prefix, [Proposal((0, 0), command, encode_command(command)) for command in own]):
@@ -587,8 +590,8 @@ class Replica:
                 origin = self._pending.pop_index(entry.index, entry.term)
             if origin is None:
                 pass
-            elif isinstance(result, AnnouncedStruct) and result.audience:
-                self._announcements.announce(origin, result, self.machine, lease_ms)
+            elif isinstance(result, AnnouncedStruct) and result.audience and type(command) is Call:
+                self._announcements.announce(origin, command.session, result, self.machine, lease_ms)
             else:
                 replies.append((origin[0], Reply(origin[1], result)))
         for attachment, request, late in applied.replies:

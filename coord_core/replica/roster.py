@@ -56,7 +56,13 @@ class Roster:
         return Standing.REMOVED if durable_commit >= self.index else Standing.REMOVED_SO_FAR
 
     def expect(self, member: Member) -> None:
-        """Count on a member as it says it is, until the log says more.  Raises `Busy` where too many have called."""
+        """Count on a member as it says it is, until the log says more.  Raises `Busy` where too many have called.
+
+        Its last word counts: who is where the log says is not looked for any more where it was in between.
+        """
+        if self.members.get(member.node_id) == member:
+            self._told.pop(member.node_id, None)
+            return
         if member.node_id not in self._told and len(self._told) >= TO_COME_MAX:
             raise Busy(f"{TO_COME_MAX} nodes that this one does not know yet have called already", limit="members to come")
         self._told[member.node_id] = member

@@ -77,7 +77,7 @@ class Sending:
     def acknowledged(self, message: SnapshotAck) -> None:
         """A follower says what it has."""
         transfer = self._transfers.get(message.sender)
-        if transfer is None or message.sha256 != transfer.info.sha256:
+        if transfer is None or message.sha256 != transfer.info.sha256 or not _can_be(message):
             return
         if message.safe > transfer.safe:
             transfer.idle_ticks = 0
@@ -146,3 +146,8 @@ class Sending:
         del self._transfers[to]
         self._raft.report_snapshot(to, ok=False)
         self.facts.append(SnapshotSent(transfer.info.metadata.index, to, reason))
+
+
+def _can_be(message: SnapshotAck) -> bool:
+    """Whether a follower can have said so: what it has for good came in order."""
+    return message.safe >= 0 and (message.resume is None or message.safe <= message.resume)

@@ -24,8 +24,11 @@ from coord_core.replica.vitals import STALE_TICKS, VitalSigns
 from coord_core.storage.room import Level, Room
 from coord_core.types import NodeId
 
-#: How long a leader waits before it tries again to hand over.
+#: How long a leader waits at least before it tries again to hand over, and in election timeouts: while it tries, for one of them,
+#: all commands wait.  After each attempt it waits twice as long, up to so many times as long.
 HAND_OVER_TICKS = 40
+HAND_OVER_TIMEOUTS = 4
+HAND_OVER_PAUSES_MAX = 16
 
 
 class Space:
@@ -38,7 +41,8 @@ class Space:
         self.is_short = False
         #: Whom entries need not be sent to: there they would be dropped.
         self.full: frozenset[NodeId] = frozenset()
-        self._asked_at = -HAND_OVER_TICKS
+        #: When it is tried again, and how long the pause after that is.
+        self._hand_over_at = self._pause_ticks = 0
         #: That commands are refused was noted, and not yet that they are taken again.
         self._is_told = False
         self._facts: list[Fact] = []
@@ -58,7 +62,7 @@ class Space:
         return bool(self._facts)
 
     def role_changed(self, members: Mapping[NodeId, Member]) -> None:
-        self._asked_at = -HAND_OVER_TICKS
+        self._hand_over_at = self._pause_ticks = 0
         self._is_told = False
         self.look(members)
 
@@ -113,7 +117,7 @@ class Space:
     def _hand_over(self) -> None:
         """Let the voter with the most room lead, if it has more than this node."""
         signs = self._signs
-        if self._raft.transferee or signs.ticks - self._asked_at < HAND_OVER_TICKS:
+        if self._raft.transferee or signs.ticks < self._hand_over_at:
             return
         best = min(
             (
@@ -125,7 +129,9 @@ class Space:
         )
         if best is None or best[0] >= signs.room.level:
             return
-        self._asked_at = signs.ticks
+        least = max(HAND_OVER_TICKS, HAND_OVER_TIMEOUTS * self._raft.election_timeout_ticks)
+        self._pause_ticks = min(max(2 * self._pause_ticks, least), HAND_OVER_PAUSES_MAX * least)
+        self._hand_over_at = signs.ticks + self._pause_ticks
         try:
             self._raft.transfer(best[2])
         except Refused:

@@ -153,6 +153,7 @@ class Watches:
             self._forget(self._followers[number])
         follower = Follower(number, connection, subscription.stream.name, message.after)
         self._followers[number] = follower
+        self._connection_bytes.setdefault(connection, 0)
         self._of_connection.setdefault(connection, {})[number] = follower
         self._of_stream.setdefault(follower.stream, {})[number] = follower
         self._due[number] = follower
@@ -160,8 +161,7 @@ class Watches:
 
     def _push(self, follower: Follower, machine: Machine, pushes: list[tuple[int, ServerMessage]]) -> None:
         """Push the next records, as many as may be; there may be more."""
-        used = self._connection_bytes.get(follower.connection, 0)
-        if not follower.has_room or used >= CONNECTION_BYTES_MAX:
+        if not follower.has_room or self._connection_bytes[follower.connection] >= CONNECTION_BYTES_MAX:
             return  # An acknowledgement makes it due again.
         records_max = PUSHED_RECORDS_MAX - len(follower.unacknowledged)
         bytes_max = PUSHED_BYTES_MAX - follower.unacknowledged_bytes
@@ -185,8 +185,7 @@ class Watches:
         follower.cursor = revision
         follower.unacknowledged.append((revision, size))
         follower.unacknowledged_bytes += size
-        connection = follower.connection
-        self._connection_bytes[connection] = self._connection_bytes.get(connection, 0) + size
+        self._connection_bytes[follower.connection] += size
 
     # --- inside ------------------------------------------------------------------------------------------------------------------
 
@@ -202,7 +201,7 @@ class Watches:
         _remove(self._of_connection, follower.connection, number)
         _remove(self._of_stream, follower.stream, number)
         if follower.connection not in self._of_connection:
-            self._connection_bytes.pop(follower.connection, None)
+            del self._connection_bytes[follower.connection]
 
 
 def _remove(table: dict[K, dict[SubscriptionId, Follower]], key: K, number: SubscriptionId) -> None:

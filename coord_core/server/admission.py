@@ -13,7 +13,7 @@ from coord_core.errors import CoordError, InvalidRequest
 from coord_core.protocol.members import Member
 from coord_core.protocol.messages import PeerIdentity
 from coord_core.server.connections import Connection
-from coord_core.server.joining import Joiner
+from coord_core.server.joining import Joiner, check_line
 from coord_core.storage.api import Bootstrap, Identity
 
 
@@ -35,6 +35,7 @@ class Admission:
 
     def admit(self, connection: Connection, caller: PeerIdentity) -> Joiner:
         """Return what the connection becomes.  Raises why it is refused."""
+        check_line(len(self._waiting))
         self._check(caller)
         joiner = Joiner(self, connection, caller)
         self._waiting.append(joiner)

@@ -21,7 +21,7 @@ from coord_core.protocol.members import Member
 from coord_core.protocol.messages import PeerIdentity
 from coord_core.raft.messages import Configuration, SnapshotMetadata
 from coord_core.server.connections import Connection
-from coord_core.server.joining import Joiner
+from coord_core.server.joining import Joiner, check_line
 from coord_core.storage.api import Bootstrap, Identity
 from coord_core.types import LogIndex, NodeId, Term
 
@@ -139,6 +139,7 @@ class Registrar:
         """Return what the connection becomes.  Raises why it is refused."""
         if self.founding is None:
             raise Unavailable(f"this node is not formed itself: {caller.name!r} must ask the node with --init, or wait for it")
+        check_line(len(self._waiting))
         joiner = Joiner(self, connection, caller)
         self.founding.call(caller, joiner)
         self._waiting.append(joiner)

@@ -14,7 +14,7 @@ from typing import Protocol
 
 import msgspec
 
-from coord_core.errors import CoordError, ProtocolError, RetryableError, Unavailable, error_from_wire
+from coord_core.errors import Busy, CoordError, NodeRemoved, ProtocolError, RetryableError, Unavailable, error_from_wire
 from coord_core.protocol.messages import PeerIdentity, Refused, Welcome
 from coord_core.server.connections import Connection
 from coord_core.server.dial import dial
@@ -32,6 +32,8 @@ DIAL_TIMEOUT_S = 2.0
 PAUSE_S_MAX = 0.2
 #: Addresses that are asked at once; of what is heard of beyond them nothing is kept.
 ADDRESSES_MAX = 64
+#: Nodes that one node has on the line.  One more is told to ask again.
+JOINERS_MAX = 256
 
 _bootstrap_decoder: "msgspec.msgpack.Decoder[Bootstrap]" = msgspec.msgpack.Decoder(Bootstrap)
 
@@ -71,15 +73,22 @@ class Joiner:
         self.desk.hang_up(self)
 
 
+def check_line(waiting: int) -> None:
+    """Raise `Busy` where so many are on the line that one more is too many."""
+    if waiting >= JOINERS_MAX:
+        raise Busy(f"{JOINERS_MAX} nodes wait here already to be let in; ask again in a moment", limit="nodes that join")
+
+
 # --- the side that asks ---------------------------------------------------------------------------------------------------------
 
 
-async def ask_until_let_in(ways: Ways, addresses: Sequence[str]) -> Bootstrap:
+async def ask_until_let_in(ways: Ways, addresses: Sequence[str], *, is_member: bool = False) -> Bootstrap:
     """Ask the addresses, and all others that are heard of, again and again until one answers with what to begin with.
 
-    Raises what a node refuses for good: a name that is no founder's, a wiped disk, a wrong token.
+    Raises what a node refuses for good: a name that is no founder's, a wiped disk, a wrong token.  A member (`is_member`) that says
+    where it is now is stopped by nothing but its removal: at an address that it was once told there may be a stranger by now.
     """
-    search = _Search(ways)
+    search = _Search(ways, NodeRemoved if is_member else CoordError)
     search.add(addresses)
     try:
         return await search.found()
@@ -90,8 +99,10 @@ async def ask_until_let_in(ways: Ways, addresses: Sequence[str]) -> Bootstrap:
 class _Search:
     """One task an address."""
 
-    def __init__(self, ways: Ways) -> None:
+    def __init__(self, ways: Ways, final: type[CoordError]) -> None:
+        """`final`: of the errors that asking again does not help against, those that end the search."""
         self._ways = ways
+        self._final = final
         self._tasks: dict[str, asyncio.Task[Bootstrap]] = {}
         self._answer: asyncio.Future[Bootstrap] = asyncio.get_running_loop().create_future()
 
@@ -123,10 +134,13 @@ class _Search:
         while True:
             try:
                 return await self._ask(address)
-            except RetryableError as error:
+            except CoordError as error:
+                is_passing = isinstance(error, RetryableError)
+                if not is_passing and isinstance(error, self._final):
+                    raise
                 if error.message != last:
                     last = error.message
-                    log.info("joining: %s: %s", address, error.message)
+                    log.log(logging.INFO if is_passing else logging.ERROR, "joining: %s: %s", address, error.message)
             await asyncio.sleep(random.uniform(0.02, PAUSE_S_MAX))
 
     async def _ask(self, address: str) -> Bootstrap:

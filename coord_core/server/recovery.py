@@ -12,14 +12,17 @@ from pathlib import Path
 from coord_core.errors import InvalidRequest
 from coord_core.machine import Machine
 from coord_core.protocol.members import Member
-from coord_core.raft.messages import Configuration, EntryKind, HardState, SnapshotMetadata
+from coord_core.raft.membership import changed, decode
+from coord_core.raft.messages import Configuration, Entry, EntryKind, HardState, SnapshotMetadata
 from coord_core.replica import SnapshotConfig, unstamp
 from coord_core.replica.building import Build
+from coord_core.replica.membership import everyone, members_of
 from coord_core.replica.taking import Taking
 from coord_core.storage.api import Batch, Bootstrap, Identity, Restored
 from coord_core.storage.directory import DATABASE
 from coord_core.storage.snapshots import FIRST_STAGING, Publish
 from coord_core.storage.sqlite import SqliteStorage
+from coord_core.storage.suspect import acquit, condemn
 from coord_core.types import LogIndex, NodeId, Term
 
 #: Rows read or written in one step; nobody waits meanwhile.
@@ -39,8 +42,10 @@ class Recovered:
     #: Up to here the node had known the log to be committed.
     committed: LogIndex
     sessions: int
-    #: The names of the old cluster's other nodes.
+    #: The names of the old cluster's other nodes, as of that last entry.
     lost: tuple[str, ...]
+    #: Why another node's directory should be taken where one is left; empty where nothing speaks against this one.
+    doubt: str = ""
 
 
 def recover(source: Path, target: Path) -> Recovered:
@@ -65,6 +70,8 @@ def recover(source: Path, target: Path) -> Recovered:
     bootstrap = _founding(restored, metadata)
     _write(target, bootstrap, metadata, restored.hard_state, machine)
     own = restored.bootstrap.identity
+    configuration = _configuration_at_the_end(restored)
+    in_force = {node: member for node, member in _all_members(restored).items() if node in everyone(configuration)}
     return Recovered(
         name=own.name,
         former_cluster=own.cluster_id,
@@ -72,7 +79,9 @@ def recover(source: Path, target: Path) -> Recovered:
         index=LogIndex(metadata.index - 1),
         committed=restored.hard_state.commit,
         sessions=machine.session_count(),
-        lost=tuple(member.name for member in restored.members if member.node_id != own.node_id),
+        # While a node is replaced there are two of its name.
+        lost=tuple(dict.fromkeys(member.name for node, member in sorted(in_force.items()) if node != own.node_id)),
+        doubt=_doubt(own, configuration, LogIndex(metadata.index - 1)),
     )
 
 
@@ -95,6 +104,40 @@ def _machine_of(restored: Restored) -> Machine:
     return machine
 
 
+def _all_members(restored: Restored) -> dict[NodeId, Member]:
+    """Return whoever is known, as of the last entry; also some that were removed, and this node in any case."""
+    found = {member.node_id: member for member in (*restored.bootstrap.members, *restored.members)}
+    for entry in _changes(restored):
+        found |= {member.node_id: member for member in members_of(entry)}
+    return found
+
+
+def _configuration_at_the_end(restored: Restored) -> Configuration:
+    """Return what was in force in the old cluster after all stored entries."""
+    snapshot = restored.bootstrap.snapshot if restored.snapshot is None else restored.snapshot.info.metadata
+    configuration = snapshot.configuration
+    for entry in _changes(restored):
+        configuration = changed(configuration, decode(entry.data))
+    return configuration
+
+
+def _doubt(own: Identity, configuration: Configuration, index: LogIndex) -> str:
+    """Return why the node may lack what was acknowledged, whatever else its log says."""
+    if own.node_id in (*configuration.voters, *configuration.outgoing):
+        return ""
+    if own.node_id in everyone(configuration):
+        return f"{own.name} was no voter: it may lack what the old cluster had acknowledged"
+    if own.node_id > index:
+        return f"{own.name} had not even come to the entry {own.node_id} that let it in: all that came later is not here"
+    return f"{own.name} had been removed from the old cluster, which went on without it: what it did then is not here"
+
+
+def _changes(restored: Restored) -> list[Entry]:
+    """Return the membership changes after the snapshot."""
+    done = restored.bootstrap.snapshot.index if restored.snapshot is None else restored.snapshot.info.metadata.index
+    return [entry for entry in restored.entries if entry.index > done and entry.kind == EntryKind.CONFIGURATION]
+
+
 def _end_of(restored: Restored) -> SnapshotMetadata:
     if restored.entries:
         index, term = restored.entries[-1].index, restored.entries[-1].term
@@ -108,7 +151,7 @@ def _end_of(restored: Restored) -> SnapshotMetadata:
 
 def _founding(restored: Restored, metadata: SnapshotMetadata) -> Bootstrap:
     own = restored.bootstrap.identity
-    known = next(member for member in restored.members if member.node_id == own.node_id)
+    known = _all_members(restored)[own.node_id]
     identity = Identity(secrets.token_hex(16), _FOUNDER, own.name, secrets.token_hex(16))
     member = Member(_FOUNDER, own.name, known.peer_address, known.client_address, identity.incarnation, known.machine_version)
     return Bootstrap(identity, (member,), SnapshotMetadata(LogIndex(1), Term(1), metadata.configuration))
@@ -118,6 +161,8 @@ def _write(target: Path, bootstrap: Bootstrap, metadata: SnapshotMetadata, state
     taking = Taking(SnapshotConfig(), FIRST_STAGING, metadata, bootstrap.members, machine)
     storage = SqliteStorage(target)
     try:
+        # Half of it would run as a cluster that is empty, and give out old fencing tokens again.
+        condemn(target, "coord recover was cut off before this directory was whole; remove it and begin again")
         storage.form(bootstrap)
         while not taking.is_encoded:
             taking.step(_ITEMS)
@@ -127,3 +172,4 @@ def _write(target: Path, bootstrap: Bootstrap, metadata: SnapshotMetadata, state
         storage.write(Batch(hard_state=HardState(state.term, NodeId(0), metadata.index), publish=publish))
     finally:
         storage.close()
+    acquit(target)

@@ -100,13 +100,10 @@ class Running:
     def join(self, caller: PeerIdentity) -> None:
         """A node asks to be let in, or says that it has moved."""
         known = self._roster.members.get(NodeId(caller.node_id))
-        if known is not None and known.incarnation == caller.incarnation:
+        is_known = known is not None and known.incarnation == caller.incarnation
+        if is_known and caller.node_id != self._own.node_id:
             # The leader may be who has moved: it is dialled there before the log can say so.
-            said = caller.as_member(known.node_id)
-            if said == known:
-                return
-            if caller.node_id != self._own.node_id:
-                self._expect(said)
+            self._expect(caller.as_member(NodeId(caller.node_id)))
         self._loop.join(caller)
 
     def _expect(self, member: Member) -> None:

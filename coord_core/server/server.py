@@ -254,7 +254,9 @@ class Server:
     def _run(self, restored: Restored) -> None:
         """Begin to take part in the cluster."""
         bootstrap = restored.bootstrap
-        own = next(member for member in restored.members if member.node_id == bootstrap.identity.node_id)
+        # A snapshot that this node took when it had been removed is without it; the others will tell it so.
+        known = (*restored.members, *bootstrap.members)
+        own = next(member for member in known if member.node_id == bootstrap.identity.node_id)
         identity = self._as_peer(own.incarnation, node_id=own.node_id)
         ways = self._ways(bootstrap.identity.cluster_id, identity)
         self._running = Running(self.config, restored, own, ways=ways, storage=self._storage, failed=self.fail)
@@ -282,7 +284,7 @@ class Server:
         if self._running is not None:
             # Should this node come to lead.
             self._running.join(ways.own)
-        await ask_until_let_in(ways, [*self.config.join, *others])
+        await ask_until_let_in(ways, [*self.config.join, *others], is_member=True)
 
     def _ways(self, cluster_id: str, own: PeerIdentity) -> Ways:
         return Ways(cluster_id, own, self._token, tls.dialling(self.config), self.limits)

@@ -115,12 +115,15 @@ class Reserve:
         self.room = Room(limits.level(free + self._held, self.room.level), free)
 
     def _take(self, size: int) -> None:
+        if preallocated(lambda: self._make(size)):
+            self._held = size
+        else:
+            self._path.unlink(missing_ok=True)
+
+    def _make(self, size: int) -> None:
         fd = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            if preallocated(lambda: allocate(fd, size)):
-                self._held = size
-            else:
-                self._path.unlink()
+            allocate(fd, size)
         finally:
             os.close(fd)
 
@@ -131,5 +134,10 @@ class Reserve:
         return max(free, 0)
 
     def _used_bytes(self) -> int:
+        used = 0
         with os.scandir(self._data_dir) as files:
-            return sum(file.stat(follow_symlinks=False).st_size for file in files)
+            for file in files:
+                # Others may put files there too, and take them away just now.
+                with suppress(FileNotFoundError):
+                    used += file.stat(follow_symlinks=False).st_size
+        return used

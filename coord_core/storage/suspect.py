@@ -2,7 +2,7 @@
 
 What a node finds out while it runs (its leader saw it acknowledge what it does not have, a majority has another state) it would
 have to find out again after every restart, and until then it would vote.  So it writes the reason down before it ends, and no
-storage opens in a directory that has one.  There is no way to take it back but to move the directory away, as it advises.
+storage opens in a directory that has one.  A node has no way to take it back; the directory is to be moved away, as it advises.
 """
 
 import os
@@ -33,6 +33,12 @@ def condemn(data_dir: Path, reason: str) -> None:
     finally:
         os.close(fd)
     draft.rename(path)
+    sync_directory(data_dir)
+
+
+def acquit(data_dir: Path) -> None:
+    """Take the reason back, durably: for who wrote it down against his own work, which is whole now.  Raises `OSError`."""
+    (data_dir / SUSPECT).unlink()
     sync_directory(data_dir)
 
 

@@ -24,7 +24,7 @@ from coord_core.protocol.locks import LockBreak
 from coord_core.protocol.operations import Cancel, LockAcquire, LockRelease, Operation, Owner, ValueDelete, ValueSet
 from coord_core.protocol.queries import LockInfo, LockState, SessionInfo, SessionState, ValueGet, ValueState
 from coord_core.protocol.results import AttachmentOpened, Failed, Granted, Result, SessionOpened
-from coord_core.protocol.semaphores import SemaphoreAcquire, SemaphoreInfo, SemaphoreRelease, SemaphoreState
+from coord_core.protocol.semaphores import PermitsGranted, SemaphoreAcquire, SemaphoreInfo, SemaphoreRelease, SemaphoreState
 from coord_core.protocol.streams import Change, Joined, Subscribe, Subscribed
 from coord_core.types import AttachmentId, FencingToken, LogIndex, MemberId, RequestNumber, SessionId, SubscriptionId
 
@@ -143,7 +143,7 @@ class Process:
     def taken(self, permits: int = 1, limit: int = 2, path: str = "/s") -> FencingToken:
         """Acquire permits that are there; return the token."""
         granted = self.take(permits, limit, path=path)
-        assert isinstance(granted, Granted)
+        assert isinstance(granted, PermitsGranted)
         return granted.token
 
     def give(self, token: int, path: str = "/s") -> Applied:

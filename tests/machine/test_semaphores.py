@@ -3,8 +3,8 @@
 import pytest
 
 from coord_core.protocol.operations import LockAcquire
-from coord_core.protocol.results import Done, Granted, NotGranted
-from coord_core.protocol.semaphores import PERMITS_MAX, SemaphoreAcquire, SemaphoreRelease, SemaphoreSetLimit
+from coord_core.protocol.results import Done, NotGranted
+from coord_core.protocol.semaphores import PERMITS_MAX, PermitsGranted, SemaphoreAcquire, SemaphoreRelease, SemaphoreSetLimit
 from coord_core.types import FencingToken
 from tests.machine.driver import OWNER, Log, Process, code
 
@@ -22,7 +22,7 @@ def limit(process: Process, permits: int | None) -> list[tuple[int, int]]:
 
 
 def granted(replies: list) -> list[tuple[int, int]]:  # type: ignore[type-arg]
-    return [(attachment, answer.token) for attachment, _, answer in replies if isinstance(answer, Granted)]
+    return [(attachment, answer.token) for attachment, _, answer in replies if isinstance(answer, PermitsGranted)]
 
 
 def test_as_many_as_there_are_permits_hold_at_a_time(log: Log) -> None:

@@ -21,7 +21,7 @@ from coord_core.protocol.locks import LockBreak
 from coord_core.protocol.operations import Cancel, LockAcquire, LockRelease, Operation, Owner, ValueDelete, ValueSet
 from coord_core.protocol.ranges import RequestRanges
 from coord_core.protocol.results import AttachmentOpened, Granted, SessionOpened
-from coord_core.protocol.semaphores import SemaphoreAcquire, SemaphoreRelease, SemaphoreSetLimit
+from coord_core.protocol.semaphores import PermitsGranted, SemaphoreAcquire, SemaphoreRelease, SemaphoreSetLimit
 from coord_core.protocol.streams import Subscribe, Unsubscribe
 from coord_core.types import (
     AttachmentId,
@@ -135,7 +135,7 @@ class Traffic:
                 if attachment != process.attachment or self.random.random() < 0.2:
                     continue
                 process.answered.add(request)
-                if isinstance(answer, Granted) and request in process.paths:
+                if isinstance(answer, Granted | PermitsGranted) and request in process.paths:
                     process.tokens.append((process.paths[request], answer.token))
 
 

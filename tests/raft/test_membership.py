@@ -5,12 +5,12 @@ import pytest
 from coord_core.raft import membership
 from coord_core.raft.invariants import InvariantViolation
 from coord_core.raft.membership import MembershipChange, Transition
-from coord_core.raft.messages import Append, AppendReply, Configuration, Entry, EntryKind, VoteRequest
+from coord_core.raft.messages import Append, AppendReply, Configuration, Entry, EntryKind, VoteReply, VoteRequest
 from coord_core.raft.node import RaftNode
 from coord_core.raft.refusals import MembershipRefused, NotLeaderError
 from coord_core.raft.state import Role
 from coord_core.types import LogIndex, NodeId, Term
-from tests.raft.cluster import Cluster, disk
+from tests.raft.cluster import Cluster, disk, founding
 
 
 def test_node_is_added_catches_up_and_votes():
@@ -396,3 +396,39 @@ def test_node_that_is_removed_and_added_by_one_change_begins_anew():
     cluster.heal()
     cluster.tick(4)
     assert {progress.match for progress in leader.progress()} == {leader.last_index}
+
+
+@pytest.mark.parametrize("asked_for_real", [False, True], ids=["before it asks for votes", "after"])
+def test_candidate_that_learns_of_its_removal_leads_nobody(asked_for_real: bool):
+    """A refusal tells it what is committed; grants that come later are for a node that does not belong any more."""
+    removal = membership.encode(MembershipChange((membership.MembershipStep(membership.StepKind.REMOVE, NodeId(5)),)))
+    stored = disk(founding(range(1, 6)), term=1)
+    stored.entries.append(Entry(LogIndex(2), Term(1), EntryKind.CONFIGURATION, removal))
+    cluster = Cluster(5)
+    node = cluster.add(5, stored)
+
+    def grant(*, pre_vote: bool) -> None:
+        for voter in (2, 3, 4):
+            node.step(VoteReply(sender=NodeId(voter), to=NodeId(5), term=Term(2), pre_vote=pre_vote, granted=True))
+            cluster.pump(5)
+
+    node.campaign()
+    cluster.pump(5)
+    if asked_for_real:
+        grant(pre_vote=True)
+    node.step(
+        VoteReply(
+            sender=NodeId(1),
+            to=NodeId(5),
+            term=node.term,
+            pre_vote=not asked_for_real,
+            granted=False,
+            commit=LogIndex(2),
+            commit_term=Term(1),
+        )
+    )
+    cluster.pump(5)
+    assert node.configuration.voters == (1, 2, 3, 4)
+    grant(pre_vote=not asked_for_real)
+    grant(pre_vote=False)
+    assert node.role is Role.FOLLOWER

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from coord_core.errors import CoordError, LimitExceeded, Unavailable, WrongCluster
+from coord_core.errors import CoordError, LimitExceeded, NodeRemoved, Unavailable, WrongCluster
 from coord_core.machine import versions
 from coord_core.protocol.administration import Administration, RemoveMember, TransferLeadership
 from coord_core.protocol.members import Member
@@ -211,6 +211,22 @@ def test_a_lost_node_is_replaced_in_one_entry_and_never_while_it_is_heard():
     assert lost not in nodes.voters()
 
 
+def test_a_replacement_ends_also_where_leadership_was_to_be_handed_over_meanwhile():
+    """Both majorities are needed until it does, and nothing else can be changed: it must not wait for the next command."""
+    nodes = Growing()
+    leader, lost = nodes.elect(), nodes.follower()
+    other = next(node for node in nodes.voters() if node not in (leader, lost))
+    nodes.crash(lost)
+    nodes.advance(1_000)
+    nodes.passes = lambda message: type(message) is not TimeoutNow
+    nodes.replicas[leader].join(newcomer(f"n{lost}", replaces=True))
+    nodes.turn(leader)
+    nodes.replicas[leader].transfer_leadership(NodeId(other))
+    nodes.wait(lambda: bool(nodes.replicas[leader].status().configuration.outgoing))
+    nodes.wait(lambda: not nodes.replicas[leader].status().configuration.outgoing)
+    assert nodes.elect() == leader
+
+
 def test_a_node_that_moved_keeps_its_id():
     """Its vote stays its own; only where it is found changes."""
     nodes = Growing()
@@ -222,6 +238,20 @@ def test_a_node_that_moved_keeps_its_id():
         lambda: all(each.status().members[moved - 1].peer_address == "elsewhere:1" for each in nodes.replicas.values()),
     )
     assert nodes.voters() == (1, 2, 3)
+
+
+def test_a_node_that_is_back_where_it_was_is_not_sent_elsewhere_by_what_it_had_said():
+    """Whoever heard its first word and did not lead forgets it with the second."""
+    nodes = Growing()
+    moved = nodes.follower()
+    other = next(node for node in nodes.voters() if node not in (moved, nodes.elect()))
+    known = nodes.replicas[moved].status().members[moved - 1]
+    for address in ("wrong:1", known.peer_address):
+        nodes.replicas[other].join(PeerIdentity(known.name, known.incarnation, address, known.client_address, moved))
+    nodes.replicas[nodes.elect()].transfer_leadership(NodeId(other))
+    nodes.wait(lambda: nodes.elect() == other)
+    nodes.advance(2_000)
+    assert nodes.replicas[other].status().members[moved - 1] == known
 
 
 # --- going ----------------------------------------------------------------------------------------------------------------------
@@ -305,6 +335,21 @@ def test_a_leader_that_is_to_go_hands_over_and_its_successor_removes_it():
     nodes.request_change(successor, RemoveMember(NodeId(leader)), 2)
     nodes.wait(lambda: nodes.outcome(2) == Done())
     assert leader not in nodes.voters()
+
+
+def test_a_removed_node_that_comes_back_elsewhere_is_told_so_and_not_let_in_as_another():
+    """It was down while it was removed, and first says where it is now: it would stand among the members and never come."""
+    nodes = Growing()
+    leader, gone = nodes.elect(), nodes.follower()
+    known = nodes.replicas[gone].status().members[gone - 1]
+    nodes.crash(gone)
+    nodes.request_change(leader, RemoveMember(NodeId(gone)))
+    nodes.wait(lambda: nodes.outcome() == Done())
+    caller = PeerIdentity(known.name, known.incarnation, "elsewhere:1", "elsewhere:2", gone)
+    nodes.replicas[leader].join(caller)
+    nodes.wait(lambda: bool(nodes.turned_away) or nodes.member(known.name) is not None)
+    assert nodes.member(known.name) is None
+    assert isinstance(nodes.turned_away[0][1], NodeRemoved)
 
 
 # --- leadership -----------------------------------------------------------------------------------------------------------------
@@ -404,6 +449,31 @@ def test_the_machine_rises_to_a_version_when_the_last_member_knows_it(monkeypatc
     nodes.wait(lambda: {each.machine.version for each in nodes.replicas.values()} == {2})
     nodes.replicas[nodes.elect()].join(newcomer("old"))
     nodes.wait(lambda: bool(nodes.turned_away))
+    assert "start a newer release" in nodes.turned_away[0][1].message
+
+
+def test_who_does_not_know_a_version_that_is_on_its_way_is_not_let_in(monkeypatch: pytest.MonkeyPatch):
+    """The version comes before it in the log: it would stop at that entry, a member that holds up every later version."""
+    monkeypatch.setattr(versions, "VERSION_MAX", 2)
+    nodes = Growing()
+    leader = nodes.elect()
+    nodes.advance(1_000)
+    for node in (1, 2, 3):
+        known = nodes.replicas[node].status().members[node - 1]
+        caller = PeerIdentity(known.name, known.incarnation, known.peer_address, known.client_address, node, machine_version=2)
+        nodes.replicas[leader].join(caller)
+    replica = nodes.replicas[leader]
+    for _ in range(100):
+        nodes.turn(leader)
+        if sum(member.machine_version == 2 for member in replica.status().members) == 3:
+            break
+        nodes.settle(1)
+    nodes.turn(leader)
+    assert replica.machine.version == 1
+    nodes.replicas[leader].join(newcomer("old"))
+    nodes.wait(lambda: {each.machine.version for each in nodes.replicas.values()} == {2})
+    nodes.wait(lambda: bool(nodes.turned_away) or nodes.member("old") is not None)
+    assert nodes.member("old") is None
     assert "start a newer release" in nodes.turned_away[0][1].message
 
 

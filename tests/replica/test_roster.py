@@ -1,5 +1,6 @@
 """Whom a node takes a caller for: one comparison, of two things that are of one moment."""
 
+import msgspec
 import pytest
 
 from coord_core.errors import Busy
@@ -95,3 +96,15 @@ def test_members_and_index_are_of_one_moment_when_a_snapshot_is_installed():
     assert told
     assert Standing.REMOVED in of_two_moments, "else this test has not seen the moment that it is about"
     assert known.standing(NodeId(joined), replica.status().durable_commit) is Standing.MEMBER
+
+
+def test_the_last_word_of_a_member_counts_also_where_it_is_back_where_it_was():
+    """Started once with a wrong address, it would be looked for there for ever.  It takes no place of those that are to come."""
+    known = Member(NodeId(3), "n3", "here:1", "here:2", "life 3")
+    roster = Roster([known], LogIndex(5))
+    roster.expect(msgspec.structs.replace(known, peer_address="wrong:1"))
+    assert roster.everyone()[NodeId(3)].peer_address == "wrong:1"
+    roster.expect(known)
+    assert roster.everyone() == {NodeId(3): known}
+    for number in range(TO_COME_MAX):
+        roster.expect(msgspec.structs.replace(known, node_id=NodeId(10 + number)))

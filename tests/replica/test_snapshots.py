@@ -431,6 +431,22 @@ def test_lost_messages_of_a_transfer_come_again(seed: int):
     assert nodes.noted(SnapshotInstalled, follower)
 
 
+@pytest.mark.parametrize(("safe", "resume"), [(0, -1_000_000), (-1_000_000, 0), (5, 3)])
+def test_an_acknowledgement_that_cannot_be_true_is_ignored(safe: int, resume: int):
+    """A leader must not read a million chunks that there are not."""
+    nodes = Nodes(3, replace(SMALL, chunk_bytes=40, window_chunks=3))
+    leader, follower = lagging(nodes, paths=40)
+    nodes.passes = lambda message: not isinstance(message, SnapshotAck)
+    nodes.cut.discard(follower)
+    nodes.wait(lambda: any(isinstance(message, SnapshotOffer) for message in nodes.sent))
+    offer = next(message for message in nodes.sent if isinstance(message, SnapshotOffer))
+    ack = SnapshotAck(
+        sender=NodeId(follower), to=NodeId(leader), term=offer.term, sha256=offer.info.sha256, safe=safe, resume=resume
+    )
+    nodes.replicas[leader].receive(ack)
+    assert nodes.replicas[leader].turn(nodes.now_ms).reads == []
+
+
 def test_repeated_and_late_messages_of_a_transfer_do_no_harm():
     nodes = Nodes(3, replace(SMALL, chunk_bytes=60))
     _, follower = lagging(nodes, paths=40)

@@ -1,5 +1,6 @@
 """Full disks: who refuses what, who leads then, and what goes on all the same."""
 
+import random
 from dataclasses import replace
 
 import msgspec
@@ -8,11 +9,24 @@ from coord_core.protocol.messages import Ask, KeepAlive, KeptAlive, Told
 from coord_core.protocol.operations import LockAcquire, LockRelease, ValueSet
 from coord_core.protocol.queries import ValueGet
 from coord_core.protocol.results import Done, Failed, Granted, ValueWritten
+from coord_core.raft.config import RaftConfig
 from coord_core.raft.messages import Append
-from coord_core.replica import CommandsRefused, CommandsTaken, DiskRoom, LaneLimits, SessionsEnded, SnapshotTaken, Vitals
+from coord_core.replica import (
+    CommandsRefused,
+    CommandsTaken,
+    DiskRoom,
+    LaneLimits,
+    PeerMessage,
+    Replica,
+    ReplicaConfig,
+    SessionsEnded,
+    SnapshotTaken,
+    Vitals,
+)
 from coord_core.replica.vitals import STALE_TICKS
 from coord_core.storage.room import Level, Room
-from tests.replica.harness import OWNER, TICK_MS, Driver, call
+from coord_core.types import NodeId
+from tests.replica.harness import OWNER, TICK_MS, Driver, call, restored
 from tests.replica.nodes import SMALL, Nodes
 
 MIB = 1024 * 1024
@@ -109,6 +123,44 @@ def test_a_leader_without_room_hands_over_to_a_voter_with_more():
     driver.settle()
     assert type(driver.result(1, 3)) is ValueWritten
     assert driver.replicas[other].status().role == "follower"
+
+
+class Lossy(Driver):
+    #: A node that entries do not reach, as where it catches up for long.
+    lacks_entries = 0
+
+    def deliver(self, sender: int, message: PeerMessage) -> None:
+        if message.to != self.lacks_entries or type(message) is not Append:
+            super().deliver(sender, message)
+
+
+def test_releases_pass_although_the_voter_with_more_room_does_not_take_over():
+    """Everything waits while leadership is handed over: it must not be tried again and again, however long a timeout is."""
+    driver = Lossy(3)
+    for node in driver.replicas:
+        raft = RaftConfig(NodeId(node), election_timeout_ticks=50)
+        config = ReplicaConfig(raft, tick_ms=TICK_MS)
+        driver.replicas[node] = Replica(config, restored(node, 3), rng=random.Random(node), now_ms=0)
+    leader = driver.elect()
+    one, other = (node for node in driver.replicas if node != leader)
+    driver.lacks_entries = one
+    session = driver.open(leader, ttl_ms=60_000)
+    driver.submit(leader, 1, 2, call(session, 1, LockAcquire("/l", 0, OWNER)))
+    driver.settle()
+    granted = driver.result(1, 2)
+    assert isinstance(granted, Granted)
+    driver.replicas[one].disk_room(AMPLE)
+    for node in (leader, other):
+        driver.replicas[node].disk_room(LOW)
+    driver.submit(leader, 1, 3, call(session, 2, LockAcquire("/m", 0, OWNER)))
+    driver.advance(6_000)
+    refused = driver.result(1, 3)
+    assert isinstance(refused, Failed)
+    assert refused.code == "DiskFull"
+    driver.submit(leader, 1, 4, call(session, 3, LockRelease("/l", granted.token)))
+    driver.advance(3_000)
+    assert driver.result(1, 4) == Done()
+    assert driver.elect() == leader
 
 
 def test_a_leader_without_room_that_nobody_can_follow_refuses():

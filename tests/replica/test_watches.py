@@ -11,9 +11,11 @@ from coord_core.protocol.groups import GroupJoin
 from coord_core.protocol.messages import Acknowledge, Follow, NotSubscribed, Records, Redirect, Resync
 from coord_core.protocol.operations import Operation, ValueSet
 from coord_core.protocol.queries import ValueState
-from coord_core.protocol.streams import Joined, Subscribe, Subscribed
+from coord_core.protocol.streams import Joined, Subscribe, Subscribed, Unsubscribe
 from coord_core.replica import watches as watches_module
+from coord_core.replica.announcements import Announcements
 from coord_core.types import AttachmentId, LogIndex, SessionId, SubscriptionId
+from tests.machine.driver import Log
 from tests.replica.harness import OWNER, Driver, call
 
 WRITER, WATCHER = 1, 2
@@ -133,6 +135,23 @@ def test_closed_connection_is_pushed_nothing(driver: Driver, writer: Client, wat
     writer.do(ValueSet("/v", b""))
     assert watcher.pushed() == []
     assert driver.replicas[1]._watches.is_empty
+
+
+@pytest.mark.parametrize("pushed", [True, False])
+def test_node_goes_on_when_connections_that_follow_close(driver: Driver, writer: Client, watcher: Client, *, pushed: bool) -> None:
+    """Whatever was pushed to them; and when the subscriptions end later."""
+    subscriptions = [watcher.subscribe("value", "/v"), watcher.subscribe("value", "/w")]
+    for subscription in subscriptions:
+        watcher.follow(subscription, after=subscription)
+    if pushed:
+        writer.do(ValueSet("/v", b""))
+    driver.replicas[1].connection_closed(watcher.connection)
+    watcher.connection = 78
+    for subscription in subscriptions:
+        watcher.follow(subscription, after=subscription)
+        watcher.do(Unsubscribe(subscription))
+    assert driver.replicas[1]._watches.is_empty
+    assert driver.replicas[1]._watches._connection_bytes == {}
 
 
 @pytest.mark.parametrize("what", ["unknown", "another's"])
@@ -317,6 +336,28 @@ def test_acknowledging_more_than_was_pushed_completes_nothing(writer: Client, wa
     watcher.follow(member.member, after=member.revision)
     watcher.acknowledge(member.member, 2**40)
     assert joined(writer, seq) is not None
+
+
+@pytest.mark.parametrize("first", ["the listener's", "the other's"])
+def test_listener_that_joins_and_who_is_about_to_join_do_not_wait_for_each_other(first: str) -> None:
+    """The listener returns when its own join does, and the other's join waits for the listener: both would stand until the end.
+
+    In either order: a new leader hears of both again, as it happens.
+    """
+    log = Log()
+    listening, joining = log.open(), log.open()
+    subscription = listening.subscribe("group", "/g")
+    outer = joining.join(announce_ms=30_000)
+    inner = listening.join(announce_ms=30_000, from_listener=True)
+    assert list(map(int, inner.audience)) == [outer.member]
+    announcements = Announcements()
+    asked = [(1, joining, outer), (2, listening, inner)]
+    for connection, process, result in asked if first == "the other's" else reversed(asked):
+        announcements.announce((connection, 1), process.session, result, log.machine, 0)
+    assert [connection for connection, _ in announcements.take_replies()] == [2]
+    announcements.acknowledged([(subscription, outer.revision)])
+    assert [connection for connection, _ in announcements.take_replies()] == [1]
+    assert not announcements.is_active
 
 
 def test_join_is_never_complete_early_across_a_failover() -> None:

@@ -5,9 +5,10 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from coord_core.errors import CoordError, InvalidRequest, WrongCluster
+from coord_core.errors import Busy, CoordError, InvalidRequest, WrongCluster
 from coord_core.protocol.members import Member
 from coord_core.protocol.messages import PeerIdentity
+from coord_core.server import joining
 from coord_core.server.admission import Admission
 from coord_core.server.forming import Founding, Registrar
 from coord_core.server.joining import Joiner
@@ -109,6 +110,23 @@ def test_a_node_with_this_nodes_name_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="this node is named 'n1' too"):
         desk(gate).admit(cast(Any, Line()), peer("n1", "another life"))
     assert gate.asked == []
+
+
+def test_so_many_wait_and_one_more_is_told_to_ask_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who may not be let in asks for ever, and a node must not run out of sockets for it."""
+    monkeypatch.setattr(joining, "JOINERS_MAX", 2)
+    admission = desk()
+    call(admission, peer("n4"))
+    _, second = call(admission, peer("n5"))
+    with pytest.raises(Busy):
+        call(admission, peer("n6"))
+    admission.hang_up(second)
+    call(admission, peer("n6"))
+    registrar = Registrar(Founding(peer("n1"), ("n1", "n2")))
+    for _ in range(2):
+        registrar.admit(cast(Any, Line()), peer("n2"))
+    with pytest.raises(Busy):
+        registrar.admit(cast(Any, Line()), peer("n2"))
 
 
 def test_who_has_hung_up_is_told_nothing() -> None:

@@ -11,7 +11,7 @@ import coord_core
 from coord_core.config import SnapshotsConfig
 from coord_core.errors import InvalidRequest, NodeRemoved, WrongCluster
 from coord_core.protocol.administration import Administration, RemoveMember, TransferLeadership
-from coord_core.protocol.messages import Administer, Redirect, Reply
+from coord_core.protocol.messages import Administer, PeerIdentity, Redirect, Reply
 from coord_core.protocol.operations import ValueSet
 from coord_core.protocol.results import Done, Failed, Result, ValueWritten
 from coord_core.server.server import Server
@@ -230,6 +230,49 @@ async def test_a_node_that_moved_is_found_where_it_is_now(nodes: Nodes) -> None:
     )
     await nodes.stop("n1" if first.status().role != "leader" else "n2")
     await write(nodes, 3)
+
+
+async def test_a_node_that_moved_is_stopped_by_no_stranger_at_an_old_address(
+    nodes: Nodes, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What its service file names for joining may be another cluster's by now; the others take it back all the same."""
+    await nodes.cluster(*NAMES)
+    elsewhere = nodes.config("x1", init=True, founders=("x1",), listen="127.0.0.1:0", data_dir=tmp_path / "other")
+    stranger = await Server(elsewhere).start()
+    await stranger.wait_formed()
+    await nodes.stop("n3")
+    nodes.forget_address("n3")
+    for name in ("n1", "n2"):
+        # Nobody but the stranger can answer at first.
+        await nodes.stop(name)
+    moved = await nodes.start("n3", join=(stranger.peer_address,))
+    await until(lambda: "refused: WrongCluster" in caplog.text, "the stranger's refusal")
+    for name in ("n1", "n2"):
+        await nodes.start(name)
+    await until(
+        lambda: all(
+            next(member for member in server.status().members if member.name == "n3").client_address == moved.client_address
+            for server in nodes.running.values()
+        ),
+        "the new address everywhere",
+    )
+    await write(nodes, 3)
+    await stranger.stop()
+
+
+async def test_a_node_that_is_back_where_it_was_is_dialled_there(nodes: Nodes) -> None:
+    """It was started with a wrong address once, and not every node heard of it by the log."""
+    await nodes.cluster(*NAMES)
+    leader = await nodes.leader()
+    name, other = (name for name in NAMES if name != leader.config.name)
+    hearer = nodes.running[other]._running
+    assert hearer is not None
+    known = hearer._roster.members[id_of(leader, name)]
+    hearer.join(PeerIdentity(name, known.incarnation, "127.0.0.1:1", known.client_address, known.node_id))
+    assert hearer._peers._links[known.node_id].member != known
+    await nodes.stop(name)
+    await nodes.start(name)
+    await until(lambda: hearer._peers._links[known.node_id].member == known, "the node to be dialled where it is")
 
 
 async def test_nodes_that_all_moved_find_each_other_by_the_addresses_given_to_join(nodes: Nodes) -> None:

@@ -6,9 +6,18 @@ from pathlib import Path
 import pytest
 
 import coord_core
-from coord_core.errors import DataDirInUse, InvalidRequest
+from coord_core.errors import DataDirInUse, InvalidRequest, NodeSuspect
+from coord_core.protocol.administration import RemoveMember, TransferLeadership
+from coord_core.protocol.members import Member
+from coord_core.protocol.results import Done
+from coord_core.raft.messages import Configuration, SnapshotMetadata
 from coord_core.server.recovery import recover
+from coord_core.storage.api import Bootstrap, Identity
+from coord_core.storage.sqlite import SqliteStorage
+from coord_core.types import LogIndex, NodeId, Term
+from tests.server.removing import a_removed_nodes_directory, with_snapshot_of_its_own
 from tests.server.support import Nodes, until
+from tests.server.test_members import all_vote, ask, id_of
 
 NAMES = ("n1", "n2", "n3")
 
@@ -49,6 +58,66 @@ async def test_everything_that_one_node_has_goes_on_in_a_new_cluster(nodes: Node
         assert later is not None
         assert later.token > grant.token
     await client.close()
+
+
+async def test_the_nodes_that_must_not_be_started_again_are_those_at_the_end_of_the_log(nodes: Nodes, tmp_path: Path) -> None:
+    """Not those of the last snapshot or of the founding: n4 came later, n3 is gone."""
+    first, *_ = await nodes.cluster(*NAMES)
+    await nodes.start("n4", join=(first.peer_address,))
+    await until(all_vote(nodes, *NAMES, "n4"), "four voters")
+    if first.status().role != "leader":
+        assert await ask(nodes, TransferLeadership(id_of(first, "n1"))) == Done()
+        await until(lambda: first.status().role == "leader", "n1 to lead")
+    assert await ask(nodes, RemoveMember(id_of(first, "n3"))) == Done()
+    directory = first.config.data_dir
+    assert directory is not None
+    await nodes.stop_all()
+    found = recover(directory, tmp_path / "new")
+    assert found.lost == ("n2", "n4")
+    assert not found.doubt
+
+
+async def test_that_a_node_had_been_removed_is_said_when_it_is_taken(nodes: Nodes, tmp_path: Path) -> None:
+    """The cluster went on without it; where nothing else is left, it is still better than nothing."""
+    directory = await a_removed_nodes_directory(nodes)
+    assert "had been removed" in recover(directory, tmp_path / "one").doubt
+    with_snapshot_of_its_own(directory)
+    assert "had been removed" in recover(directory, tmp_path / "two").doubt
+
+
+def test_that_a_node_had_only_begun_to_join_is_said_when_it_is_taken(tmp_path: Path) -> None:
+    """It was told who belongs and has nothing else: what comes out is an empty cluster."""
+    founders = [Member(NodeId(n), f"n{n}", f"n{n}:1", f"n{n}:2", f"life {n}") for n in (1, 2, 3)]
+    own = Member(NodeId(70), "n4", "n4:1", "n4:2", "life 4")
+    identity = Identity("c" * 32, own.node_id, own.name, own.incarnation)
+    founding = SnapshotMetadata(LogIndex(3), Term(1), Configuration(tuple(member.node_id for member in founders)))
+    storage = SqliteStorage(tmp_path / "n4")
+    storage.form(Bootstrap(identity, (*founders, own), founding))
+    storage.close()
+    found = recover(tmp_path / "n4", tmp_path / "new")
+    assert "not even come to the entry 70" in found.doubt
+    assert found.lost == ("n1", "n2", "n3")
+
+
+async def test_what_was_cut_off_is_no_node(nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be an empty cluster under the old name, which gives out fencing tokens that were given out before."""
+    first, *_ = await nodes.cluster("n1")
+    directory = first.config.data_dir
+    assert directory is not None
+    await nodes.stop_all()
+
+    def cut_off(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SqliteStorage, "write", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            recover(directory, tmp_path / "new")
+    with pytest.raises(NodeSuspect, match="coord recover was cut off"):
+        await nodes.start("n1", data_dir=tmp_path / "new")
+    shutil.rmtree(tmp_path / "new")
+    recover(directory, tmp_path / "new")
+    await nodes.start("n1", data_dir=tmp_path / "new")
 
 
 async def test_what_cannot_be_recovered_is_refused_and_nothing_is_touched(nodes: Nodes, tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ The disk is a number here, but for its last page: a bound on the pages of the da
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -134,6 +135,27 @@ def test_a_quota_is_a_disk_of_its_own(tmp_path: Path) -> None:
     assert reserve.room == Room(AMPLE, 26 * MIB)
     (tmp_path / "coord.db").write_bytes(bytes(21 * MIB))
     assert look(reserve, disk) is LOW
+
+
+def test_a_file_that_goes_while_the_directory_is_counted_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not every file is the node's: whoever makes a backup may put one there for a moment, and the node must not stop for it."""
+    limits = RoomLimits(reserve_bytes=4 * MIB, low_bytes=16 * MIB, quota_bytes=40 * MIB)
+    (tmp_path / "coord.db").write_bytes(bytes(10 * MIB))
+    (tmp_path / "copy.tmp").write_bytes(bytes(MIB))
+    scandir = os.scandir
+
+    @contextmanager
+    def scan(path: Path) -> Iterator[list[os.DirEntry[str]]]:
+        with scandir(path) as files:
+            found = list(files)
+        (tmp_path / "copy.tmp").unlink(missing_ok=True)
+        yield found
+
+    disk = Disk()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "scandir", scan)
+        reserve = disk.reserve(tmp_path, limits)
+    assert reserve.room == Room(AMPLE, 26 * MIB)
 
 
 def test_looking_is_cheap(tmp_path: Path) -> None:

@@ -1,0 +1,97 @@
+"""The blocking forms of the group's classes; see `group`."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from coord_core.client.group import ANNOUNCE_TIMEOUT_S, AsyncDistributedMembershipGroup, AsyncJoinedMember, GroupChange
+from coord_core.client.listeners import Listener
+from coord_core.client.sync_watch import Watch
+from coord_core.protocol.groups import GroupMember
+from coord_core.protocol.streams import Unacknowledged
+from coord_core.types import MemberId
+
+if TYPE_CHECKING:
+    from coord_core.client.sync import Client
+
+
+class JoinedMember:
+    """This process's part in a group.  Ends with `leave`, or with the session."""
+
+    def __init__(self, client: "Client", inner: AsyncJoinedMember) -> None:
+        self._client = client
+        self._inner = inner
+
+    def __repr__(self) -> str:
+        return repr(self._inner).replace("Async", "", 1)
+
+    @property
+    def path(self) -> str:
+        return self._inner.path
+
+    @property
+    def member(self) -> MemberId:
+        """The log index of the join: nobody else's, ever."""
+        return self._inner.member
+
+    @property
+    def unacknowledged(self) -> Sequence[Unacknowledged]:
+        """Who was there before and had not worked off the news of this join when it completed."""
+        return self._inner.unacknowledged
+
+    def is_member_locally(self) -> bool:
+        """Tell whether this process may believe that it is a member: it has not left, and its session is not lost."""
+        return self._inner.is_member_locally()
+
+    def wait_gone(self) -> None:
+        """Return when it is no member any more."""
+        self._client.run(self._inner.wait_gone)
+
+    def leave(self) -> None:
+        """Leave the group; does nothing where it is gone already.  Raises as `AsyncJoinedMember.leave` does."""
+        self._client.run(self._inner.leave, finish=True)
+
+    def update(self, metadata: bytes) -> None:
+        """Replace the metadata; the others are told.  Raises as `AsyncJoinedMember.update` does."""
+        self._client.run(lambda: self._inner.update(metadata))
+
+
+class DistributedMembershipGroup:
+    """A handle of the group at `path`.  Made by `Client.group`; making one sends nothing."""
+
+    def __init__(self, client: "Client", inner: AsyncDistributedMembershipGroup) -> None:
+        self._client = client
+        self._inner = inner
+
+    def __repr__(self) -> str:
+        return repr(self._inner).replace("Async", "", 1)
+
+    @property
+    def path(self) -> str:
+        return self._inner.path
+
+    def join(self, metadata: bytes = b"", timeout: float = ANNOUNCE_TIMEOUT_S) -> JoinedMember:
+        """Become a member; completes when everybody who was there before has been told and their listeners have returned.
+
+        Whoever has not returned within `timeout` seconds (0: do not wait), or is gone, is named in `unacknowledged`.  Raises as the
+        async form does.
+        """
+        return JoinedMember(self._client, self._client.run(lambda: self._inner.join(metadata, timeout), AsyncJoinedMember.leave))
+
+    def members(self) -> Sequence[GroupMember]:
+        """Return the members in the order in which they joined, linearizably.  Raises `Unavailable`."""
+        return self._client.run(self._inner.members)
+
+    def changes(self) -> "Watch[GroupChange]":
+        """Return what happens to the group from now on.  A change counts as worked off when the next one is asked for."""
+        return Watch(self._client, self._inner.changes())
+
+    def on_join(self, listener: Listener) -> Callable[[], None]:
+        """Have `listener(member)` called, on the callback thread, for everyone who joins; return a function that ends it.
+
+        A join elsewhere completes when the listener has returned.
+        """
+        return self._client.run(lambda: self._inner.on_join(listener))
+
+    def on_leave(self, listener: Listener) -> Callable[[], None]:
+        """Have `listener(member)` called for everyone who leaves, or whose session ends; return a function that ends it."""
+        return self._client.run(lambda: self._inner.on_leave(listener))
