@@ -22,9 +22,11 @@ NOUNS = {
     "config": "Look at a node's configuration without starting it.",
     "dev": "Run a cluster on this machine, for trying things out and for tests.",
     "lock": "Run a command while holding a lock.",
+    "locks": "Show what is held and who waits, and take a lock from its holder.",
     "members": "Show who belongs to the cluster, and change it.",
     "recover": "Make a new cluster out of one node's directory, when the majority is gone for good.",
     "server": "Run one node of a cluster.",
+    "sessions": "Show the sessions of the cluster, and end one.",
     "status": "Show the leader and every node.",
 }
 

@@ -36,7 +36,8 @@ from coord_core.protocol.commands import CloseAttachment
 from coord_core.protocol.locks import ListCursor
 from coord_core.protocol.members import Member
 from coord_core.protocol.operations import Owner
-from coord_core.protocol.queries import LockInfo, LockState
+from coord_core.protocol.queries import LockInfo, LockState, SessionInfo
+from coord_core.protocol.queries import SessionState as SessionInfoState
 from coord_core.types import AttachmentId, FencingToken, SessionId
 
 #: How long `close` waits for the cluster to confirm; a session that could not be closed expires by itself.
@@ -169,6 +170,11 @@ class AsyncClient:
     async def list_sessions(self, *, limit: int = 1_000, after: int = 0) -> SessionListing:
         """Return the sessions of the cluster, of all namespaces, in order of their numbers.  Raises `Unavailable`."""
         return await list_sessions(self.driver(), limit, after)
+
+    async def session_lease_left_ms(self, session_id: int) -> int | None:
+        """Return how much is left of a session's lease, as the leader reckons it; None: no such session.  Raises `Unavailable`."""
+        state: SessionInfoState = await self.driver().ask(SessionInfo(SessionId(session_id)))
+        return state.lease_left_ms
 
     async def end_session(self, session_id: int) -> bool:
         """Close somebody's session, for operators: all it holds is free at once, but its process may not know yet.
