@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from coord_core.client.sync_election import Candidacy, DistributedLeaderElection, Leadership
     from coord_core.client.sync_group import DistributedMembershipGroup, JoinedMember
     from coord_core.client.sync_lock import DistributedLock, DistributedSemaphore, Grant, RateLimiter
+    from coord_core.client.sync_topic import DistributedTopic
     from coord_core.client.sync_watch import Watch
+    from coord_core.client.topic import AsyncDistributedTopic, TopicMessage, TopicStatus
     from coord_core.client.value import AsyncDistributedValue, Versioned
     from coord_core.client.watch import AsyncWatch
     from coord_core.errors import (
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
         LimitExceeded,
         LockLost,
         LostError,
+        NotFound,
         NotHolder,
         NotLeader,
         OutcomeUnknown,
@@ -73,6 +76,8 @@ _HOMES = {
     "coord_core.client.sync_group": ("DistributedMembershipGroup", "JoinedMember"),
     "coord_core.client.sync_watch": ("Watch",),
     "coord_core.client.watch": ("AsyncWatch",),
+    "coord_core.client.sync_topic": ("DistributedTopic",),
+    "coord_core.client.topic": ("AsyncDistributedTopic", "TopicMessage", "TopicStatus"),
     "coord_core.client.value": ("AsyncDistributedValue", "Versioned"),
     "coord_core.errors": (
         "AttachmentClosed",
@@ -87,6 +92,7 @@ _HOMES = {
         "LimitExceeded",
         "LockLost",
         "LostError",
+        "NotFound",
         "NotHolder",
         "NotLeader",
         "OutcomeUnknown",
@@ -113,6 +119,7 @@ __all__ = [
     "AsyncDistributedLock",
     "AsyncDistributedMembershipGroup",
     "AsyncDistributedSemaphore",
+    "AsyncDistributedTopic",
     "AsyncDistributedValue",
     "AsyncGrant",
     "AsyncJoinedMember",
@@ -131,6 +138,7 @@ __all__ = [
     "DistributedLock",
     "DistributedMembershipGroup",
     "DistributedSemaphore",
+    "DistributedTopic",
     "DistributedValue",
     "Grant",
     "GroupChange",
@@ -143,6 +151,7 @@ __all__ = [
     "LimitExceeded",
     "LockLost",
     "LostError",
+    "NotFound",
     "NotHolder",
     "NotLeader",
     "OutcomeUnknown",
@@ -155,6 +164,8 @@ __all__ = [
     "SessionState",
     "StaleRequest",
     "SubscriptionLost",
+    "TopicMessage",
+    "TopicStatus",
     "Unavailable",
     "UnsupportedVersion",
     "UsedAfterFork",

@@ -21,6 +21,7 @@
     |   +-- StaleRequest
     |   +-- LimitExceeded
     |   +-- NotHolder
+    |   +-- NotFound
     |   +-- WrongType
     |   +-- AuthenticationFailed
     |   +-- WrongCluster
@@ -146,6 +147,10 @@ class LimitExceeded(RequestError):
 
 class NotHolder(RequestError):
     """The caller does not hold the lock it wants to release."""
+
+
+class NotFound(RequestError):
+    """There is nothing under that name."""
 
 
 class WrongType(RequestError):

@@ -33,6 +33,9 @@ Epoch = NewType("Epoch", int)
 #: The log index at which a member joined its group; also the number of its subscription to it.
 MemberId = NewType("MemberId", int)
 
+#: The log index at which a topic was made: one that is deleted and made anew has another.
+TopicNumber = NewType("TopicNumber", int)
+
 #: Numbers the commands of one attachment, from 1.
 RequestNumber = NewType("RequestNumber", int)
 

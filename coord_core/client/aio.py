@@ -27,6 +27,7 @@ from coord_core.client.lock import AsyncDistributedLock
 from coord_core.client.semaphore import AsyncDistributedSemaphore
 from coord_core.client.session import SessionConfig, SessionState, StateChange
 from coord_core.client.status import ClusterReport, ask_cluster
+from coord_core.client.topic import AsyncDistributedTopic, TopicListed
 from coord_core.client.url import ClientUrl, parse_url
 from coord_core.client.value import AsyncDistributedValue
 from coord_core.client.view import SessionView
@@ -38,6 +39,7 @@ from coord_core.protocol.members import Member
 from coord_core.protocol.operations import Owner
 from coord_core.protocol.queries import LockInfo, LockState, SessionInfo
 from coord_core.protocol.queries import SessionState as SessionInfoState
+from coord_core.protocol.topics import TOPICS_LISTED_MAX, TopicList, TopicListing
 from coord_core.types import AttachmentId, FencingToken, SessionId
 
 #: How long `close` waits for the cluster to confirm; a session that could not be closed expires by itself.
@@ -115,6 +117,23 @@ class AsyncClient:
         """Return a new handle of the membership group at `path`.  `label`: for its member.  Raises `InvalidRequest`."""
         forks.check(self._born)
         return AsyncDistributedMembershipGroup(self, path, self._owner_with(label))
+
+    def topic(self, path: str, *, label: str | None = None) -> AsyncDistributedTopic:
+        """Return a new handle of the topic at `path`.  `label`: for the consumer that it may become.  Raises `InvalidRequest`."""
+        forks.check(self._born)
+        return AsyncDistributedTopic(self, path, self._owner_with(label))
+
+    async def topics(self, prefix: str = "/", limit: int = 1_000) -> list[TopicListed]:
+        """Return the topics whose path begins with `prefix`, in order, at most `limit`.  Raises `Unavailable`."""
+        namespace, found = self._url.namespace, list[TopicListed]()
+        after, more = "", True
+        while more and len(found) < limit:
+            query = TopicList(namespace + prefix, after, min(limit - len(found), TOPICS_LISTED_MAX))
+            listing: TopicListing = await self.driver().ask(query)
+            found += [TopicListed.of(each, namespace) for each in listing.topics]
+            more = listing.more
+            after = listing.topics[-1].path if listing.topics else after
+        return found
 
     # --- the session and the cluster ---------------------------------------------------------------------------------------------
 

@@ -1,11 +1,13 @@
 """Checks of what callers pass, before anything is sent: clearer and earlier than the cluster's refusal."""
 
 import math
+from collections.abc import Mapping
 
 from coord_core.errors import InvalidRequest, LimitExceeded
 from coord_core.protocol.locks import CLOSED_MS_MAX
 from coord_core.protocol.operations import LABEL_BYTES_MAX, PATH_BYTES_MAX, VALUE_BYTES_MAX
 from coord_core.protocol.streams import ANNOUNCE_WAIT_MS_MAX
+from coord_core.protocol.topics import HEADERS_BYTES_MAX, HEADERS_MAX, KEY_BYTES_MAX, PAYLOAD_BYTES_MAX, Headers
 
 _WAIT_MS_MAX = 2**52
 
@@ -59,10 +61,60 @@ def ttl_ms(ttl: float | None) -> int | None:
     return math.ceil(ttl * 1000)
 
 
+def age_ms(age: float | None) -> int | None:
+    """Return the milliseconds of an age in seconds; None stays: for ever.  Raises `InvalidRequest`."""
+    if age is None:
+        return None
+    if not 0 < age * 1000 <= _WAIT_MS_MAX:
+        raise InvalidRequest(f"an age is a number of seconds above 0, or None: {age!r}", field="max_age")
+    return math.ceil(age * 1000)
+
+
 def value(data: bytes) -> bytes:
     """Return the value.  Raises `InvalidRequest`, `LimitExceeded`."""
+    return _bytes("a value", data, VALUE_BYTES_MAX)
+
+
+def payload(data: bytes) -> bytes:
+    """Return the message.  Raises `InvalidRequest`, `LimitExceeded`."""
+    return _bytes("a message", data, PAYLOAD_BYTES_MAX)
+
+
+def key(data: str | bytes | None) -> bytes | None:
+    """Return a message's key.  Raises `InvalidRequest`, `LimitExceeded`."""
+    if data is None:
+        return None
+    return _bytes("a key", data.encode(errors="surrogateescape") if isinstance(data, str) else data, KEY_BYTES_MAX)
+
+
+def headers(given: Mapping[str, str | bytes] | None) -> Headers:
+    """Return a message's headers.  Raises `InvalidRequest`, `LimitExceeded`."""
+    if not given:
+        return ()
+    if len(given) > HEADERS_MAX:
+        raise LimitExceeded(f"a message has at most {HEADERS_MAX} headers", limit=HEADERS_MAX, value=len(given))
+    found = tuple((_name(name), _header(value)) for name, value in given.items())
+    size = sum(len(name.encode()) + len(value) for name, value in found)
+    if size > HEADERS_BYTES_MAX:
+        raise LimitExceeded(f"a message's headers have at most {HEADERS_BYTES_MAX} bytes", limit=HEADERS_BYTES_MAX, value=size)
+    return found
+
+
+def _name(name: str) -> str:
+    try:
+        name.encode()
+    except (AttributeError, UnicodeEncodeError):
+        raise InvalidRequest(f"the name of a header is text: {name!r}", field="headers") from None
+    return name
+
+
+def _header(value: str | bytes) -> bytes:
+    return _bytes("a header", value.encode(errors="surrogateescape") if isinstance(value, str) else value, HEADERS_BYTES_MAX)
+
+
+def _bytes(what: str, data: bytes, most: int) -> bytes:
     if not isinstance(data, bytes | bytearray | memoryview):
-        raise InvalidRequest(f"a value is bytes, not {type(data).__name__}", field="value")
-    if len(data) > VALUE_BYTES_MAX:
-        raise LimitExceeded(f"a value has at most {VALUE_BYTES_MAX} bytes", limit=VALUE_BYTES_MAX, value=len(data))
+        raise InvalidRequest(f"{what} is bytes, not {type(data).__name__}", field="value")
+    if len(data) > most:
+        raise LimitExceeded(f"{what} has at most {most} bytes", limit=most, value=len(data))
     return bytes(data)

@@ -19,8 +19,10 @@ from coord_core.client.status import ClusterReport
 from coord_core.client.sync_election import DistributedLeaderElection
 from coord_core.client.sync_group import DistributedMembershipGroup
 from coord_core.client.sync_lock import DistributedLock, DistributedSemaphore, RateLimiter
+from coord_core.client.sync_topic import DistributedTopic
 from coord_core.client.sync_watch import Watch
 from coord_core.client.threads import LoopThread, Undo
+from coord_core.client.topic import TopicListed
 from coord_core.client.value import AsyncDistributedValue, Versioned
 from coord_core.client.view import SessionView
 from coord_core.errors import InvalidRequest, SessionClosed
@@ -87,6 +89,14 @@ class Client:
     def group(self, path: str, *, label: str | None = None) -> DistributedMembershipGroup:
         """Return a new handle of the membership group at `path`.  `label`: for its member.  Raises `InvalidRequest`."""
         return DistributedMembershipGroup(self, self._inner.group(path, label=label))
+
+    def topic(self, path: str, *, label: str | None = None) -> DistributedTopic:
+        """Return a new handle of the topic at `path`.  `label`: for the consumer that it may become.  Raises `InvalidRequest`."""
+        return DistributedTopic(self, self._inner.topic(path, label=label))
+
+    def topics(self, prefix: str = "/", limit: int = 1_000) -> list[TopicListed]:
+        """Return the topics whose path begins with `prefix`, in order, at most `limit`.  Raises `Unavailable`."""
+        return self.run(lambda: self._inner.topics(prefix, limit))
 
     def wait_connected(self, timeout: float | None = None) -> None:
         """Connect and open the session now; return once it stands.  Raises as `AsyncClient.wait_connected` does."""

@@ -12,7 +12,8 @@ this release does not know, and stops the node.
 - `resources`: the registry, and what every type of resource must do, above all when an attachment ends.
 - `names`: paths and the resources bound to them.
 - `claims`: who waits for locks, semaphores and rate limiters, and who holds.
-- `locks`, `semaphores`, `limiters`, `values`, `elections`, `groups`: the resources.
+- `locks`, `semaphores`, `limiters`, `values`, `elections`, `groups`, `topics`: the resources; `segments` and `cursors` are parts of
+  topics.
 - `lists`: what there is, a part at a time.
 - `streams`: what happened to them, for those who subscribed.
 - `timers`: deadlines in cluster time.
@@ -54,6 +55,11 @@ whose details have `what`, `limit` and `value`, and changes nothing:
 | members of a group                          | MEMBERS_PER_GROUP_MAX         |           1,000 |
 | bytes of a member's metadata                | MEMBER_METADATA_BYTES_MAX     |           4 KiB |
 | bytes of a group's members                  | GROUP_BYTES_MAX               |         512 KiB |
+| topics                                      | TOPICS_MAX                    |          10,000 |
+| consumer groups of a topic                  | TOPIC_GROUPS_MAX              |             256 |
+| bytes of a message, its key, its headers    | PAYLOAD_, KEY_, HEADERS_BYTES_MAX | 256, 1, 16 KiB |
+| headers of a message                        | HEADERS_MAX                   |              64 |
+| segments of a topic                         | SEGMENTS_MAX                  | 256, then two become one |
 | records that streams keep, together         | RING_RECORDS_MAX              |          65,536 |
 | their bytes                                 | RING_BYTES_MAX                |          16 MiB |
 

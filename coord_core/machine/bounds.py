@@ -49,6 +49,11 @@ MEMBERS_PER_GROUP_MAX = 1_000
 #: Metadata and owners of all members: they must go into one frame.
 GROUP_BYTES_MAX = 512 * 1024
 
+TOPICS_MAX = 10_000
+TOPIC_GROUPS_MAX = 256
+#: Of one topic: three limits make about 64 segments each.
+SEGMENTS_MAX = 256
+
 #: Waits of locks and TTLs of values, in cluster time: ten years.
 DURATION_MS_MAX = 10 * 365 * 24 * 3600 * 1000
 

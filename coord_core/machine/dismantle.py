@@ -27,8 +27,15 @@ def dismantle(machine: Machine, budget: int) -> bool:
         for index in (claims._held, claims._waiting):
             budget -= _drop_claims(index, budget)
     streams = machine._streams
-    for table in (machine._elections._runners, machine._groups._members, streams._of_attachment, streams._streams):
+    for table in (
+        machine._elections._runners,
+        machine._groups._members,
+        machine._topics._cursors._claims,
+        streams._of_attachment,
+        streams._streams,
+    ):
         budget -= _drop_items(table, budget)
+    budget -= _drop_items(machine._topics.by_number, budget)
     budget -= _drop_items(streams._subscriptions, budget)
     budget -= _drop_records(streams._ring, budget)
     budget -= _drop_attachments(sessions, budget)

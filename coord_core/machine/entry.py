@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from coord_core.machine.sessions import Attachment
 from coord_core.machine.versions import VERSION_FIRST
 from coord_core.protocol.results import Result
-from coord_core.types import AttachmentId, LogIndex, RequestNumber, SessionId, SubscriptionId
+from coord_core.protocol.topics import TopicRecord
+from coord_core.types import AttachmentId, LogIndex, RequestNumber, SessionId, SubscriptionId, TopicNumber
 
 if TYPE_CHECKING:
     from coord_core.machine.snapshot import Snapshot
@@ -21,9 +22,11 @@ class CurrentEntry:
         "emitted",
         "index",
         "opened",
+        "records",
         "replies",
         "snapshot",
         "time_ms",
+        "trimmed",
         "unsubscribed",
         "version",
     )
@@ -45,6 +48,10 @@ class CurrentEntry:
         self.unsubscribed: list[SubscriptionId] = []
         #: Timers of this entry opened locks, which are granted at its end.
         self.closures_due = False
+        #: What was published to topics.
+        self.records: list[tuple[TopicNumber, TopicRecord]] = []
+        #: Topics whose records below an offset are not kept any more; None: none at all, the topic is gone.
+        self.trimmed: list[tuple[TopicNumber, int | None]] = []
         #: The snapshot being written, which must see every window before it changes.
         self.snapshot: Snapshot | None = None
 
@@ -58,11 +65,15 @@ class CurrentEntry:
         self.replies = []
         self.opened = None
         self.closed = []
-        # Seldom used: the same as long as nothing is in them.
+        # Seldom used: the same as long as nothing is in them, and handed out only then.
         if self.emitted:
             self.emitted = []
         if self.unsubscribed:
             self.unsubscribed = []
+        if self.records:
+            self.records = []
+        if self.trimmed:
+            self.trimmed = []
 
     def reply(self, attachment: Attachment, request: RequestNumber, answer: Result) -> None:
         """Answer an earlier request, which waited until now."""

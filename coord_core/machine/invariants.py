@@ -6,7 +6,7 @@ It reads the private state of this package's classes: that is its purpose, and n
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 
-from coord_core.machine.bounds import WINDOW_CONTROL_MAX
+from coord_core.machine.bounds import SEGMENTS_MAX, WINDOW_CONTROL_MAX
 from coord_core.machine.claims import Claim, Claims, Queued
 from coord_core.machine.machine import Machine
 from coord_core.machine.sessions import Attachment
@@ -26,6 +26,7 @@ def check(machine: Machine) -> None:
     _check_streams(machine, attachments)
     _check_elections(machine, attachments)
     _check_groups(machine, attachments)
+    _check_topics(machine, attachments)
     _check_names(machine)
     _check_timers(machine)
 
@@ -159,6 +160,29 @@ def _check_groups(machine: Machine, attachments: dict[AttachmentId, Attachment])
     assert found == {number: member for table in machine._groups._members.values() for number, member in table.items()}
 
 
+def _check_topics(machine: Machine, attachments: dict[AttachmentId, Attachment]) -> None:
+    topics, claims = machine._topics, {}
+    assert {topic.number: topic for _, topic in topics.all()} == topics.by_number
+    assert topics._paths == [path for path, _ in topics.all()]
+    for path, topic in topics.all():
+        kept, segments = topic.kept, list(topic.kept._segments)
+        assert kept.bytes == sum(segment.bytes for segment in segments)
+        assert len(segments) <= SEGMENTS_MAX
+        assert all(before.first + before.count == after.first for before, after in pairwise(segments)), f"{path} has a gap"
+        assert all(segment.count > 0 and segment.first_ms <= segment.last_ms for segment in segments)
+        assert not segments or segments[-1].first + segments[-1].count == kept.end
+        assert len(segments) < 2 or kept.bytes <= kept.retention.bytes, f"{path} keeps too much"
+        assert topic.timer is not None or kept.goes_at_ms() is None, f"{path} will not age"
+        for name, group in topic.groups.items():
+            assert group.committed is not None or group.claim is not None, f"group {name} of {path} remembers nothing"
+            assert group.committed is None or 0 <= group.committed <= kept.end
+            if group.claim is not None:
+                assert (group.claim.path, group.claim.group) == (path, name)
+                assert attachments.get(group.claim.attachment.id) is group.claim.attachment, f"{path} is claimed by the dead"
+                claims[path, name] = group.claim
+    assert claims == {key: claim for table in topics._cursors._claims.values() for key, claim in table.items()}
+
+
 def _check_names(machine: Machine) -> None:
     values = machine._values.all()
     resources = machine._registry.resources
@@ -185,6 +209,7 @@ def _timers(machine: Machine) -> Iterator[Timer]:
         yield from (timer for timer in found if timer is not None)
     yield from (lock.closed.timer for _, lock in machine._locks.all() if lock.closed is not None and lock.closed.timer is not None)
     yield from (limiter.timer for _, limiter in machine._limiters.all() if limiter.timer is not None)
+    yield from (topic.timer for topic in machine._topics.by_number.values() if topic.timer is not None)
     yield from (value.timer for _, value in machine._values.all() if value.timer is not None)
 
 

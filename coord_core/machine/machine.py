@@ -15,7 +15,7 @@ The duties of the caller (replica):
 6. `end_snapshot` when a snapshot is done or given up; `dismantle` a machine that another replaces.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -40,6 +40,7 @@ from coord_core.machine.snapshot import Snapshot
 from coord_core.machine.stream import CHUNK_BYTES_MAX, Cutter, Header
 from coord_core.machine.streams import RECORD, StreamName, Streams
 from coord_core.machine.timers import Timers
+from coord_core.machine.topics import Topics
 from coord_core.machine.values import Values
 from coord_core.machine.versions import VERSION_MAX, check_known
 from coord_core.protocol.commands import (
@@ -58,7 +59,8 @@ from coord_core.protocol.locks import LockList, LockRows, SessionList, SessionRo
 from coord_core.protocol.operations import FREEING, Cancel
 from coord_core.protocol.queries import Answer, Query, SessionInfo, SessionState
 from coord_core.protocol.results import AttachmentOpened, Done, Failed, NotGranted, Result, SessionOpened
-from coord_core.types import AttachmentId, LogIndex, RequestNumber, SessionId, SubscriptionId
+from coord_core.protocol.topics import TopicRecord
+from coord_core.types import AttachmentId, LogIndex, RequestNumber, SessionId, SubscriptionId, TopicNumber
 
 _DONE = Done()
 _CANCELLED = NotGranted("cancelled")
@@ -78,8 +80,11 @@ class Applied:
     opened: SessionId | None
     closed: list[SessionId]
     #: The streams that have a record of this entry, and the subscriptions that it ended.
-    emitted: list[StreamName]
-    unsubscribed: list[SubscriptionId]
+    emitted: Sequence[StreamName]
+    unsubscribed: Sequence[SubscriptionId]
+    #: What it published, to be stored; and the topics of which nothing below an offset is kept any more (None: nothing at all).
+    records: list[tuple[TopicNumber, TopicRecord]]
+    trimmed: list[tuple[TopicNumber, int | None]]
 
 
 class Machine:
@@ -99,6 +104,7 @@ class Machine:
         self._values = Values(self._entry, self._names, self._timers, self._streams)
         self._elections = Elections(self._entry, self._sessions, self._names, self._streams)
         self._groups = Groups(self._entry, self._sessions, self._names, self._streams)
+        self._topics = Topics(self._entry, self._sessions, self._names, self._timers)
         self._registry = Registry()
         # Streams first: who ends in an entry is told no more of what that entry does.
         resources: tuple[Resource, ...] = (
@@ -109,6 +115,7 @@ class Machine:
             self._groups,
             self._semaphores,
             self._limiters,
+            self._topics,
         )
         for resource in resources:
             self._registry.register(resource)
@@ -169,7 +176,16 @@ class Machine:
         if entry.closures_due:
             self._locks.open_due()
         self._rolling.add(entry, result)
-        return Applied(result, entry.replies, entry.opened, entry.closed, entry.emitted, entry.unsubscribed)
+        return Applied(
+            result,
+            entry.replies,
+            entry.opened,
+            entry.closed,
+            entry.emitted or (),
+            entry.unsubscribed or (),
+            entry.records,
+            entry.trimmed,
+        )
 
     def query(self, query: Query) -> Answer:
         """Answer from the state as it is: call it when a quorum has confirmed the leader."""
@@ -194,6 +210,11 @@ class Machine:
     def streams(self) -> Streams:
         """What happened to resources, for those who subscribed: only to read."""
         return self._streams
+
+    @property
+    def topics(self) -> Topics:
+        """Which records there must be: only to read."""
+        return self._topics
 
     def digest(self) -> bytes:
         """Return 32 bytes that are equal for equal states, however they came about; for comparing replicas."""

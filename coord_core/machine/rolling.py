@@ -5,9 +5,9 @@ at a fixed index tells whether two nodes have gone different ways, for less than
 the same of the whole state, and takes seconds over a million locks.
 
 What goes in: the entry's index, the cluster time after it, the answer to its command, the answers it made for earlier requests, the
-sessions it ended, the streams to which it added.  Of a refusal only the code: a release may put it in other words, and members of
-two releases must still agree.  Everything else counts to the byte, so a field added to a result is a change of the machine's
-version (`versions`).
+sessions it ended, the streams to which it added, what topics let go of.  Of a refusal only the code: a release may put it in other
+words, and members of two releases must still agree.  Everything else counts to the byte, so a field added to a result is a change
+of the machine's version (`versions`).
 
 It is two checksums of one stream, CRC-32 above Adler-32, which go on from their last values.  Neither resists who looks for
 a collision; but nobody can choose how two machines will differ.
@@ -55,6 +55,8 @@ class RollingHash:
         data = _encode((entry.index, entry.time_ms, told, replies, entry.closed))
         if entry.emitted:
             data += _encode(entry.emitted)
+        if entry.trimmed:
+            data += _encode(entry.trimmed)
         self._crc = crc32(data, self._crc)
         self._adler = adler32(data, self._adler)
 

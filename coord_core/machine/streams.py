@@ -179,6 +179,7 @@ class Streams:
         "_sessions",
         "_streams",
         "_subscriptions",
+        "ring_records_max",
         "watchable",
     )
 
@@ -195,6 +196,8 @@ class Streams:
         # Of the records in the ring whose streams live: how many, and their bytes.
         self._count = 0
         self._bytes = 0
+        #: Every replica must agree: only a simulation that makes all of them alike sets another.
+        self.ring_records_max = RING_RECORDS_MAX
 
     def __bool__(self) -> bool:
         """Whether there is any stream."""
@@ -311,9 +314,10 @@ class Streams:
         return record
 
     def _make_room(self) -> None:
-        # The record at hand stays, however large it is: then it is the only one.
-        while (self._count > RING_RECORDS_MAX or self._bytes > RING_BYTES_MAX) and self._count > 1:
-            record = self._ring.popleft()
+        # Those of the entry at hand stay, however large: more of it may be added to them.  There is one for each stream at most.
+        ring, index = self._ring, self._entry.index
+        while (self._count > self.ring_records_max or self._bytes > RING_BYTES_MAX) and ring[0].revision < index:
+            record = ring.popleft()
             stream = record.stream
             if stream.ended_at:
                 continue

@@ -6,7 +6,8 @@
 - `results`: what a command answers.
 - `queries`: linearizable reads and their answers.
 - `messages`: what client and server put into frames.
-- `streams`: subscriptions, what is pushed to them, announcements; `elections`, `groups`, `values`: a resource each.
+- `streams`: subscriptions, what is pushed to them, announcements; `elections`, `groups`, `topics`, `values`: a
+  resource each.
 - `members`: the nodes of a cluster.
 - `ranges`: sets of request numbers, shared by the client that acknowledges and the machine that remembers.
 

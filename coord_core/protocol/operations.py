@@ -15,6 +15,16 @@ from coord_core.protocol.limiters import RateAcquire
 from coord_core.protocol.locks import LockBreak
 from coord_core.protocol.semaphores import SemaphoreAcquire, SemaphoreRelease, SemaphoreSetLimit
 from coord_core.protocol.streams import Subscribe, Unsubscribe
+from coord_core.protocol.topics import (
+    TopicClaim,
+    TopicCommit,
+    TopicConfigure,
+    TopicCreate,
+    TopicDelete,
+    TopicGroupDelete,
+    TopicPublish,
+    TopicRelease,
+)
 from coord_core.types import FencingToken, RequestNumber
 
 __all__ = [
@@ -106,6 +116,14 @@ Operation: TypeAlias = (
     | SemaphoreRelease
     | SemaphoreSetLimit
     | RateAcquire
+    | TopicCreate
+    | TopicConfigure
+    | TopicPublish
+    | TopicDelete
+    | TopicCommit
+    | TopicClaim
+    | TopicRelease
+    | TopicGroupDelete
 )
 
 #: What gives something back: it goes before everything else, and is admitted where other operations are not any more.

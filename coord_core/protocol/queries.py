@@ -9,6 +9,7 @@ from coord_core.protocol.limiters import LimiterInfo, LimiterState
 from coord_core.protocol.locks import LockClosure, LockList, LockParty, LockRows, SessionList, SessionRows
 from coord_core.protocol.results import Failed
 from coord_core.protocol.semaphores import SemaphoreInfo, SemaphoreState
+from coord_core.protocol.topics import TopicFetch, TopicFetched, TopicInfo, TopicList, TopicListing, TopicState
 from coord_core.types import SessionId
 
 __all__ = ["Answer", "LockInfo", "LockParty", "LockState", "Query", "SessionInfo", "SessionState", "ValueGet", "ValueState"]
@@ -34,7 +35,18 @@ class SessionInfo(QueryStruct, frozen=True, tag=3):
 
 
 Query: TypeAlias = (
-    LockInfo | ValueGet | SessionInfo | ElectionInfo | GroupInfo | LockList | SessionList | SemaphoreInfo | LimiterInfo
+    LockInfo
+    | ValueGet
+    | SessionInfo
+    | ElectionInfo
+    | GroupInfo
+    | LockList
+    | SessionList
+    | SemaphoreInfo
+    | LimiterInfo
+    | TopicInfo
+    | TopicList
+    | TopicFetch
 )
 
 
@@ -70,5 +82,8 @@ Answer: TypeAlias = (
     | SessionRows
     | SemaphoreState
     | LimiterState
+    | TopicState
+    | TopicListing
+    | TopicFetched
     | Failed
 )

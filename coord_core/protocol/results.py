@@ -8,6 +8,7 @@ from coord_core.protocol.limiters import RateGranted, RateRefused
 from coord_core.protocol.locks import LockBroken
 from coord_core.protocol.semaphores import PermitsGranted
 from coord_core.protocol.streams import Joined, Subscribed
+from coord_core.protocol.topics import Claimed, ClaimRefused, Committed, Published, TopicCreated
 from coord_core.types import AttachmentId, FencingToken, SessionId
 
 
@@ -80,4 +81,9 @@ Result: TypeAlias = (
     | RateGranted
     | RateRefused
     | PermitsGranted
+    | Published
+    | TopicCreated
+    | Committed
+    | Claimed
+    | ClaimRefused
 )

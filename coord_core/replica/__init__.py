@@ -9,6 +9,7 @@ loop and the simulator drive the same object; neither decides anything.
 - `pending`: who waits for the answer to which command.
 - `reads`: quorum-confirmed rounds, shared by reads, keep-alives and expiry checks.
 - `watches`: which connection follows which subscription; `announcements`: answers that wait for an audience.
+- `records`: what was published to topics, on its way to the disk; `fetches`: those who read it.
 - `leases`: until when each session is alive, on the leader's clock.
 - `entries`: what an entry's bytes are.
 - `snapshots`: when they are taken, published, installed; `taking` (its own), `receiving`, `sending` (the leader's, with the
@@ -34,6 +35,7 @@ from coord_core.replica.facts import (
     Stalled,
     StatesDiffer,
 )
+from coord_core.replica.fetches import RecordRead
 from coord_core.replica.lanes import LaneLimits
 from coord_core.replica.replica import Effects, Replica, ReplicaStatus
 from coord_core.replica.roster import Roster, Standing
@@ -52,6 +54,7 @@ __all__ = [
     "LeaderReady",
     "MachineLoaded",
     "PeerMessage",
+    "RecordRead",
     "Replica",
     "ReplicaConfig",
     "ReplicaStatus",

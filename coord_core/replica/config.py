@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from coord_core.machine import CHUNK_BYTES_MAX
 from coord_core.raft.config import RaftConfig
 from coord_core.replica.lanes import LaneLimits
+from coord_core.replica.watches import PUSHED_RECORDS_MAX
 
 _MIB = 1024 * 1024
 
@@ -42,3 +43,5 @@ class ReplicaConfig:
     tick_ms: int = 50
     lanes: LaneLimits = field(default_factory=LaneLimits)
     snapshots: SnapshotConfig = field(default_factory=SnapshotConfig)
+    #: Records that a follower of a stream is given and has not acknowledged.
+    pushed_records_max: int = PUSHED_RECORDS_MAX

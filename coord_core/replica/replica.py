@@ -6,7 +6,8 @@ A driver's duties:
 2. Carry out the effects: send and answer at once; write `batch()` in one transaction and then call `persisted` with the ack of
    `persist`.  There is at most one such write outstanding.  Messages that depend on a write come out of a later turn by themselves.
 3. Write `stage` in a transaction of its own, then call `staged`; at most one is outstanding.  Read `reads` and call
-   `chunk_read` for each.  Writes and reads are done one after the other, in the order in which they came out.
+   `chunk_read` for each.  Writes and reads are done one after the other, in the order in which they came out.  Read `record_reads`
+   and call `records_read`; these may run beside them, in any order.
 4. Call `tick` every `tick_ms`; ticks that were missed are not made up for.
 5. Between turns call `work` as long as it says that there is more, but for no longer than a turn may take.
 6. When writing fails, or a turn raises, stop: the replica must not be used again.
@@ -23,7 +24,7 @@ durable and acknowledged: its own answer is on the way of every command, its sta
 import random
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from coord_core.errors import CoordError
 from coord_core.machine import Applied, Machine
@@ -46,6 +47,7 @@ from coord_core.protocol.messages import (
 )
 from coord_core.protocol.results import Failed
 from coord_core.protocol.streams import AnnouncedStruct
+from coord_core.protocol.topics import TopicFetch, TopicRecord
 from coord_core.raft.messages import Append, Configuration, Entry, EntryKind, InstallSnapshot, Message
 from coord_core.raft.node import RaftNode
 from coord_core.raft.outbox import Persist, PersistAck
@@ -57,12 +59,14 @@ from coord_core.replica.comparing import COMPARE_EVERY, Comparison
 from coord_core.replica.config import ReplicaConfig
 from coord_core.replica.entries import stamp, unstamp
 from coord_core.replica.facts import Fact, LeaderReady, RoleChanged, SessionsEnded, Stalled
+from coord_core.replica.fetches import Fetches, RecordRead
 from coord_core.replica.lanes import CommandLane, Proposal, is_control
 from coord_core.replica.leading import Leading
 from coord_core.replica.leases import STALL_MS, LeaseClock
 from coord_core.replica.membership import Membership
 from coord_core.replica.pending import Origin, Pending
 from coord_core.replica.reads import ExpiryCheck, Question, Reads, Renewal
+from coord_core.replica.records import Records, Taken
 from coord_core.replica.sending import ChunkRead
 from coord_core.replica.snapshots import Installed, MakeMachine, Snapshots
 from coord_core.replica.space import Space
@@ -70,7 +74,7 @@ from coord_core.replica.transfer import PeerMessage, SnapshotAck, SnapshotChunk,
 from coord_core.replica.vitals import Vitals, VitalSigns
 from coord_core.replica.watches import Watches
 from coord_core.storage.api import Batch, Restored
-from coord_core.storage.room import Room
+from coord_core.storage.room import Level, Room
 from coord_core.storage.snapshots import Chunk, Publish
 from coord_core.types import LogIndex, NodeId, SessionId, Term
 from coord_core.wire.codec import decode_command, encode_command
@@ -92,6 +96,9 @@ class Effects:
     #: Snapshots' own writes.
     stage: Batch | None = None
     reads: Sequence[ChunkRead] = ()
+    #: Go into the same transaction as `persist`: records of topics that were applied before.
+    taken: Taken | None = None
+    record_reads: Sequence[RecordRead] = ()
     send: list[PeerMessage] = field(default_factory=list)
     replies: list[tuple[int, ServerMessage]] = field(default_factory=list)
     #: For connections as well, but no answers: what happened to that to which they are subscribed.  Comes after `replies`.
@@ -106,7 +113,9 @@ class Effects:
     def batch(self) -> Batch | None:
         """Return the transaction that `persist` asks for."""
         persist = self.persist
-        return None if persist is None else Batch(persist.entries, persist.hard_state, publish=self.publish)
+        if persist is None:
+            return None
+        return _with_records(Batch(persist.entries, persist.hard_state, publish=self.publish), self.taken)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +164,8 @@ class Replica:
         #: What the driver was told of them.
         self._told_members = self._membership.members
         self._signs = VitalSigns(self._raft)
+        self._records = Records(restored.held)
+        self._fetches = Fetches(self._records)
         self._space = Space(self._raft, self._signs)
         self._comparison = Comparison(self._raft.node_id)
         self._applied: LogIndex = self._snapshots.index
@@ -164,7 +175,7 @@ class Replica:
         self._commands = CommandLane(limits.commands_max, limits.command_bytes_max)
         self._reads = Reads()
         self._pending = Pending()
-        self._watches = Watches()
+        self._watches = Watches(self._config.pushed_records_max)
         self._announcements = Announcements()
         self._lease_clock = LeaseClock(now_ms)
         self._leading: Leading | None = None
@@ -245,6 +256,7 @@ class Replica:
         """The write of `Effects.persist` is durable."""
         self._held = False
         self._raft.persisted(ack)
+        self._records.stored("persist")
         if self._snapshots.is_active and (installed := self._snapshots.installed(self.machine)) is not None:
             self._begin_anew(installed)
 
@@ -255,9 +267,11 @@ class Replica:
         self._membership.installed(installed.info.members, metadata.index)
         self._applied = metadata.index
         self._raft.applied(metadata.index)
+        self._records.begin_anew(self.machine)
 
     def staged(self) -> None:
         """The write of `Effects.stage` is durable."""
+        self._records.stored("stage")
         self._snapshots.staged()
 
     def disk_room(self, room: Room) -> None:
@@ -269,6 +283,10 @@ class Replica:
     def chunk_read(self, read: ChunkRead, chunk: Chunk | None) -> None:
         """The disk has answered one of `Effects.reads`."""
         self._snapshots.chunk_read(read, chunk)
+
+    def records_read(self, read: RecordRead, records: Sequence[TopicRecord]) -> None:
+        """The disk has answered one of `Effects.record_reads`.  Raises `StorageCorrupt`."""
+        self._fetches.records_read(read, list(records), self.machine)
 
     def tick(self) -> None:
         """`tick_ms` have passed.  Counted once however many were missed: what arrived before it is stepped first."""
@@ -301,10 +319,11 @@ class Replica:
             self._apply_waiting(now_ms, lease_ms, effects)
         elif effects.persist is not None and self._raft.role is not Role.LEADER:
             self._held = True
-        self._serve_reads(lease_ms, effects)
+        self._serve_reads(now_ms, lease_ms, effects)
         if self._strays or not self._watches.is_empty or self._announcements.is_active:
             self._tell(lease_ms, effects)
         self._move_snapshots(effects)
+        self._move_records(effects)
         if self._membership.members is not self._told_members:
             self._told_members = self._membership.members
             effects.members, effects.members_index = tuple(self._told_members.values()), self._applied
@@ -340,6 +359,7 @@ class Replica:
             self._ticks = 0
             self._raft.tick()
             self._snapshots.tick()
+            self._records.tick()
             self._signs.tick()
             self._membership.tick()
             self._space.look(self._membership.members)
@@ -421,6 +441,28 @@ class Replica:
             effects.stage = snapshots.take_write()
             effects.facts += snapshots.take_facts()
             snapshots.rest()
+
+    # --- records of topics --------------------------------------------------------------------------------------------------------
+
+    def _move_records(self, effects: Effects) -> None:
+        """Give what was applied to the next write, and ask the disk for what is to be read."""
+        records, snapshots = self._records, self._snapshots
+        if records.must_compare and not snapshots.is_loading:
+            records.compare(self.machine)
+        trim = not snapshots.is_sending
+        # On a full disk they stay in the log, and here: nothing new comes.
+        is_full = snapshots.room.level is Level.FULL
+        if effects.persist is not None and not is_full:
+            snapshot = effects.persist.snapshot
+            effects.taken = records.take("persist", self._applied if snapshot is None else snapshot.index, trim=trim)
+        if effects.stage is None and effects.persist is None and records.is_due and not is_full:
+            effects.stage = snapshots.write_of_others()
+        if effects.stage is not None and (not is_full or effects.stage.publish is not None):
+            effects.stage = _with_records(effects.stage, records.take("stage", self._applied, trim=trim))
+        if self._fetches.has_output:
+            effects.record_reads, self._fetches.reads = self._fetches.reads, []
+            effects.replies += self._fetches.replies
+            self._fetches.replies = []
 
     @property
     def has_slices(self) -> bool:
@@ -554,6 +596,10 @@ class Replica:
     def _apply_command(self, entry: Entry, lease_ms: int, effects: Effects) -> None:
         time_ms, command = self._decoded(entry)
         applied = self.machine.apply(entry.index, time_ms, command)
+        if applied.records:
+            self._records.published(applied.records)
+        if applied.trimmed:
+            self._records.trimmed(applied.trimmed)
         if self._leading is not None:
             if applied.unsubscribed:
                 self._watches.unsubscribed(applied.unsubscribed)
@@ -634,12 +680,14 @@ class Replica:
         if number is not None:
             self._raft.read_index(number)
 
-    def _serve_reads(self, lease_ms: int, effects: Effects) -> None:
+    def _serve_reads(self, now_ms: int, lease_ms: int, effects: Effects) -> None:
         leading = self._leading
         if leading is None:
             return
         for item in self._reads.take(self._applied):
             match item:
+                case Question(origin, TopicFetch() as query):
+                    self._fetches.begin(origin, query, self.machine, leading.stamp_ms(now_ms))
                 case Question(origin, query):
                     answer = leading.with_leases(query, self.machine.query(query), lease_ms)
                     effects.replies.append((origin[0], Told(origin[1], answer)))
@@ -699,7 +747,7 @@ class Replica:
         effects.replies += self._membership.drain(leader)
         if not self._watches.is_empty:
             effects.pushes = self._watches.redirect(leader)
-            self._watches = Watches()
+            self._watches = Watches(self._config.pushed_records_max)
         for lane in (self._control, self._commands):
             while taken := lane.take(len(lane), 1 << 62):
                 effects.replies.extend((proposal.origin[0], Redirect(proposal.origin[1], leader)) for proposal in taken)
@@ -722,7 +770,7 @@ class Replica:
         What waits for something else does not count, or a driver would turn in circles: reads for their round, commands for a
         leader that is not ready.
         """
-        if self._messages or self._ticks or self._refusals or self.must_apply:
+        if self._messages or self._ticks or self._refusals or self.must_apply or self._fetches.has_output:
             return True
         if self._signs.has_output or self._space.has_output or self._comparison.has_output:
             return True
@@ -756,6 +804,12 @@ class Replica:
     def matched(self) -> dict[NodeId, LogIndex]:
         """Return up to where each member's log is known to equal this leader's; nothing elsewhere."""
         return {progress.node_id: progress.match for progress in self._raft.progress()}
+
+
+def _with_records(batch: Batch, taken: Taken | None) -> Batch:
+    if taken is None:
+        return batch
+    return replace(batch, records=taken.records, records_index=taken.index, trims=taken.trims)
 
 
 def _takes_room(message: PeerMessage) -> bool:

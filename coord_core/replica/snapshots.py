@@ -237,6 +237,19 @@ class Snapshots:
             return None
         return self._write_received() or self._write_own() or self._write_discard()
 
+    def write_of_others(self) -> Batch | None:
+        """Return an empty write for whoever has something to be stored, if none is on its way."""
+        if self._when_staged is not None:
+            return None
+        self._when_staged = _nothing
+        self.is_active = True
+        return Batch()
+
+    @property
+    def is_sending(self) -> bool:
+        """Whether a snapshot is on its way to a follower, with the records that it names."""
+        return self._sending.is_active
+
     def rest(self) -> None:
         """Note whether anything is left under way."""
         under_way = (self._taking, self._receiving, self._installing, self._when_staged)

@@ -11,6 +11,7 @@ if this node did not lead: it comes again.
 """
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -54,17 +55,17 @@ class Follower:
     unacknowledged: deque[tuple[LogIndex, int]] = field(default_factory=deque)
     unacknowledged_bytes: int = 0
 
-    @property
-    def has_room(self) -> bool:
+    def has_room(self, records_max: int) -> bool:
         if not self.unacknowledged:
             return True
-        return len(self.unacknowledged) < PUSHED_RECORDS_MAX and self.unacknowledged_bytes < PUSHED_BYTES_MAX
+        return len(self.unacknowledged) < records_max and self.unacknowledged_bytes < PUSHED_BYTES_MAX
 
 
 class Watches:
     """The followers of one leadership."""
 
-    def __init__(self) -> None:
+    def __init__(self, records_max: int = PUSHED_RECORDS_MAX) -> None:
+        self._records_max = records_max
         # What was asked since the last turn.
         self._asked: deque[tuple[int, Follow]] = deque()
         self._followers: dict[SubscriptionId, Follower] = {}
@@ -106,12 +107,12 @@ class Watches:
         if self._asked:
             self._asked = deque(asked for asked in self._asked if asked[0] != connection)
 
-    def emitted(self, streams: list[StreamName]) -> None:
+    def emitted(self, streams: Sequence[StreamName]) -> None:
         """An entry has added to these streams."""
         for stream in streams:
             self._due.update(self._of_stream.get(stream, ()))
 
-    def unsubscribed(self, subscriptions: list[SubscriptionId]) -> None:
+    def unsubscribed(self, subscriptions: Sequence[SubscriptionId]) -> None:
         """An entry has ended these subscriptions."""
         for subscription in subscriptions:
             follower = self._followers.get(subscription)
@@ -161,9 +162,9 @@ class Watches:
 
     def _push(self, follower: Follower, machine: Machine, pushes: list[tuple[int, ServerMessage]]) -> None:
         """Push the next records, as many as may be; there may be more."""
-        if not follower.has_room or self._connection_bytes[follower.connection] >= CONNECTION_BYTES_MAX:
+        if not follower.has_room(self._records_max) or self._connection_bytes[follower.connection] >= CONNECTION_BYTES_MAX:
             return  # An acknowledgement makes it due again.
-        records_max = PUSHED_RECORDS_MAX - len(follower.unacknowledged)
+        records_max = self._records_max - len(follower.unacknowledged)
         bytes_max = PUSHED_BYTES_MAX - follower.unacknowledged_bytes
         found = machine.streams.read(follower.stream, follower.cursor, records_max, bytes_max)
         if isinstance(found, Behind):

@@ -17,6 +17,7 @@ from coord_core.errors import CoordError
 from coord_core.protocol.locks import LockBroken
 from coord_core.protocol.members import Member
 from coord_core.protocol.messages import Acknowledge, Administer, Ask, Follow, KeepAlive, PeerIdentity, ServerMessage, Submit
+from coord_core.protocol.topics import TopicRecord
 from coord_core.replica import (
     ChunkRead,
     CommandsRefused,
@@ -27,6 +28,7 @@ from coord_core.replica import (
     LeaderReady,
     MachineLoaded,
     PeerMessage,
+    RecordRead,
     Replica,
     ReplicaStatus,
     RoleChanged,
@@ -184,6 +186,8 @@ class NodeLoop:
             self._write(effects.stage, self._replica.staged)
         for read in effects.reads:
             self._read(read)
+        for record_read in effects.record_reads:
+            self._read_records(record_read)
         if effects.members is not None:
             self._outlets.follow(effects.members, effects.members_index)
         for caller, error in effects.turned_away:
@@ -214,6 +218,15 @@ class NodeLoop:
                 self._event(self._replica.chunk_read, read, chunk)
 
         self._storage.read_chunk(read.staging, read.seq, done)
+
+    def _read_records(self, read: RecordRead) -> None:
+        def done(records: Sequence[TopicRecord], error: BaseException | None) -> None:
+            if error is not None:
+                self.fail(error)
+            else:
+                self._event(self._replica.records_read, read, records)
+
+        self._storage.read_records(read.topic, read.offset, read.records_max, read.bytes_max, done)
 
     def _work(self) -> None:
         """Do some of what is done between turns; what is left waits for the next one."""

@@ -1,17 +1,21 @@
-"""The storage thread: the one thread that touches the storage, so that a slow disk holds up no heartbeat.
+"""The storage thread: the one thread that writes to the storage, so that a slow disk holds up no heartbeat.
+
+Records of topics are read on a thread of their own: who reads a long history must hold up no commit either.
 
 The rule: an error is handed to the loop once and never tried again; what becomes of it is the loop's business (the node stops).
 """
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 from typing import Protocol, TypeVar, runtime_checkable
 
+from coord_core.protocol.topics import TopicRecord
 from coord_core.storage.api import Batch, Storage
 from coord_core.storage.room import UNMEASURED, Level, Room
 from coord_core.storage.snapshots import Chunk, Staging
+from coord_core.types import TopicNumber
 
 T = TypeVar("T")
 
@@ -60,6 +64,9 @@ class StorageThread:
         self.room: Room = UNMEASURED
         self._room_changed: Callable[[Room], None] | None = None
         self._told: Room | None = None
+        # Records to be read; the thread begins with the first.
+        self._reads: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._reader: threading.Thread | None = None
         self._thread = threading.Thread(target=self._run, name="coord-storage", daemon=True)
         self._thread.start()
 
@@ -133,15 +140,45 @@ class StorageThread:
 
         self._queue.put(job)
 
+    def read_records(
+        self,
+        topic: TopicNumber,
+        offset: int,
+        records_max: int,
+        bytes_max: int,
+        done: Callable[[Sequence[TopicRecord], BaseException | None], None],
+    ) -> None:
+        """Read records of a topic, beside what is written; `done` is called on the loop, with what is there or the error."""
+        storage = self.storage
+
+        def job() -> None:
+            records: Sequence[TopicRecord] = ()
+            error: BaseException | None = None
+            try:
+                records = storage.read_records(topic, offset, records_max, bytes_max)
+            except BaseException as caught:  # noqa: BLE001 - handed to the loop, which stops the node
+                error = caught
+            self._call_back(done, records, error)
+
+        if self._reader is None:
+            self._reader = threading.Thread(target=self._run_reads, name="coord-reader", daemon=True)
+            self._reader.start()
+        self._reads.put(job)
+
     async def close(self) -> None:
         """Finish what is queued, close the storage and end the thread.  Idempotent."""
         if self._storage is not None:
             await self.run(self._storage.close)
             self._storage = self._housekeeping = self._measured = None
         self._queue.put(None)
+        self._reads.put(None)
 
     def _run(self) -> None:
         while (job := self._next()) is not None:
+            job()
+
+    def _run_reads(self) -> None:
+        while (job := self._reads.get()) is not None:
             job()
 
     def _next(self) -> Callable[[], None] | None:

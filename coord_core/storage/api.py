@@ -6,20 +6,23 @@ The contract, held by one test suite over every implementation (tests/storage):
 
 1. `write` returns only when the whole batch is durable, and applies it wholly or not at all.
 2. `load` after a crash returns the state of some prefix of the writes that includes every write that returned.
-3. Everything but `close` is called from one thread at a time (the node's writer thread).
+3. Everything but `close` is called from one thread at a time (the node's writer thread); `read_records` from one more.
 4. An error in `write` is final: the storage is poisoned, every later call raises the same error, and the node stops.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import msgspec
 
 from coord_core.protocol.members import Member
+from coord_core.protocol.topics import TopicRecord
 from coord_core.raft.messages import Entry, HardState, SnapshotMetadata
+from coord_core.raft.zero import START
+from coord_core.storage.records import Held, Stored, Trim
 from coord_core.storage.snapshots import FIRST_STAGING, Chunk, Publish, Staging, StoredSnapshot
-from coord_core.types import LogIndex, NodeId
+from coord_core.types import LogIndex, NodeId, TopicNumber
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -56,10 +59,18 @@ class Batch:
     publish: Publish | None = None
     #: Stagings whose chunks are not needed any more.  They go when it suits; the one that is published must not be among them.
     discard: Sequence[Staging] = ()
+    #: Records of topics, of each topic in the order of their offsets.  What is stored already is passed over.
+    records: Sequence[Stored] = ()
+    #: With these, all records of the entries up to here are stored.  None: it stays where it was.  It is as far as a snapshot that
+    #: is published, whose log is trimmed.
+    records_index: LogIndex | None = None
+    #: What retention has passed.  It goes when it suits.
+    trims: Sequence[Trim] = ()
 
     @property
     def is_empty(self) -> bool:
-        return not (self.entries or self.stage or self.discard) and self.hard_state is None and self.publish is None
+        nothing = not (self.entries or self.stage or self.discard or self.records or self.trims)
+        return nothing and self.hard_state is None and self.publish is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +84,10 @@ class Restored:
     snapshot: StoredSnapshot | None = None
     #: Above every staging of which anything is left.
     next_staging: Staging = FIRST_STAGING
+    #: All records of the entries up to here are stored.
+    records_index: LogIndex = START
+    #: What is stored of topics, also of some that are gone; it may be more than that.
+    held: Mapping[TopicNumber, Held] = field(default_factory=dict)
 
     @property
     def members(self) -> tuple[Member, ...]:
@@ -100,6 +115,12 @@ class Storage(Protocol):
 
     def read_chunk(self, staging: Staging, seq: int) -> Chunk | None:
         """Return a staged chunk, published or not; None where it was discarded.  Raises `StorageCorrupt`."""
+
+    def read_records(self, topic: TopicNumber, offset: int, records_max: int, bytes_max: int) -> Sequence[TopicRecord]:
+        """Return stored records from `offset` on, or from the first one behind it that is left; at least one where there is any.
+
+        Raises `StorageCorrupt`.
+        """
 
     def last_index(self) -> LogIndex:
         """Index of the last durable entry (the snapshot's, or the founding one's, where there is none)."""

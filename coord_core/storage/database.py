@@ -2,14 +2,16 @@
 
 Durability rests on three settings.  WAL with `synchronous=FULL`: one fsync a COMMIT, before it returns.  No automatic checkpoint:
 it would run inside some unlucky COMMIT and make it ten times slower; the owner calls `checkpoint` when it suits.  Exclusive
-locking: one process has the file, so the WAL's index lives in memory instead of in a shared file, and no reader can keep the WAL
-from being reused.
+locking, by SQLite's `unix-excl` file system: one process has the file, so the WAL's index lives in memory instead of in a shared
+file, which a full disk could not let grow.  Within the process, a second connection may read (`connect_reader`); `reading` says how
+it keeps the WAL from being pinned.
 """
 
 import contextlib
 import os
 import sqlite3
 from pathlib import Path
+from urllib.parse import quote
 
 from sqlalchemy import Connection, create_engine, event
 from sqlalchemy.exc import SQLAlchemyError
@@ -19,7 +21,6 @@ from coord_core.storage.directory import allocate
 from coord_core.storage.statements import BEGIN
 
 _PRAGMAS = (
-    "PRAGMA locking_mode=EXCLUSIVE",
     "PRAGMA journal_mode=WAL",
     "PRAGMA synchronous=FULL",
     "PRAGMA wal_autocheckpoint=0",
@@ -83,9 +84,19 @@ class Database:
                 step()
 
 
+def connect_reader(path: Path) -> sqlite3.Connection:
+    """Return a connection that only reads a database which is open in this process."""
+    return _open(path, "&mode=ro")
+
+
+def _open(path: Path, mode: str = "") -> sqlite3.Connection:
+    # Each connection is used by one thread at a time, but not always by the one that made it.
+    name = f"file:{quote(str(path))}?vfs=unix-excl{mode}"
+    return sqlite3.connect(name, uri=True, isolation_level=None, check_same_thread=False)
+
+
 def _connect(path: Path) -> sqlite3.Connection:
-    # The storage is used by one thread at a time, but not always by the one that made it.
-    raw = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    raw = _open(path)
     try:
         for pragma in _PRAGMAS:
             raw.execute(pragma).fetchall()

@@ -4,12 +4,19 @@ It keeps the whole contract of `api` except surviving its process: what `write` 
 writes are the simulator's business, which wraps it.
 """
 
+from bisect import bisect_left
+from operator import attrgetter
+
 from coord_core.errors import StorageFailed
+from coord_core.protocol.topics import TopicRecord
 from coord_core.raft.messages import Entry, HardState
 from coord_core.storage.api import Batch, Bootstrap, Restored
+from coord_core.storage.records import Held, take
 from coord_core.storage.rules import founding_hard_state, misfit, misfit_of_snapshot
 from coord_core.storage.snapshots import Chunk, Publish, Staging, StoredSnapshot
-from coord_core.types import LogIndex, Term
+from coord_core.types import LogIndex, Term, TopicNumber
+
+_offset = attrgetter("offset")
 
 
 class MemoryStorage:
@@ -25,6 +32,9 @@ class MemoryStorage:
         self._snapshot: Publish | None = None
         #: Chunks in order of their seq, by staging.
         self._staged: dict[Staging, list[Chunk]] = {}
+        #: Of topics, in order of their offsets.
+        self._records: dict[TopicNumber, list[TopicRecord]] = {}
+        self._records_index = LogIndex(0)
         self._failure: StorageFailed | None = None
 
     def load(self) -> Restored | None:
@@ -39,7 +49,15 @@ class MemoryStorage:
             snapshot = StoredSnapshot(staging, self._snapshot.info, self._log_index, self._log_term, chunks)
         else:
             self._staged.clear()
-        return Restored(self._bootstrap, self._hard_state, list(self._entries), snapshot, Staging(max(self._staged, default=0) + 1))
+        return Restored(
+            self._bootstrap,
+            self._hard_state,
+            list(self._entries),
+            snapshot,
+            Staging(max(self._staged, default=0) + 1),
+            self._records_index,
+            {topic: Held(records[0].offset, records[-1].offset + 1) for topic, records in self._records.items()},
+        )
 
     def form(self, bootstrap: Bootstrap) -> None:
         self._check_usable()
@@ -63,11 +81,18 @@ class MemoryStorage:
             self._entries[batch.entries[0].index - self._log_index - 1 :] = batch.entries
         if batch.hard_state is not None:
             self._hard_state = batch.hard_state
+        self._take_records(batch)
 
     def read_chunk(self, staging: Staging, seq: int) -> Chunk | None:
         self._check_usable()
         chunks = self._staged.get(staging, [])
         return chunks[seq] if seq < len(chunks) else None
+
+    def read_records(self, topic: TopicNumber, offset: int, records_max: int, bytes_max: int) -> list[TopicRecord]:
+        self._check_usable()
+        records = self._records.get(topic, [])
+        at = bisect_left(records, offset, key=_offset)
+        return take(records[at : at + records_max], records_max, bytes_max)
 
     def last_index(self) -> LogIndex:
         self._check_usable()
@@ -87,6 +112,8 @@ class MemoryStorage:
         other._entries = self._entries.copy()
         other._snapshot = self._snapshot
         other._staged = {staging: chunks.copy() for staging, chunks in self._staged.items()}
+        other._records = {topic: records.copy() for topic, records in self._records.items()}
+        other._records_index = self._records_index
         return other
 
     # --- facts for the simulator -------------------------------------------------------------------------------------------------
@@ -124,6 +151,9 @@ class MemoryStorage:
             fault = misfit_of_snapshot(publish, len(staged), sum(staged), self._log_index, last_index)
             if fault is not None:
                 return fault
+            reached = max(self._records_index, batch.records_index or 0)
+            if 0 < reached < publish.info.metadata.index:
+                return f"the records up to the snapshot at {publish.info.metadata.index} are stored up to {reached} only"
             snapshot_index = publish.info.metadata.index
             last_index = publish.log_index if publish.replaces_log else last_index
         published = publish or self._snapshot
@@ -136,6 +166,19 @@ class MemoryStorage:
             self._staged.setdefault(chunk.staging, []).append(chunk)
         for staging in batch.discard:
             self._staged.pop(staging, None)
+
+    def _take_records(self, batch: Batch) -> None:
+        for topic, record in batch.records:
+            records = self._records.setdefault(topic, [])
+            if not records or record.offset > records[-1].offset:
+                records.append(record)
+        if batch.records_index is not None and (batch.records or batch.publish is not None):
+            self._records_index = max(self._records_index, batch.records_index)
+        for topic, below in batch.trims:
+            left = [] if below is None else [record for record in self._records.get(topic, ()) if record.offset >= below]
+            self._records.pop(topic, None)
+            if left:
+                self._records[topic] = left
 
     def _publish(self, publish: Publish) -> None:
         self._entries = [] if publish.replaces_log else self._entries[publish.log_index - self._log_index :]

@@ -13,7 +13,7 @@ from coord_core.errors import StorageFailed
 from coord_core.storage.tables import metadata
 
 #: Every schema this release knows, oldest first: the revisions of `migrations/versions` (a test holds that they agree).
-REVISIONS = ("0001", "0002")
+REVISIONS = ("0001", "0002", "0003")
 NEWEST = REVISIONS[-1]
 
 #: Alembic's own table, as Alembic makes it.

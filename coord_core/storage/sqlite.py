@@ -11,7 +11,8 @@ This file is the shell: opening, poisoning, checkpoints, closing.  The transacti
 import sqlite3
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -20,6 +21,7 @@ import msgspec
 from sqlalchemy import Table, insert
 
 from coord_core.errors import NodeError, StorageFailed
+from coord_core.protocol.topics import TopicRecord
 from coord_core.storage import integrity
 from coord_core.storage.api import Batch, Bootstrap, Restored
 from coord_core.storage.database import Database
@@ -27,6 +29,7 @@ from coord_core.storage.directory import DataDirectory
 from coord_core.storage.failures import corrupt, failure_of, is_full
 from coord_core.storage.mark import Mark, MarkValue
 from coord_core.storage.migrate import bring_up_to_date
+from coord_core.storage.reading import RecordReader
 from coord_core.storage.reserve import Reserve, file_system_bytes, preallocated
 from coord_core.storage.restore import First, Tail, restore
 from coord_core.storage.room import Level, Room, RoomLimits
@@ -36,7 +39,7 @@ from coord_core.storage.statements import SELECT_CHUNK
 from coord_core.storage.suspect import refuse_suspect
 from coord_core.storage.tables import FORMAT, founding, hard_state, meta
 from coord_core.storage.writer import Writer
-from coord_core.types import LogIndex
+from coord_core.types import LogIndex, TopicNumber
 
 T = TypeVar("T")
 
@@ -83,6 +86,9 @@ class SqliteStorage:
         self._final_errors = _FinalErrors(self)
         with self._final_errors:
             self._database = self._open()
+        self._reader: RecordReader | None = None
+        #: All of the WAL was copied: the next write begins it anew, if nobody reads meanwhile.
+        self._begins_wal_anew = False
         #: What its file should have room for and does not have yet.
         self._wal_wants_bytes = 0 if room is None else room.reserve_bytes
         #: About what the WAL holds since it was last copied wholly: its file keeps its size when it is reused.
@@ -96,8 +102,8 @@ class SqliteStorage:
                 return None
             # What a killed process wrote but did not sync reads like the rest, and from here on counts as durable: make it so.
             self._checkpoint()
-            self._take_up(found.restored.bootstrap, found.first, found.tail, found.leftovers)
-        return found.restored
+            writer = self._take_up(found.restored.bootstrap, found.first, found.tail, found.leftovers)
+        return replace(found.restored, records_index=writer.shelf.applied_index, held=dict(writer.shelf.held))
 
     def form(self, bootstrap: Bootstrap) -> None:
         self._check_usable()
@@ -116,7 +122,9 @@ class SqliteStorage:
             writer = self._formed()
             if self._wal_bytes >= CHECKPOINT_BUSY_BYTES:
                 self._checkpoint()
-            written = self._with_reserve(lambda: writer.write(batch))
+            with self._alone() if self._begins_wal_anew else nullcontext():
+                written = self._with_reserve(lambda: writer.write(batch))
+            self._begins_wal_anew = False
             self._wal_bytes += written
             self._reserve.wrote(written)
             self._mark.advance(MarkValue(writer.tail.commit_seq, writer.tail.chain))
@@ -131,6 +139,13 @@ class SqliteStorage:
             if not isinstance(data, bytes) or chunk_crc(seq, data) != crc:
                 raise corrupt(self._path, f"chunk {seq} of staging {staging} is damaged: its checksum does not fit")
             return Chunk(staging, seq, crc, data)
+
+    def read_records(self, topic: TopicNumber, offset: int, records_max: int, bytes_max: int) -> list[TopicRecord]:
+        self._check_usable()
+        with self._final_errors:
+            if self._reader is None:
+                self._reader = RecordReader(self._path)
+            return self._reader.read(topic, offset, records_max, bytes_max)
 
     def last_index(self) -> LogIndex:
         self._check_usable()
@@ -148,7 +163,7 @@ class SqliteStorage:
                 self._checkpoint()
             writer = self._writer
             # It gives room back, and takes some of the WAL first.
-            if writer is not None and writer.leftovers and self._reserve.room.level is not Level.FULL:
+            if writer is not None and writer.has_leftovers and self._reserve.room.level is not Level.FULL:
                 return 0.0 if self._if_room(lambda: writer.tidy(IDLE_CHUNKS)) else TIDY_AGAIN_SECONDS
             return self._mark.sync_if_due()
 
@@ -174,6 +189,8 @@ class SqliteStorage:
         finally:
             self._failure = self._failure or StorageFailed(f"{self._path}: the storage is closed", path=str(self._path))
             self._mark.close()
+            if self._reader is not None:
+                self._reader.close()
             self._database.close()
             self._directory.release()
 
@@ -193,12 +210,13 @@ class SqliteStorage:
             undo.pop_all()
         return database
 
-    def _take_up(self, bootstrap: Bootstrap, first: First, tail: Tail, leftovers: list[Staging]) -> None:
+    def _take_up(self, bootstrap: Bootstrap, first: First, tail: Tail, leftovers: list[Staging]) -> Writer:
         """Be ready to write after `tail`, which is durable."""
         self._writer = Writer(self._database, self._path, bootstrap.identity, first, tail)
         self._writer.leftovers += leftovers
         self._mark.advance(MarkValue(tail.commit_seq, tail.chain))
         self._mark.sync_if_written()
+        return self._writer
 
     def _insert_founding(self, bootstrap: Bootstrap, data: bytes) -> Tail:
         state = founding_hard_state(bootstrap)
@@ -234,8 +252,14 @@ class SqliteStorage:
         One that ended for want of room has changed nothing that counts: what it copied is in the WAL too and is read from there,
         and SQLite reuses a WAL only when all of it was copied and synced.
         """
-        if self._if_room(self._database.checkpoint):
-            self._wal_bytes = 0
+        with self._alone():
+            if self._if_room(self._database.checkpoint):
+                self._wal_bytes = 0
+                self._begins_wal_anew = True
+
+    def _alone(self) -> AbstractContextManager[object]:
+        """`with` this, nobody reads: a reader would keep the WAL from being copied wholly, or from being reused."""
+        return nullcontext() if self._reader is None else self._reader.gate
 
     def _if_room(self, work: Callable[[], T]) -> T | None:
         """Do `work` that can wait; None where even the reserve had no room for it: it is rolled back, and comes up again."""

@@ -5,11 +5,11 @@ the disk's share is the same; so the hot path does without the result and parame
 are tuples in the order in which Core placed them; `_compile` refuses a statement whose order is another than the one named here.
 """
 
-from sqlalchemy import bindparam, delete, func, insert, select, update
+from sqlalchemy import bindparam, delete, func, insert, literal_column, select, update
 from sqlalchemy.dialects.sqlite.pysqlite import dialect
-from sqlalchemy.sql import ClauseElement
+from sqlalchemy.sql import ClauseElement, ColumnElement
 
-from coord_core.storage.tables import hard_state, log, meta, snapshot, snapshot_chunk
+from coord_core.storage.tables import hard_state, log, meta, record, record_progress, snapshot, snapshot_chunk
 
 _dialect = dialect(paramstyle="qmark")
 
@@ -108,3 +108,51 @@ SELECT_FIRST_SEQ = _compile(
 DELETE_SNAPSHOT = _compile(delete(snapshot))
 
 INSERT_SNAPSHOT = _compile(insert(snapshot), *snapshot.columns.keys())
+
+#: A `RecordRow`.
+INSERT_RECORD_ROW = _compile(insert(record), "topic", "first_offset", "last_offset", "crc", "data")
+
+_of_topic = record.c.topic == bindparam("topic")
+# Said, or Core would make a parameter of it.
+_NONE: ColumnElement[int] = literal_column("0")
+
+#: The lowest number of a topic, above another's, of which there is any row.
+SELECT_NEXT_TOPIC = _compile(select(func.min(record.c.topic)).where(record.c.topic > bindparam("topic")), "topic")
+
+#: Of the first rows of a topic: first and last offset.
+SELECT_FIRST_RECORD_ROWS = _compile(
+    select(record.c.first_offset, record.c.last_offset)
+    .where(_of_topic)
+    .order_by(record.c.first_offset)
+    .limit(bindparam("most"))
+    .offset(_NONE),
+    "topic",
+    "most",
+)
+
+SELECT_LAST_OFFSET = _compile(
+    select(record.c.last_offset).where(_of_topic).order_by(record.c.first_offset.desc()).limit(literal_column("1")).offset(_NONE),
+    "topic",
+)
+
+#: Where the row begins in which an offset is, or would be.
+SELECT_RECORD_ROW_BEFORE = _compile(
+    select(func.max(record.c.first_offset)).where(_of_topic, record.c.first_offset <= bindparam("offset")), "topic", "offset"
+)
+
+#: The rows of a topic from a first offset on: the columns of a `RecordRow`.
+SELECT_RECORD_ROWS = _compile(
+    select(record).where(_of_topic, record.c.first_offset >= bindparam("offset")).order_by(record.c.first_offset),
+    "topic",
+    "offset",
+)
+
+DELETE_RECORD_ROWS_UP_TO = _compile(
+    delete(record).where(_of_topic, record.c.first_offset <= bindparam("offset")), "topic", "offset"
+)
+
+SELECT_RECORD_PROGRESS = _compile(select(record_progress.c.applied_index, record_progress.c.crc))
+
+DELETE_RECORD_PROGRESS = _compile(delete(record_progress))
+
+INSERT_RECORD_PROGRESS = _compile(insert(record_progress), "id", "applied_index", "crc")

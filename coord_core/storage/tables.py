@@ -3,7 +3,7 @@
 These definitions are the newest schema.  A fresh database is made from them; an older one reaches them by the migrations, and a
 test holds that both ways end in the same tables.  So a change here comes with a new file in `migrations/versions`.
 
-What rests in the rows is the business of `rows` (log), `integrity` (checksums) and `snapshots` (chunks).
+What rests in the rows is the business of `rows` (log), `records` (topics), `integrity` (checksums) and `snapshots` (chunks).
 """
 
 from sqlalchemy import CheckConstraint, Column, Integer, LargeBinary, MetaData, Table, Text
@@ -97,4 +97,25 @@ snapshot_chunk = Table(
     Column("seq", Integer, primary_key=True, autoincrement=False),
     Column("crc", Integer, nullable=False),
     Column("data", LargeBinary, nullable=False),
+)
+
+#: Records of topics: one packed row a topic and batch (ADR 12).
+record = Table(
+    "record",
+    metadata,
+    # The topic's number, which no other topic ever has.
+    Column("topic", Integer, primary_key=True, autoincrement=False),
+    Column("first_offset", Integer, primary_key=True, autoincrement=False),
+    Column("last_offset", Integer, nullable=False),
+    Column("crc", Integer, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+)
+
+#: One row: up to which applied entry all records are in `record`.  The log is never trimmed past it.
+record_progress = Table(
+    "record_progress",
+    metadata,
+    Column("id", Integer, CheckConstraint("id = 1"), primary_key=True, autoincrement=False),
+    Column("applied_index", Integer, nullable=False),
+    Column("crc", Integer, nullable=False),
 )

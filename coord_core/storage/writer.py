@@ -18,6 +18,7 @@ from coord_core.storage.published import seal_snapshot
 from coord_core.storage.restore import First, Tail
 from coord_core.storage.rows import DamagedRow, LogRow, pack, unpack
 from coord_core.storage.rules import misfit, misfit_of_snapshot
+from coord_core.storage.shelf import Shelf
 from coord_core.storage.snapshots import Publish, Staging
 from coord_core.types import LogIndex
 
@@ -41,6 +42,7 @@ class Writer:
         self._execute = database.cursor.execute
         self._identity_crc = integrity.identity_crc(identity)
         self._first = first
+        self.shelf = Shelf(database, path)
         #: Moves only after COMMIT.
         self.tail = tail
         #: Stagings to be removed, a few chunks at a time: a large one at once would hold up the log's next write.
@@ -51,7 +53,9 @@ class Writer:
         old, first = self.tail, self._first
         end, state_crc = LogEnd(old.last_index, old.chain), old.hard_state_crc
         wal_bytes = _FRAME_BYTES
+        self.shelf.check_trimmed(batch)
         self._execute(sql.BEGIN)
+        self.shelf.begin()
         if batch.stage:
             self._remove(2 * len(batch.stage))
             wal_bytes += self._stage(batch)
@@ -67,6 +71,11 @@ class Writer:
             state_crc = integrity.hard_state_crc(state)
             self._execute(sql.UPDATE_HARD_STATE, (state.term, state.voted_for, state.commit, state_crc))
             wal_bytes += _FRAME_BYTES
+        if batch.records or batch.records_index is not None:
+            record_rows = self.shelf.put(batch)
+            self.shelf.tidy(2 * len(record_rows))
+            # With a page of the index each, and one for how far they reach.
+            wal_bytes += (1 + sum(1 + _frames(len(record_row.data)) for record_row in record_rows)) * _FRAME_BYTES
         commit_seq = old.commit_seq + 1
         crc = integrity.meta_crc(self._identity_crc, commit_seq, end.last_index, end.chain, state_crc)
         self._execute(sql.UPDATE_META, (commit_seq, end.last_index, end.chain, state_crc, crc))
@@ -74,15 +83,24 @@ class Writer:
         self.tail = Tail(commit_seq, end.last_index, end.chain, state_crc)
         self._first = first
         self.leftovers += batch.discard
+        self.shelf.committed(batch.trims)
         return wal_bytes
 
     # --- snapshots ---------------------------------------------------------------------------------------------------------------
 
+    @property
+    def has_leftovers(self) -> bool:
+        """Whether there is anything for `tidy`."""
+        return bool(self.leftovers) or self.shelf.has_trims
+
     def tidy(self, chunks: int) -> bool:
-        """Remove up to so many chunks that nobody needs, in a transaction that nobody would miss."""
+        """Remove up to so many chunks and rows of records that nobody needs, in a transaction that nobody would miss."""
         self._execute(sql.BEGIN)
+        self.shelf.begin()
         self._remove(chunks)
+        self.shelf.tidy(chunks)
         self._execute(sql.COMMIT)
+        self.shelf.committed(())
         return True
 
     def _remove(self, chunks: int) -> None:

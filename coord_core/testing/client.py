@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TypeAlias
 
 from coord_core.client.session import CallId, ClientSession, Outcome, SessionConfig
+from coord_core.client.subscriptions import Delivery, SubscriptionEnded
 from coord_core.protocol.commands import Command
 from coord_core.protocol.messages import ServerMessage
 from coord_core.protocol.operations import Operation
@@ -18,8 +19,10 @@ from coord_core.testing.network import Network
 from coord_core.testing.node import Node
 from coord_core.testing.process import Process
 from coord_core.testing.simulator import MILLISECOND, Simulator, Timer, Violation
+from coord_core.types import LogIndex, SubscriptionId
 
 Then: TypeAlias = Callable[[Outcome], None]
+Sink: TypeAlias = Callable[[Delivery], None]
 
 #: A session that wants to be woken at once this often in a row, without anything happening between, would spin a real process.
 SPINS_MAX = 50
@@ -51,6 +54,7 @@ class ClientProcess(Process):
         self._connection: Connection | None = None
         self._address = ""
         self._callers: dict[CallId, Then] = {}
+        self._sinks: dict[SubscriptionId, Sink] = {}
         self._alarm: Timer | None = None
         self._spins = 0
         #: The session was closed and has said all it had to say.
@@ -67,7 +71,7 @@ class ClientProcess(Process):
             # Two processes of one machine: one clock.
             self.clock = self._keeper.clock
         self._connection, self._alarm, self.finished = None, None, False
-        self._callers = {}
+        self._callers, self._sinks = {}, {}
         rng = self.simulator.stream(f"session {self.name} life {self.life}")
         # Whoever starts a client names the nodes that there are now.
         config = replace(self.config, seeds=tuple(self._servers))
@@ -108,6 +112,14 @@ class ClientProcess(Process):
         call = self.session.command(command, self.now_ms())
         self._callers[call] = then
         return call
+
+    def follow(self, subscription: SubscriptionId, after: LogIndex, sink: Sink) -> None:
+        self._sinks[subscription] = sink
+        self.session.follow(subscription, after, self.now_ms())
+
+    def unfollow(self, subscription: SubscriptionId) -> None:
+        if self._sinks.pop(subscription, None) is not None:
+            self.session.unfollow(subscription)
 
     def pending(self) -> int:
         """How many calls have no outcome yet."""
@@ -170,7 +182,12 @@ class ClientProcess(Process):
             then = self._callers.pop(call, None)
             if then is not None:
                 then(outcome)
-        return bool(effects.resolved) and self.up
+        for subscription, delivery in effects.deliveries:
+            ended = isinstance(delivery, SubscriptionEnded)
+            sink = self._sinks.pop(subscription, None) if ended else self._sinks.get(subscription)
+            if sink is not None:
+                sink(delivery)
+        return bool(effects.resolved or effects.deliveries) and self.up
 
     def _dial(self, address: str) -> None:
         self._address = address

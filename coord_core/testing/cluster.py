@@ -10,19 +10,22 @@ from dataclasses import replace
 
 from coord_core.client.session import SessionConfig
 from coord_core.machine import Applied, Machine
-from coord_core.protocol.commands import Command
+from coord_core.machine.invariants import check
+from coord_core.protocol.commands import CloseAttachment, Command
 from coord_core.protocol.members import Member
-from coord_core.protocol.messages import ClientMessage, ServerMessage
+from coord_core.protocol.messages import Acknowledge, ClientMessage, Follow, ServerMessage
 from coord_core.protocol.operations import Owner
 from coord_core.raft import RaftConfig
 from coord_core.raft.messages import Configuration, SnapshotMetadata
 from coord_core.replica import Effects, LaneLimits, ReplicaConfig, SnapshotInstalled, SnapshotTaken
 from coord_core.replica.membership import everyone
 from coord_core.storage.api import Bootstrap, Identity
-from coord_core.testing.checkers.applied import AppliedChecks
+from coord_core.testing.checkers.announcements import AnnouncementChecks
+from coord_core.testing.checkers.applied import AppliedChecks, ObservedMachine
 from coord_core.testing.checkers.beliefs import BeliefChecks
 from coord_core.testing.checkers.consensus import ConsensusChecks
 from coord_core.testing.checkers.leases import LeaseChecks
+from coord_core.testing.checkers.streams import StreamChecks
 from coord_core.testing.client import ClientProcess
 from coord_core.testing.connection import Connection
 from coord_core.testing.disk import DiskSpeed, SimulatedDisk
@@ -32,7 +35,7 @@ from coord_core.testing.network import Network
 from coord_core.testing.node import Node, Pace
 from coord_core.testing.operators import Applicant, Operator
 from coord_core.testing.simulator import SECOND, Simulator
-from coord_core.testing.workload import LOCKS, Books
+from coord_core.testing.workload import LOCKS, STREAMS, Books
 from coord_core.types import LogIndex, NodeId, SessionId, Term
 
 #: 32 hexadecimal digits, as a real one.
@@ -46,11 +49,13 @@ Disks = Callable[[Bootstrap, random.Random, DiskSpeed], SimulatedDisk]
 class Watchers:
     """All checkers that watch the nodes, behind one face (`node.Witness`)."""
 
-    def __init__(self, nodes: dict[NodeId, Node], base: SnapshotMetadata) -> None:
+    def __init__(self, nodes: dict[NodeId, Node], base: SnapshotMetadata, ring_records_max: int) -> None:
         self.consensus = ConsensusChecks(nodes, int(base.index), int(base.term), [(int(base.index), base.configuration)])
-        self.applied = AppliedChecks(LOCKS, self._first_applied)
+        self.applied = AppliedChecks(LOCKS, self._first_applied, self._applied, ring_records_max)
         self.leases = LeaseChecks()
         self.beliefs = BeliefChecks()
+        self.streams = StreamChecks(STREAMS)
+        self.announcements = AnnouncementChecks(self.streams)
         #: What happened to snapshots, by kind of fact.
         self.snapshots: Counter[str] = Counter()
 
@@ -63,18 +68,29 @@ class Watchers:
     def turned(self, node: Node, effects: Effects) -> None:
         self.consensus.turned(node, effects)
         self.leases.turned(node, effects)
+        if effects.facts:
+            self.announcements.turned(node, effects)
         for fact in effects.facts:
             if isinstance(fact, SnapshotTaken | SnapshotInstalled):
                 self.snapshots[type(fact).__name__] += 1
 
-    def asked(self, connection: Connection, message: ClientMessage) -> None:
+    def asked(self, node: Node, connection: Connection, message: ClientMessage) -> None:
         self.leases.keep_alive(connection.number, message)
+        if isinstance(message, Follow | Acknowledge):
+            self.announcements.asked(node, connection.number, message)
 
     def answered(self, node: Node, connection: Connection, message: ServerMessage) -> None:
         self.leases.answered(node, connection, message)
+        self.announcements.answered(node, message)
 
-    def _first_applied(self, node: Node, index: int, command: Command, applied: Applied) -> None:
-        self.leases.applied(node, self.consensus.term_of(node, index), index, command, applied)
+    def _first_applied(self, machine: ObservedMachine, index: int, command: Command, applied: Applied) -> None:
+        self.leases.applied(machine.node, self.consensus.term_of(machine.node, index), index, command, applied)
+        self.streams.applied(machine, index, command, applied)
+        if applied.closed or type(command) is CloseAttachment:
+            check(machine)  # What somebody had is gone with it, whole.
+
+    def _applied(self, node: Node, command: Command, applied: Applied) -> None:
+        self.announcements.applied(node, command, applied)
 
 
 class Cluster:
@@ -89,8 +105,8 @@ class Cluster:
         self.nodes: dict[NodeId, Node] = {}
         self._members = tuple(_member(number) for number in range(1, mix.nodes + 1))
         self._founding = _founding(self._members)
-        self.watchers = Watchers(self.nodes, self._founding)
-        self.books = Books(self.watchers.applied.acknowledged, self.watchers.beliefs)
+        self.watchers = Watchers(self.nodes, self._founding, mix.ring_records_max)
+        self.books = Books(self.watchers.applied.acknowledged, self.watchers.beliefs, self.watchers.streams)
         self.tick_ms = 50
         self.ttl_ms = mix.habits.ttl_ms
         self.servers: dict[str, Node] = {}
@@ -197,12 +213,13 @@ def _member(number: int) -> Member:
 def _node_config(node_id: NodeId, mix: Mix, tick_ms: int) -> ReplicaConfig:
     raft = RaftConfig(node_id=node_id, max_append_bytes=mix.append_bytes_max, announce_commits=False)  # as servers have it
     if not mix.cramped:
-        return ReplicaConfig(raft=raft, tick_ms=tick_ms, snapshots=mix.snapshots)
+        return ReplicaConfig(raft, tick_ms, snapshots=mix.snapshots, pushed_records_max=mix.pushed_records_max)
     return ReplicaConfig(
         raft=replace(raft, max_append_bytes=100, max_inflight_appends=2, max_inflight_bytes=1_000, max_uncommitted_bytes=150),
         tick_ms=tick_ms,
         snapshots=mix.snapshots,
         lanes=LaneLimits(control_requests_max=4, peer_messages_max=32, commands_max=2, turn_commands_max=1),
+        pushed_records_max=mix.pushed_records_max,
     )
 
 

@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from coord_core.errors import StorageCorrupt, StorageFailed
+from coord_core.protocol.topics import TopicRecord
 from coord_core.raft.messages import Entry, HardState
 from coord_core.storage.api import Batch, Bootstrap, Restored
 from coord_core.storage.memory import MemoryStorage
 from coord_core.storage.snapshots import Chunk, Staging
 from coord_core.testing.simulator import MILLISECOND, SECOND, Violation
-from coord_core.types import LogIndex, Term
+from coord_core.types import LogIndex, Term, TopicNumber
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +120,14 @@ class SimulatedDisk:
             raise StorageCorrupt(self.damage)
         return self._storage.read_chunk(staging, seq)
 
+    def read_records(self, topic: TopicNumber, offset: int, records_max: int, bytes_max: int) -> Sequence[TopicRecord]:
+        """Return records of a topic.  Raises as `read_chunk` does."""
+        if self._failure is not None:
+            raise self._failure
+        if self.damage:
+            raise StorageCorrupt(self.damage)
+        return self._storage.read_records(topic, offset, records_max, bytes_max)
+
     def restored(self) -> Restored:
         """Return what a node that starts now finds.  Raises `StorageCorrupt`."""
         if self.damage:
@@ -155,4 +164,5 @@ class SimulatedDisk:
 
 def _size(batch: Batch) -> int:
     """About how many bytes it takes: every write is a page at least."""
-    return 100 + sum(len(entry.data) for entry in batch.entries) + sum(len(chunk.data) for chunk in batch.stage)
+    records = sum(len(record.payload) for _, record in batch.records)
+    return 100 + sum(len(entry.data) for entry in batch.entries) + sum(len(chunk.data) for chunk in batch.stage) + records

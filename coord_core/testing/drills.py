@@ -113,6 +113,21 @@ MEMBERSHIP = replace(
     operator=True,
     snapshots=SnapshotConfig(entries=20, trailing_entries=5, chunk_bytes=500),
 )
+#: Many who watch, lead and join, next to no room for what happened, and leaders that change while joins are announced.
+STREAMS = replace(
+    CRASHES,
+    nodes=3,
+    weather=CALM,
+    kinds=("client cut", "client cut", "client isolate", "client stop", "blink", "leader isolate", "transfer"),
+    every_us=500 * MILLISECOND,
+    tick_skew_max=0.05,
+    habits=Habits(
+        think_us_max=400 * MILLISECOND, locks=0.1, paths=1, participants=4, part_us_max=3_000 * MILLISECOND, announce_ms_max=3_000
+    ),
+    snapshots=SnapshotConfig(entries=30, trailing_entries=5, chunk_bytes=500),
+    ring_records_max=3,
+    pushed_records_max=2,
+)
 
 DRILLS = {
     "crashes": CRASHES,
@@ -126,6 +141,7 @@ DRILLS = {
     "elections": ELECTIONS,
     "divided": DIVIDED,
     "membership": MEMBERSHIP,
+    "streams": STREAMS,
 }
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from coord_core.client.session import Outcome, SessionState
 from coord_core.protocol.commands import CloseAttachment
 from coord_core.testing.client import ClientProcess
+from coord_core.testing.participants import Participant
 from coord_core.testing.simulator import MILLISECOND, SECOND
 from coord_core.testing.workload import Books, Habits, Worker
 from coord_core.types import AttachmentId, SessionId
@@ -30,11 +31,12 @@ class Family:
     ) -> None:
         self.keeper = keeper
         self.child: ClientProcess | None = None
-        self.workers: list[Worker] = []
-        self._child_workers: list[Worker] = []
+        self.workers: list[Worker | Participant] = []
+        self._child_workers: list[Worker | Participant] = []
         self._books = books
         self._habits = habits
         self._rng = rng
+        self._parts_rng = keeper.simulator.stream(f"parts of {keeper.name}")
         self._spawn = spawn
         self._children = 0
         keeper.on_start = self._begin
@@ -44,6 +46,9 @@ class Family:
 
     def _begin(self) -> None:
         self.workers = [Worker(self.keeper, self._books, self._habits, self._rng) for _ in range(WORKERS)]
+        self.workers += [
+            Participant(self.keeper, self._books, self._habits, self._parts_rng) for _ in range(self._habits.participants)
+        ]
         for worker in self.workers:
             worker.start()
         self.keeper.later(self._rng.randint(1, 4) * SECOND, self._look_after)
@@ -84,9 +89,12 @@ class Family:
         child = self.child = self._spawn(self.keeper, f"{self.keeper.name}.{self._children}", session_id)
         child.on_stirred = lambda: self._child_stirred(child)
         child.start()
-        worker = Worker(child, self._books, self._habits, self._rng)
-        self._child_workers = [worker]
-        worker.start()
+        self._child_workers = [
+            Worker(child, self._books, self._habits, self._rng),
+            Participant(child, self._books, self._habits, self._parts_rng),
+        ]
+        for worker in self._child_workers:
+            worker.start()
 
     def _child_stirred(self, child: ClientProcess) -> None:
         self._books.beliefs.judge_all()

@@ -6,12 +6,18 @@ Each seed draws its own, some calm, some nasty, and the report of a failure prin
 import random
 from dataclasses import dataclass
 
+from coord_core.machine.bounds import RING_RECORDS_MAX
 from coord_core.replica import SnapshotConfig
+from coord_core.replica.watches import PUSHED_RECORDS_MAX
 from coord_core.testing.network import Weather
 from coord_core.testing.simulator import MILLISECOND, SECOND
 from coord_core.testing.workload import Habits, draw_habits
 
 CALM = Weather()
+
+#: Small ones push out what followers have not read; small windows wait for acknowledgements.
+RINGS = (1, 3, 10, RING_RECORDS_MAX)
+WINDOWS = (1, 3, PUSHED_RECORDS_MAX)
 
 #: As in a real node: in a simulated run there is none.
 RARE_SNAPSHOTS = SnapshotConfig()
@@ -41,6 +47,9 @@ class Mix:
     snapshots: SnapshotConfig = RARE_SNAPSHOTS
     #: Items of work between two turns, at most.
     work_items_max: int = 1_000
+    #: How much of what happened the machines keep, and how much of it a follower is given before it has acknowledged any.
+    ring_records_max: int = RING_RECORDS_MAX
+    pushed_records_max: int = PUSHED_RECORDS_MAX
 
     @property
     def calm(self) -> bool:
@@ -87,6 +96,8 @@ def draw_mix(rng: random.Random) -> Mix:
             habits=draw_habits(rng),
             operator=rng.random() < 0.3,
             snapshots=_draw_snapshots(rng),
+            ring_records_max=rng.choice(RINGS),
+            pushed_records_max=rng.choice(WINDOWS),
         )
     kinds = KINDS if temper < 0.5 else tuple(rng.choices(KINDS, k=rng.randint(1, 4)))
     return Mix(
@@ -102,6 +113,8 @@ def draw_mix(rng: random.Random) -> Mix:
         cramped=rng.random() < 0.2,
         snapshots=_draw_snapshots(rng),
         work_items_max=rng.choice((1, 5, 1_000)),
+        ring_records_max=rng.choice(RINGS),
+        pushed_records_max=rng.choice(WINDOWS),
     )
 
 

@@ -28,7 +28,7 @@ from coord_core.protocol.messages import (
     Welcome,
 )
 from coord_core.raft import PersistAck
-from coord_core.replica import ChunkRead, Effects, PeerMessage, Replica, ReplicaConfig, Standing
+from coord_core.replica import ChunkRead, Effects, PeerMessage, RecordRead, Replica, ReplicaConfig, Standing
 from coord_core.storage.api import Batch
 from coord_core.testing.connection import Connection
 from coord_core.testing.disk import SimulatedDisk
@@ -65,7 +65,7 @@ class Witness(Protocol):
 
     def turned(self, node: "Node", effects: Effects) -> None: ...
 
-    def asked(self, connection: Connection, message: ClientMessage) -> None: ...
+    def asked(self, node: "Node", connection: Connection, message: ClientMessage) -> None: ...
 
     def answered(self, node: "Node", connection: Connection, message: ServerMessage) -> None: ...
 
@@ -252,11 +252,13 @@ class Node(Process):
             case GetStatus(seq):
                 connection.answer(self._status(seq))
             case Submit() | KeepAlive() | Ask() | Administer():
-                self._witness.asked(connection, message)
+                self._witness.asked(self, connection, message)
                 self.replica.request(connection.number, message)
             case Follow():
+                self._witness.asked(self, connection, message)
                 self.replica.follow(connection.number, message)
             case Acknowledge():
+                self._witness.asked(self, connection, message)
                 self.replica.acknowledge(connection.number, message)
 
     def client_gone(self, connection: Connection) -> None:
@@ -385,6 +387,8 @@ class Node(Process):
     def _begin_stage(self, effects: Effects) -> bool:
         for read in effects.reads:
             self.simulator.after(self.rng.randint(50, 2 * MILLISECOND), self._read, self.life, read)
+        for record_read in effects.record_reads:
+            self.simulator.after(self.rng.randint(50, 2 * MILLISECOND), self._read_records, self.life, record_read)
         if effects.stage is None:
             return False
         if self.disk.busy:
@@ -413,6 +417,16 @@ class Node(Process):
             self.arrive(self._fail, error)
         else:
             self.arrive(self.replica.chunk_read, read, chunk)
+
+    def _read_records(self, life: int, read: RecordRead) -> None:
+        if life != self.life or not self.up:
+            return
+        try:
+            records = self.disk.read_records(read.topic, read.offset, read.records_max, read.bytes_max)
+        except NodeError as error:
+            self.arrive(self._fail, error)
+        else:
+            self.arrive(self.replica.records_read, read, records)
 
     def _lands(self) -> bool:
         """The write on its way has come to its end: well, or badly, of which the loop hears in its turn."""

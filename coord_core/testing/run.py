@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from coord_core.client.session import Outcome
 from coord_core.errors import CoordError
+from coord_core.machine.invariants import check
+from coord_core.protocol.elections import ElectionInfo, ElectionState
+from coord_core.protocol.groups import GroupInfo, GroupState
 from coord_core.protocol.operations import LockAcquire, LockRelease, Owner, ValueSet
 from coord_core.protocol.queries import LockInfo, LockState
 from coord_core.protocol.results import Done, Granted, ValueWritten
@@ -21,7 +24,7 @@ from coord_core.testing.linearizability import Judgement, Verdict, judge
 from coord_core.testing.mix import CALM, Mix
 from coord_core.testing.models import LockModel, RegisterModel
 from coord_core.testing.simulator import MILLISECOND, SECOND, Simulator, Violation
-from coord_core.testing.workload import LOCKS
+from coord_core.testing.workload import ELECTIONS, GROUPS, LOCKS
 
 #: How long faults happen, in virtual time.
 TROUBLE_US = 20 * SECOND
@@ -32,6 +35,9 @@ ELECTIONS_MAX = 10
 
 #: How long the nodes then have to catch up with each other.
 SETTLING_US = 15 * SECOND
+
+#: What nobody holds, leads or belongs to.
+_FREE = (LockState(None, (), 0), ElectionState(None, (), 0), GroupState(()))
 
 
 class Failure(AssertionError):
@@ -70,13 +76,16 @@ class Report:
     changes: int
     #: Keys whose search for an order was given up.
     undecided: int
+    #: What clients were handed of streams: "record", "state", "resync"; and what became of announcements (`AnnouncementChecks`).
+    streams: dict[str, int]
 
     def __str__(self) -> str:
         kinds = ", ".join(sorted(set(self.mix.kinds))) or "calm"
         return (
             f"seed {self.seed}: {self.mix.nodes} nodes, {self.virtual_s:.0f} s, {self.entries} entries, {self.leaders} leaders,"
             f" {self.operations} operations, {self.expired} expired, {self.taken} snapshots, {self.installed} installed,"
-            f" {self.changes} changes of members ({kinds})"
+            f" {self.changes} changes of members, {self.streams.get('record', 0)} records, {self.streams.get('resync', 0)} resyncs,"
+            f" {self.streams.get('waited', 0)} announcements that waited ({kinds})"
         )
 
 
@@ -115,6 +124,7 @@ class _Run:
         self._settle()
         self._wind_up()
         self._everyone_works()
+        self._everyone_knows()
         self._nothing_is_held()
         self._still_led()
         self._nemesis.heal_minority()
@@ -135,6 +145,7 @@ class _Run:
             installed=watchers.snapshots["SnapshotInstalled"],
             changes=0 if self._cluster.operator is None else sum(self._cluster.operator.done.values()),
             undecided=self._undecided,
+            streams=dict(watchers.streams.handed + watchers.announcements.outcomes),
         )
 
     # --- phases -------------------------------------------------------------------------------------------------------------------
@@ -199,6 +210,11 @@ class _Run:
             lambda: "; ".join(f"{proof.process.name}: {proof.stage}" for proof in proofs if not proof.done),
         )
 
+    def _everyone_knows(self) -> None:
+        """Whoever watches has been told everything, or that it is told no more."""
+        behind = self._cluster.watchers.streams.behind
+        self._demand((self._cluster.ttl_ms + 6_000) * MILLISECOND, lambda: not behind(), lambda: "; ".join(behind()))
+
     def _nothing_is_held(self) -> None:
         """Who lives has given everything back; who died has expired."""
         limit_us = (2 * self._cluster.ttl_ms + 1_000) * MILLISECOND
@@ -213,6 +229,8 @@ class _Run:
         digests = {node.replica.machine.digest() for node in self._cluster.sound_nodes()}
         if len(digests) > 1:
             raise Violation("all nodes have applied the same entries, and their states differ")
+        for node in self._cluster.sound_nodes():
+            check(node.replica.machine)
 
     def _behind(self) -> list[str]:
         """Return who has not applied all that is committed."""
@@ -227,10 +245,14 @@ class _Run:
         leader = self._cluster.leader()
         if leader is None:
             return ["no leader is ready"]
-        states = [(path, leader.replica.machine.query(LockInfo(path))) for path in LOCKS]
-        return [
-            f"{path} is held: {state}" for path, state in states if not isinstance(state, LockState) or state.holder is not None
+        query = leader.replica.machine.query
+        states = [
+            *((path, query(LockInfo(path))) for path in LOCKS),
+            *((path, query(ElectionInfo(path))) for path in ELECTIONS),
+            *((path, query(GroupInfo(path))) for path in GROUPS),
         ]
+        held = [f"{path} is held: {state}" for path, state in states if state not in _FREE]
+        return held + self._cluster.watchers.streams.forgotten()
 
     def _in(self, delay_us: int) -> int:
         return self._simulator.now_us + delay_us

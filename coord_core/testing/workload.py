@@ -12,11 +12,13 @@ from typing import TypeAlias
 
 from coord_core.client.session import CallId, ClientSession, Outcome, SessionState
 from coord_core.errors import CoordError, OutcomeUnknown
+from coord_core.machine.streams import StreamName
 from coord_core.protocol.operations import LockAcquire, LockRelease, Operation, Owner, ValueDelete, ValueSet
 from coord_core.protocol.queries import LockInfo, LockState, ValueGet, ValueState
 from coord_core.protocol.results import Done, Granted, NotGranted, ValueConflict, ValueWritten
 from coord_core.testing import models
 from coord_core.testing.checkers.beliefs import Belief, BeliefChecks
+from coord_core.testing.checkers.streams import StreamChecks
 from coord_core.testing.client import ClientProcess
 from coord_core.testing.history import History
 from coord_core.testing.simulator import MILLISECOND, Violation
@@ -27,6 +29,15 @@ Locks: TypeAlias = History[models.LockAction, models.LockOutcome]
 
 LOCKS = ("/locks/a", "/locks/b", "/locks/c")
 VALUES = ("/values/x", "/values/y", "/values/z")
+ELECTIONS = ("/elections/a", "/elections/b")
+GROUPS = ("/groups/a", "/groups/b")
+
+#: All that anybody subscribes to.
+STREAMS: tuple[StreamName, ...] = (
+    *(("value", path) for path in VALUES),
+    *(("election", path) for path in ELECTIONS),
+    *(("group", path) for path in GROUPS),
+)
 
 
 @dataclass
@@ -36,6 +47,7 @@ class Books:
     #: Told of each named effect that a client was assured of: its name and index.
     acknowledged: Callable[[bytes | str, int], None]
     beliefs: BeliefChecks
+    streams: StreamChecks
     registers: Registers = field(default_factory=History)
     locks: Locks = field(default_factory=History)
     #: Named operations whose clients were told that they were surely not applied.
@@ -67,6 +79,11 @@ class Habits:
     paths: int = 2
     #: How long the cluster keeps a session that it does not hear of.
     ttl_ms: int = 2_000
+    #: Of each keeper: how many of its threads watch, stand for election and are members; and for how long at a time.
+    participants: int = 2
+    part_us_max: int = 6_000 * MILLISECOND
+    #: How long a join waits for the others, at most.
+    announce_ms_max: int = 2_000
 
 
 def draw_habits(rng: random.Random) -> Habits:

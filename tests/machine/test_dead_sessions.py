@@ -6,7 +6,8 @@ import pytest
 
 from coord_core.machine import Machine
 from coord_core.machine.resources import Resource
-from tests.machine.driver import Log, Process
+from coord_core.protocol.topics import Retention, TopicClaim, TopicCreate
+from tests.machine.driver import OWNER, Log, Process
 
 #: How a process comes to hold, or wait for, something of each kind: a way for a resource that another cannot stand for.
 WAYS: dict[str, Callable[[Process, str], object]] = {
@@ -16,10 +17,16 @@ WAYS: dict[str, Callable[[Process, str], object]] = {
     "election": lambda process, path: process.enter(path),
     "group": lambda process, path: process.join(path),
     "stream": lambda process, path: process.subscribe("group", path),
+    "topic": lambda process, path: process.call(TopicClaim(path, "readers", OWNER)),
     # Nobody's: it stays when its writer ends.
     "value": lambda process, path: process.set(path, b"x"),
 }
 NOBODYS = {"value"}
+
+#: What must be there first, and stays.
+BEFORE: dict[str, Callable[[Process, str], object]] = {
+    "topic": lambda process, path: process.call(TopicCreate(path, Retention())),
+}
 
 ENDS: dict[str, Callable[[Process], object]] = {
     "expiry": Process.expire,
@@ -42,8 +49,10 @@ def test_every_type_of_resource_is_in_the_table() -> None:
 def test_nothing_that_a_dead_session_held_or_waited_for_is_left(kind: str, end: str) -> None:
     """In the same entry, what it held, what it waited for, and whatever names were bound for it."""
     log = Log()
-    process = log.open()
-    before = resources(log.machine)[kind].state()
+    process, other = log.open(), log.open()
+    for number in range(3):
+        BEFORE.get(kind, lambda process, path: None)(other, f"/{number}")
+    before, names = resources(log.machine)[kind].state(), len(log.machine._names)
     for number in range(3):
         WAYS[kind](process, f"/{number}")
         WAYS[kind](process, f"/{number}")
@@ -55,7 +64,7 @@ def test_nothing_that_a_dead_session_held_or_waited_for_is_left(kind: str, end: 
         assert all(log.limiter(f"/{number}").waiters_total == 0 for number in range(3))
         log.wait(300)
     assert left.state() == before
-    assert len(log.machine._names) == 0
+    assert len(log.machine._names) == names
 
 
 @pytest.mark.parametrize("end", ENDS)

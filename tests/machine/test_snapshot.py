@@ -18,7 +18,7 @@ from coord_core.protocol.queries import LockInfo, LockState
 from coord_core.protocol.results import Granted, Result
 from coord_core.types import AttachmentId, FencingToken, LogIndex, RequestNumber, SessionId
 from tests.machine.driver import OWNER, Log, Process
-from tests.machine.traffic import ClaimTraffic, StreamTraffic, Traffic
+from tests.machine.traffic import ClaimTraffic, StreamTraffic, TopicTraffic, Traffic
 
 
 def written(machine: Machine) -> list[bytes]:
@@ -63,7 +63,7 @@ class Writer:
             self.finished += 1
 
 
-@pytest.mark.parametrize("kind", [Traffic, StreamTraffic, ClaimTraffic])
+@pytest.mark.parametrize("kind", [Traffic, StreamTraffic, ClaimTraffic, TopicTraffic])
 @pytest.mark.parametrize("seed", range(40))
 def test_a_snapshot_is_the_state_at_its_index_whatever_is_applied_meanwhile(seed: int, kind: type[Traffic]) -> None:
     """Double apply or false expiry after a restore (spec: bug 20) come from a snapshot that mixes two indexes."""
@@ -308,9 +308,9 @@ def test_rows_without_what_they_belong_to_are_refused() -> None:
         with pytest.raises(StorageCorrupt, match=f"which the snapshot does not have|{leave_out}"):
             Machine.restore(without(sound, leave_out))
     cutter = Cutter(Header(Machine.VERSION_MAX, LogIndex(5), 0, 1))
-    cutter.add("topic", (1, 2), 2)
+    cutter.add("queue", (1, 2), 2)
     cutter.finish()
-    with pytest.raises(StorageCorrupt, match="'topic', which this release does not know"):
+    with pytest.raises(StorageCorrupt, match="'queue', which this release does not know"):
         Machine.restore(cutter.take(rest=True))
 
 

@@ -9,7 +9,7 @@ from coord_core.machine.streams import Behind, Stretch
 from coord_core.protocol.base import VALUE_BYTES_MAX
 from coord_core.protocol.elections import ElectionInfo, ElectionState, LeaderElected, LeaderGone
 from coord_core.protocol.groups import GroupInfo, GroupState, MemberJoined, MemberLeft
-from coord_core.protocol.operations import Cancel
+from coord_core.protocol.operations import Cancel, ValueSet
 from coord_core.protocol.queries import ValueState
 from coord_core.protocol.results import Done
 from coord_core.protocol.streams import Subscribe, Unsubscribe
@@ -53,6 +53,14 @@ def test_each_record_has_its_entrys_index_and_names_the_one_before(log: Log, wat
         (log.index, first, (ValueChanged(0, b""),)),
     ]
     assert log.read("value", "/v", first) == [(log.index, first, (ValueChanged(0, b""),))]
+
+
+def test_what_came_of_an_entry_is_not_changed_by_the_next(watcher: Process, writer: Process) -> None:
+    """Who keeps what an entry did must not find in it what a later one does."""
+    watcher.subscribe("value", "/v")
+    before = writer.call(ValueSet("/w", b""))
+    after = writer.call(ValueSet("/v", b""))
+    assert (list(before.emitted), list(after.emitted)) == ([], [("value", "/v")])
 
 
 def test_subscribing_to_what_is_not_there_yet(log: Log, watcher: Process, writer: Process) -> None:
@@ -126,11 +134,9 @@ def test_all_that_one_entry_does_to_a_resource_is_one_record(log: Log, watcher: 
     assert log.read("group", "/g", begun) == [(log.index, log.index - 2, gone)]
 
 
-def test_full_ring_pushes_out_the_oldest_whosever_they_are(
-    log: Log, watcher: Process, writer: Process, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_full_ring_pushes_out_the_oldest_whosever_they_are(log: Log, watcher: Process, writer: Process) -> None:
     """Who has read it goes on; who has not is told the present state, which counts for all up to now."""
-    monkeypatch.setattr(streams_module, "RING_RECORDS_MAX", 3)
+    log.machine.streams.ring_records_max = 3
     begun = watcher.subscribe("value", "/v")
     watcher.subscribe("value", "/w")
     writer.set("/v", b"1")
@@ -140,6 +146,19 @@ def test_full_ring_pushes_out_the_oldest_whosever_they_are(
     read = log.machine.streams.read
     assert read(("value", "/v"), LogIndex(begun), 10, 1 << 20) == Behind(log.index, ValueState(log.index - 1, b"2"))
     assert [revision for revision, _, _ in log.read("value", "/v", first)] == [log.index - 1]
+
+
+def test_records_of_the_entry_at_hand_push_out_each_other_never(log: Log, watcher: Process, writer: Process) -> None:
+    """One entry may do more than there is room for: it goes on adding to what it began, and all of it is told."""
+    log.machine.streams.ring_records_max = 1
+    begun = [watcher.subscribe("group", path) for path in ("/g", "/h")]
+    members = [writer.join(path) for path in ("/g", "/h", "/g")]
+    writer.expire()
+    gone = [MemberLeft(member.member, "expired") for member in members]
+    assert log.read("group", "/g", log.index - 1) == [(log.index, members[2].member, (gone[0], gone[2]))]
+    assert log.read("group", "/h", log.index - 1) == [(log.index, members[1].member, (gone[1],))]
+    watcher.call(Unsubscribe(begun[0]))
+    assert [record.stream.name[1] for record in log.machine.streams.records()] == ["/h"]
 
 
 def test_ring_is_bounded_in_bytes_too(log: Log, watcher: Process, writer: Process) -> None:

@@ -23,6 +23,17 @@ from coord_core.protocol.ranges import RequestRanges
 from coord_core.protocol.results import AttachmentOpened, Granted, SessionOpened
 from coord_core.protocol.semaphores import PermitsGranted, SemaphoreAcquire, SemaphoreRelease, SemaphoreSetLimit
 from coord_core.protocol.streams import Subscribe, Unsubscribe
+from coord_core.protocol.topics import (
+    Retention,
+    TopicClaim,
+    TopicCommit,
+    TopicConfigure,
+    TopicCreate,
+    TopicDelete,
+    TopicGroupDelete,
+    TopicPublish,
+    TopicRelease,
+)
 from coord_core.types import (
     AttachmentId,
     CandidateId,
@@ -198,3 +209,30 @@ class ClaimTraffic(Traffic):
             tokens = [token for other in self.processes for of, token in other.tokens if of == path]
             return LockBreak(path, draw.choice(tokens) if tokens else number, "it hangs", owner)
         return super()._operation(process)
+
+
+class TopicTraffic(Traffic):
+    """The same clients; most of what they do concerns topics, small ones that age fast."""
+
+    def _operation(self, process: Process) -> Operation:
+        draw = self.random
+        chance = draw.random()
+        path = draw.choice(["/t", "/u", "/a"])
+        group = draw.choice(["one", "two", "three"])
+        if chance < 0.45:
+            return TopicPublish(path, draw.randbytes(draw.choice([0, 5, 200])), draw.choice([None, b"k"]))
+        if chance < 0.5:
+            return TopicCreate(path, self._retention()) if draw.random() < 0.5 else TopicConfigure(path, self._retention())
+        if chance < 0.52:
+            return TopicDelete(path)
+        if chance < 0.65:
+            return TopicCommit(path, group, draw.choice([0, 1, 5, 20, 60]), draw.random() < 0.3)
+        if chance < 0.75:
+            return TopicClaim(path, group, Owner("host", 1), draw.random() < 0.3)
+        if chance < 0.8:
+            return TopicRelease(path, group) if draw.random() < 0.5 else TopicGroupDelete(path, group)
+        return super()._operation(process)
+
+    def _retention(self) -> Retention:
+        draw = self.random
+        return Retention(draw.choice([1, 500, 3_000]), draw.choice([None, 1, 10, 100]), draw.choice([None, 1_000, 1_500]))

@@ -35,6 +35,8 @@ class Nodes(Driver):
         #: Nodes whose snapshots' writes wait; and what waits.
         self.slow: set[int] = set()
         self.staging: dict[int, Batch] = {}
+        #: How often records were read from a disk.
+        self.read_from_disk = 0
         self._lives = 0
         for node in range(1, nodes + 1):
             self.disks[node] = MemoryStorage()
@@ -90,6 +92,12 @@ class Nodes(Driver):
             replica.staged()
         for read in effects.reads:
             replica.chunk_read(read, self.disks[node].read_chunk(read.staging, read.seq))
+        for record_read in effects.record_reads:
+            records = self.disks[node].read_records(
+                record_read.topic, record_read.offset, record_read.records_max, record_read.bytes_max
+            )
+            self.read_from_disk += 1
+            replica.records_read(record_read, records)
         replica.work(self.items)
         return effects
 

@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 
-from coord_core.machine import streams as streams_module
 from coord_core.protocol.commands import CloseSession
 from coord_core.protocol.elections import ElectionEnter
 from coord_core.protocol.groups import GroupJoin
@@ -212,11 +211,9 @@ def test_connection_with_many_slow_followers_is_bounded(
     assert sorted(push.subscription for push in got) == sorted(subscriptions)
 
 
-def test_follower_that_fell_behind_the_ring_is_told_the_state(
-    writer: Client, watcher: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_follower_that_fell_behind_the_ring_is_told_the_state(driver: Driver, writer: Client, watcher: Client) -> None:
     """It ends in the right state, and goes on with records from there."""
-    monkeypatch.setattr(streams_module, "RING_RECORDS_MAX", 3)
+    driver.replicas[1].machine.streams.ring_records_max = 3
     subscription = watcher.subscribe("value", "/v")
     for number in range(10):
         last = writer.do(ValueSet("/v", bytes([number]))).version

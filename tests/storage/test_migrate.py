@@ -70,20 +70,20 @@ def test_an_older_database_is_migrated_at_start(
     """With a migration that is not among ours yet: what the node was stays, and the tables have moved on."""
     formed.close()
     shutil.copytree(migrate.migrations_directory(), tmp_path / "migrations")
-    (tmp_path / "migrations" / "versions" / "0003_next.py").write_text(
-        "import sqlalchemy as sa\nfrom alembic import op\nrevision = '0003'\ndown_revision = '0002'\n"
+    (tmp_path / "migrations" / "versions" / "0004_next.py").write_text(
+        "import sqlalchemy as sa\nfrom alembic import op\nrevision = '0004'\ndown_revision = '0003'\n"
         "def upgrade():\n    op.add_column('founding', sa.Column('note', sa.Integer()))\n"
     )
     monkeypatch.setattr(migrate, "migrations_directory", lambda: tmp_path / "migrations")
-    monkeypatch.setattr(migrate, "REVISIONS", (*migrate.REVISIONS, "0003"))
-    monkeypatch.setattr(migrate, "NEWEST", "0003")
+    monkeypatch.setattr(migrate, "REVISIONS", (*migrate.REVISIONS, "0004"))
+    monkeypatch.setattr(migrate, "NEWEST", "0004")
     storage = open_sqlite(tmp_path / "node")
     restored = storage.load()
     assert restored is not None
     assert restored.bootstrap == BOOTSTRAP
     storage.close()
     with closing(sqlite3.connect(tmp_path / "node" / "coord.db")) as database:
-        assert database.execute("SELECT version_num FROM alembic_version").fetchall() == [("0003",)]
+        assert database.execute("SELECT version_num FROM alembic_version").fetchall() == [("0004",)]
 
 
 def test_a_migration_that_fails_leaves_the_database_as_it_was(
@@ -92,14 +92,14 @@ def test_a_migration_that_fails_leaves_the_database_as_it_was(
     """Tables half changed would suit neither release: all of it is one transaction."""
     formed.close()
     shutil.copytree(migrate.migrations_directory(), tmp_path / "migrations")
-    (tmp_path / "migrations" / "versions" / "0003_next.py").write_text(
-        "import sqlalchemy as sa\nfrom alembic import op\nrevision = '0003'\ndown_revision = '0002'\n"
+    (tmp_path / "migrations" / "versions" / "0004_next.py").write_text(
+        "import sqlalchemy as sa\nfrom alembic import op\nrevision = '0004'\ndown_revision = '0003'\n"
         "def upgrade():\n    op.drop_table('log')\n    op.drop_table('no_such_table')\n"
     )
     with monkeypatch.context() as patched:
         patched.setattr(migrate, "migrations_directory", lambda: tmp_path / "migrations")
-        patched.setattr(migrate, "REVISIONS", (*migrate.REVISIONS, "0003"))
-        patched.setattr(migrate, "NEWEST", "0003")
+        patched.setattr(migrate, "REVISIONS", (*migrate.REVISIONS, "0004"))
+        patched.setattr(migrate, "NEWEST", "0004")
         with pytest.raises(StorageFailed, match="no_such_table"):
             open_sqlite(tmp_path / "node")
     restored = open_sqlite(tmp_path / "node").load()
@@ -112,7 +112,7 @@ def test_a_newer_schema_is_refused(formed: SqliteStorage, tmp_path: Path, open_s
     formed.close()
     with closing(sqlite3.connect(tmp_path / "node" / "coord.db")) as database, database:
         database.execute("UPDATE alembic_version SET version_num = '9999'")
-    with pytest.raises(StorageFailed, match=r"newer release \(schema 9999; this one knows up to 0002\)"):
+    with pytest.raises(StorageFailed, match=r"newer release \(schema 9999; this one knows up to 0003\)"):
         open_sqlite(tmp_path / "node")
 
 

@@ -454,11 +454,13 @@ def test_a_flipped_bit_anywhere_is_found_or_harmless(tmp_path: Path, open_sqlite
     crashed = copy_as_after_a_crash(node, tmp_path / "crashed")
     sound = {path.name: path.read_bytes() for path in crashed.iterdir()}
     draw = random.Random(file)
+    # Most of a young database is empty.
+    written = [position for position, byte in enumerate(sound[file]) if byte]
     found = 0
     for _ in range(60):
         for name, data in sound.items():
             (crashed / name).write_bytes(data)
-        position, bit = draw.randrange(len(sound[file])), draw.randrange(8)
+        position, bit = draw.choice(written), draw.randrange(8)
         flipped = bytearray(sound[file])
         flipped[position] ^= 1 << bit
         (crashed / file).write_bytes(flipped)
@@ -489,9 +491,11 @@ def test_a_database_of_the_first_schema_gets_the_tables_and_keeps_its_log(
     with closing(sqlite3.connect(tmp_path / "node" / "coord.db")) as database, database:
         database.execute("DROP TABLE snapshot")
         database.execute("DROP TABLE snapshot_chunk")
+        database.execute("DROP TABLE record")
+        database.execute("DROP TABLE record_progress")
         database.execute("UPDATE alembic_version SET version_num = '0001'")
     storage = open_sqlite(tmp_path / "node")
     assert log_of(storage) == (1, entries(2, 5))
     take(storage, 1, 5, 4)
     assert log_of(storage) == (4, entries(5, 2))
-    assert migrate.NEWEST == "0002"
+    assert migrate.NEWEST == "0003"

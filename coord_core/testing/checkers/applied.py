@@ -25,8 +25,9 @@ Report = Callable[["ObservedMachine", int, int, Command, Applied], None]
 class ObservedMachine(Machine):
     """A machine that reports what it applied, and its state where a snapshot begins and where it came out of one."""
 
-    def __init__(self, node: Node, report: Report, compare: Callable[["ObservedMachine"], None]) -> None:
+    def __init__(self, node: Node, report: Report, compare: Callable[["ObservedMachine"], None], ring_records_max: int) -> None:
         super().__init__()
+        self.streams.ring_records_max = ring_records_max
         self.node = node
         self._report = report
         self._compare = compare
@@ -70,7 +71,11 @@ class AppliedChecks:
 
     locks: tuple[str, ...]
     #: Told of each entry's effect when it is applied for the first time anywhere.
-    first_applied: Callable[[Node, int, Command, Applied], None]
+    first_applied: Callable[["ObservedMachine", int, Command, Applied], None]
+    #: Told whenever a node applies an entry.
+    every_applied: Callable[[Node, Command, Applied], None]
+    #: How many records the machines keep of what happened.
+    ring_records_max: int
     steps: dict[int, Step] = field(default_factory=dict)
     digests: dict[int, bytes] = field(default_factory=dict)
     #: What took effect, by its unique name, and the index at which it did.
@@ -81,7 +86,7 @@ class AppliedChecks:
     ended_attachments: set[AttachmentId] = field(default_factory=set)
 
     def machine_for(self, node: Node) -> Machine:
-        return ObservedMachine(node, self._applied, self._compare)
+        return ObservedMachine(node, self._applied, self._compare, self.ring_records_max)
 
     def _compare(self, machine: ObservedMachine) -> None:
         """The state at an index is the same, whether it was made by applying or came out of a snapshot."""
@@ -99,9 +104,10 @@ class AppliedChecks:
         first = self.steps.setdefault(index, step)
         if first is step:
             self._judge(machine, index, command, applied)
-            self.first_applied(machine.node, index, command, applied)
+            self.first_applied(machine, index, command, applied)
         elif first != step:
             raise Violation(f"{machine.node.name} applied {step} at {index}, others {first}")
+        self.every_applied(machine.node, command, applied)
         if index % DIGEST_EVERY == 0 or index in self.digests:
             self._compare(machine)
 

@@ -1,0 +1,119 @@
+"""The blocking form of `AsyncDistributedTopic`, and of iterating over one."""
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from coord_core.client.consuming import Consumer
+from coord_core.client.topic import AsyncDistributedTopic, Claim, From, Published, TopicMessage, TopicStatus
+from coord_core.protocol.topics import RETENTION_AGE_MS_DEFAULT, RETENTION_BYTES_DEFAULT
+
+if TYPE_CHECKING:
+    from coord_core.client.sync import Client
+
+
+class Subscription(Iterator[TopicMessage]):
+    """The messages of a topic, as an iterator that waits for the next; close it (or leave its context) when done."""
+
+    def __init__(self, client: "Client", inner: Consumer) -> None:
+        self._client = client
+        self._inner = inner
+
+    def __next__(self) -> TopicMessage:
+        return self._client.run(self._inner.__anext__)
+
+    def close(self) -> None:
+        """Stop: commit what is worked off, and give up the group.  Idempotent."""
+        self._client.run(self._inner.aclose)
+
+    def __enter__(self) -> "Subscription":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+class DistributedTopic:
+    """A handle of the topic at `path`.  Made by `Client.topic`; making one sends nothing.
+
+    Every change raises as `AsyncDistributedTopic` says.
+    """
+
+    def __init__(self, client: "Client", inner: AsyncDistributedTopic) -> None:
+        self._client = client
+        self._inner = inner
+
+    def __repr__(self) -> str:
+        return repr(self._inner).replace("Async", "", 1)
+
+    @property
+    def path(self) -> str:
+        return self._inner.path
+
+    def create(
+        self,
+        *,
+        max_bytes: int = RETENTION_BYTES_DEFAULT,
+        max_records: int | None = None,
+        max_age: float | None = RETENTION_AGE_MS_DEFAULT / 1000,
+    ) -> bool:
+        """Make the topic; publishing makes it too.  Return False where it is there.  See `AsyncDistributedTopic.create`."""
+        return self._client.run(lambda: self._inner.create(max_bytes=max_bytes, max_records=max_records, max_age=max_age))
+
+    def configure(
+        self,
+        *,
+        max_bytes: int = RETENTION_BYTES_DEFAULT,
+        max_records: int | None = None,
+        max_age: float | None = RETENTION_AGE_MS_DEFAULT / 1000,
+    ) -> None:
+        """Change what the topic keeps, at once; all of it, as `create` says.  Raises `NotFound`."""
+        self._client.run(lambda: self._inner.configure(max_bytes=max_bytes, max_records=max_records, max_age=max_age))
+
+    def delete(self) -> None:
+        """Delete the topic with its messages and groups; fine where there is none."""
+        self._client.run(self._inner.delete)
+
+    def info(self) -> TopicStatus | None:
+        """Return what there is of it, linearizably; None where there is no such topic.  Raises `Unavailable`."""
+        return self._client.run(self._inner.info)
+
+    def publish(
+        self, message: bytes, headers: Mapping[str, str | bytes] | None = None, key: str | bytes | None = None
+    ) -> Published:
+        """Append a message of at most 256 KiB; return its place when it is durable on a majority."""
+        return self._client.run(lambda: self._inner.publish(message, headers, key))
+
+    def read(self, from_: From = "earliest", limit: int = 1_000) -> list[TopicMessage]:
+        """Return up to `limit` messages from there on, linearizably: fewer where the topic ends, or is not there."""
+        return self._client.run(lambda: self._inner.read(from_, limit))
+
+    def subscribe(self, from_: From = "latest", *, group: str | None = None, commit: bool = True) -> Subscription:
+        """Iterate over the messages from there on, without end.  See `AsyncDistributedTopic.subscribe`."""
+        return Subscription(self._client, self._inner.subscribe(from_, group=group, commit=commit))
+
+    def __iter__(self) -> Iterator[TopicMessage]:
+        return self.subscribe()
+
+    def commit(self, group: str, offset: int) -> int:
+        """Note that a group has worked off everything below `offset`; return where it stands.  It only moves forward."""
+        return self._client.run(lambda: self._inner.commit(group, offset))
+
+    def seek(self, group: str, to: From) -> int:
+        """Have a group go on from there, also backwards; return the offset."""
+        return self._client.run(lambda: self._inner.seek(group, to))
+
+    def committed(self, group: str) -> int | None:
+        """Return the offset of the next message for a group; None where it has committed nothing.  Raises `Unavailable`."""
+        return self._client.run(lambda: self._inner.committed(group))
+
+    def claim(self, group: str, *, takeover: bool = False) -> Claim | None:
+        """Become the one consumer of a group; None where another process is, unless `takeover`.  Raises `NotFound`."""
+        return self._client.run(lambda: self._inner.claim(group, takeover=takeover))
+
+    def release(self, group: str) -> None:
+        """Give up the claim of a group; fine where this process has none."""
+        self._client.run(lambda: self._inner.release(group))
+
+    def forget_group(self, group: str) -> None:
+        """Forget a group and how far it has read.  Raises `NotHolder` where another process has claimed it."""
+        self._client.run(lambda: self._inner.forget_group(group))

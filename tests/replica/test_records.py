@@ -1,0 +1,209 @@
+"""Records of topics between the machine and the disk: stored on every node, read by whoever leads."""
+
+import pytest
+
+from coord_core.errors import StorageCorrupt
+from coord_core.protocol.messages import Ask, Told
+from coord_core.protocol.results import Failed
+from coord_core.protocol.topics import (
+    EARLIEST,
+    Published,
+    Retention,
+    TopicCreate,
+    TopicDelete,
+    TopicFetch,
+    TopicFetched,
+    TopicPublish,
+)
+from coord_core.replica import records as bounds
+from coord_core.storage.records import Held
+from coord_core.types import TopicNumber
+from tests.replica.nodes import Nodes
+
+FOREVER = Retention(age_ms=None)
+
+
+class Topics(Nodes):
+    """Nodes, and one client that publishes and fetches."""
+
+    fetches = 0
+
+    def publish(self, count: int = 1, path: str = "/t", size: int = 20) -> Published:
+        leader = self.elect()
+        session = self.session(leader)
+        for _ in range(count):
+            payload = f"message {self._requests}".encode().ljust(size, b".")
+            published = self.ask(leader, session, TopicPublish(path, payload))
+            assert isinstance(published, Published)
+            last = published
+        return last
+
+    def do(self, operation: object) -> object:
+        leader = self.elect()
+        return self.ask(leader, self.session(leader), operation)  # type: ignore[arg-type]
+
+    def fetch(self, start: int = EARLIEST, path: str = "/t", records_max: int = 10_000, bytes_max: int = 500_000) -> TopicFetched:
+        self.fetches += 1
+        leader, seq = self.elect(), 500_000 + self.fetches
+        self.replicas[leader].request(88, Ask(seq, TopicFetch(path, start, records_max, bytes_max)))
+        self.wait(lambda: (88, seq) in self.answers)
+        told = self.answers[88, seq]
+        assert isinstance(told, Told)
+        assert isinstance(told.answer, TopicFetched), told.answer
+        return told.answer
+
+    def offsets(self, start: int = EARLIEST, path: str = "/t") -> list[int]:
+        found: list[int] = []
+        while (fetched := self.fetch(start, path)).records:
+            found += [record.offset for record in fetched.records]
+            start = fetched.next
+        return found
+
+    def held(self, node: int) -> dict[TopicNumber, Held]:
+        restored = self.disks[node].load()
+        assert restored is not None
+        return dict(restored.held)
+
+
+@pytest.fixture
+def forget_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing that is stored stays in memory."""
+    monkeypatch.setattr(bounds, "TAIL_RECORDS_MAX", 0)
+
+
+def test_every_node_stores_what_was_published_soon_also_where_nothing_else_is_written() -> None:
+    """An idle cluster writes once more, and then nothing."""
+    nodes = Topics()
+    topic = nodes.publish(5).topic
+    nodes.advance(2_000)
+    assert [nodes.held(node) for node in nodes.disks] == [{topic: Held(0, 5)}] * 3
+
+
+def test_what_was_published_lately_is_read_without_the_disk() -> None:
+    """Who reads at the end of a topic, as most do, must not wait for it."""
+    nodes = Topics()
+    nodes.publish(20)
+    fetched = nodes.fetch()
+    assert [record.offset for record in fetched.records] == list(range(20))
+    assert (fetched.next, fetched.earliest, fetched.end) == (20, 0, 20)
+    assert fetched.records[3].payload.startswith(b"message ")
+    assert nodes.read_from_disk == 0
+
+
+@pytest.mark.usefixtures("forget_at_once")
+def test_older_records_come_from_the_disk_in_pieces() -> None:
+    """As many as are asked for, one at least; and each says where to go on."""
+    nodes = Topics()
+    nodes.publish(20)
+    nodes.advance(2_000)
+    assert nodes.offsets() == list(range(20))
+    assert nodes.read_from_disk > 0
+    fetched = nodes.fetch(7, records_max=3)
+    assert ([record.offset for record in fetched.records], fetched.next) == ([7, 8, 9], 10)
+    assert [record.offset for record in nodes.fetch(7, bytes_max=1).records] == [7]
+
+
+def test_a_fetch_at_the_end_is_empty_and_of_no_topic_says_so() -> None:
+    """Its reader comes again."""
+    nodes = Topics()
+    nodes.publish(2)
+    fetched = nodes.fetch(2)
+    assert (fetched.records, fetched.next, fetched.end) == ((), 2, 2)
+    assert nodes.fetch(0, path="/none").topic == 0
+
+
+@pytest.mark.usefixtures("forget_at_once")
+@pytest.mark.parametrize("moment_ms", [0, 50, 300, 2_000])
+def test_all_records_are_there_once_after_all_nodes_lost_power(moment_ms: int) -> None:
+    """Those that were stored, and those that were only in the log: they are made from it again."""
+    nodes = Topics()
+    nodes.publish(30)
+    nodes.advance(moment_ms)
+    for node in list(nodes.disks):
+        nodes.crash(node)
+    for node in list(nodes.disks):
+        nodes.start(node)
+    nodes.publish(1)
+    assert nodes.offsets() == list(range(31))
+    nodes.advance(2_000)
+    assert [list(nodes.held(node).values()) for node in nodes.disks] == [[Held(0, 31)]] * 3
+
+
+@pytest.mark.usefixtures("forget_at_once")
+def test_records_outlive_the_log_from_which_they_were_made() -> None:
+    """A snapshot trims the log when they are stored; a restarted node has them, and goes on."""
+    nodes = Topics()
+    nodes.publish(100)
+    nodes.advance(2_000)
+    assert all(nodes.replicas[node].status().snapshot_index > 50 for node in nodes.disks)
+    for node in list(nodes.disks):
+        nodes.crash(node)
+        nodes.start(node)
+    nodes.publish(3)
+    assert nodes.offsets() == list(range(103))
+
+
+@pytest.mark.usefixtures("forget_at_once")
+def test_a_topic_that_was_deleted_leaves_no_rows_also_over_a_restart() -> None:
+    """Its rows go when it suits; a node that stopped before has them still, and finds that they are nobody's."""
+    nodes = Topics()
+    former = nodes.publish(10).topic
+    kept = nodes.publish(10, "/u").topic
+    nodes.advance(2_000)
+    nodes.crash(3)
+    nodes.do(TopicDelete("/t"))
+    nodes.publish(60, "/u")
+    nodes.advance(2_000)
+    nodes.start(3)
+    nodes.advance(2_000)
+    nodes.publish(1, "/u")
+    nodes.advance(2_000)
+    for node in nodes.disks:
+        assert former not in nodes.held(node)
+        assert nodes.held(node)[kept] == Held(0, 71)
+
+
+def test_what_retention_has_passed_goes_from_every_disk() -> None:
+    """And is not read any more before it has gone."""
+    nodes = Topics()
+    nodes.do(TopicCreate("/t", Retention(records=10, age_ms=None)))
+    topic = nodes.publish(50).topic
+    assert nodes.offsets() == list(range(40, 50))
+    nodes.advance(2_000)
+    assert [nodes.held(node) for node in nodes.disks] == [{topic: Held(40, 50)}] * 3
+
+
+@pytest.mark.usefixtures("forget_at_once")
+def test_a_leader_whose_records_are_missing_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would serve a gap as if nothing had been published there."""
+    nodes = Topics()
+    nodes.publish(10)
+    nodes.advance(2_000)
+    for disk in nodes.disks.values():
+        for records in disk._records.values():
+            del records[:5]
+    with pytest.raises(StorageCorrupt, match="are missing"):
+        nodes.fetch(0)
+
+
+def test_memory_of_what_was_published_is_bounded() -> None:
+    """Whatever was stored goes when there is more than so much."""
+    nodes = Topics(1)
+    nodes.publish(30, size=200_000)
+    nodes.publish(30, path="/u", size=200_000)
+    tail = nodes.replicas[1]._records
+    nodes.advance(2_000)
+    assert tail._bytes <= bounds.TAIL_BYTES_MAX
+    assert sum(map(len, tail._recent.values())) == len(tail._order)
+    assert nodes.offsets() == nodes.offsets(path="/u") == list(range(30))
+
+
+def test_an_ill_formed_fetch_is_refused() -> None:
+    """By the machine's rules, as any other query."""
+    nodes = Topics(1)
+    leader = nodes.elect()
+    nodes.replicas[leader].request(88, Ask(1, TopicFetch("/t", -7)))
+    nodes.settle()
+    told = nodes.answers[88, 1]
+    assert isinstance(told, Told)
+    assert isinstance(told.answer, Failed)
