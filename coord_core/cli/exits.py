@@ -40,6 +40,7 @@ _BY_ERROR: tuple[tuple[type[errors.CoordError], Exit], ...] = (
     (errors.InvalidUrl, Exit.USAGE),
     (errors.InvalidConfig, Exit.USAGE),
     (errors.InvalidRequest, Exit.USAGE),
+    (errors.NotFound, Exit.NOT_FOUND),
     (errors.WrongType, Exit.CONFLICT),
     (errors.NotHolder, Exit.CONFLICT),
     (errors.WrongCluster, Exit.CONFLICT),

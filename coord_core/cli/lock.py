@@ -9,17 +9,16 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 import click
 
-from coord_core.cli.child import FORWARDED, Child
+from coord_core.cli.child import Child
 from coord_core.cli.durations import DURATION, show_duration
 from coord_core.cli.exits import CommandFailed, Exit
-from coord_core.cli.guard import Act, Guard
-from coord_core.cli.processes import exit_code_of
+from coord_core.cli.guard import Guard
+from coord_core.cli.leased import Lease, Signals, run_under_lease
 from coord_core.cli.settings import Settings, pass_settings
 from coord_core.cli.why import who
 from coord_core.errors import CoordError, LostError
@@ -32,19 +31,10 @@ if TYPE_CHECKING:
 
     Handle: TypeAlias = AsyncDistributedLock | AsyncDistributedSemaphore
 
-#: Parts of the TTL left on the lease (as this process counts it, which is less than the cluster does) when the command is asked
-#: to end and when it is killed.  A healthy session renews at two thirds.
-ASK_TO_END_AT = 0.3
-KILL_AT = 0.1
-#: How often the guard's deadline is moved on: this part of the TTL, within bounds.
-RENEWALS_A_TTL = 30
 #: Waiting longer than this is told to a person.
 SILENT_WAIT_SECONDS = 1.0
 #: Giving the lock back is worth this long; then the session's end does it.
 RELEASE_SECONDS_MAX = 3.0
-
-#: What ends this process while it waits for the lock; once the command runs, it gets all of `FORWARDED`.
-_ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
 @click.command(
@@ -122,13 +112,14 @@ async def _run(job: Job, child: Child, guard: Guard) -> int:
     target = target_of(job.settings, ttl=job.ttl)
     async with AsyncClient(target.url) as client:
         handle = _handle(job, client, os.path.basename(child.words[0]))
-        signals = _Signals()
+        signals = Signals()
         with signals.ending_this_task():
             await client.wait_connected(job.settings.timeout)
             grant = await _acquire(job, client, handle)
         environment = {"COORD_LOCK_NAME": job.path, "COORD_FENCING_TOKEN": str(grant.token), **target.environment()}
+        lease = Lease(client, grant.is_held_locally, f"the lease of {job.path} could not be renewed in time", guard)
         with signals.going_to(child):
-            code = await _run_under_lease(job, _Lease(client, grant, guard), child, environment)
+            code = await run_under_lease(lease, child, environment)
         await _give_back(job, handle)
     return code
 
@@ -140,68 +131,6 @@ def _handle(job: Job, client: "AsyncClient", label: str) -> "Handle":
 
 
 # --- waiting for the lock --------------------------------------------------------------------------------------------------------
-
-
-class _Signals:
-    """Where signals go: while waiting they end this process, then they are the command's, and at the end nobody's.
-
-    Caught from first to last, so that none of them ends this process between acquiring the lock and giving it back.
-    """
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._receiver: Callable[[int], None] = _ignore
-        for signum in _ENDING:
-            self._loop.add_signal_handler(signum, self._came, signum)
-
-    @contextlib.contextmanager
-    def ending_this_task(self) -> Iterator[None]:
-        """Within, a signal cancels the task, and the exit code tells which it was."""
-        task = asyncio.current_task()
-        assert task is not None
-        came: list[int] = []
-
-        def end(signum: int) -> None:
-            came.append(signum)
-            task.cancel()
-
-        try:
-            with self._going_to(end):
-                yield
-        except asyncio.CancelledError:
-            if not came:
-                raise
-        if came:  # also where it came too late to stop the last step
-            task.uncancel()
-            raise CommandFailed(128 + came[0])
-
-    @contextlib.contextmanager
-    def going_to(self, child: Child) -> Iterator[None]:
-        """Within, signals are passed on to the command: also those that would not end this process."""
-        others = [signum for signum in FORWARDED if signum not in _ENDING]
-        for signum in others:
-            self._loop.add_signal_handler(signum, self._came, signum)
-        try:
-            with self._going_to(child.send):
-                yield
-        finally:
-            for signum in others:
-                self._loop.remove_signal_handler(signum)
-
-    @contextlib.contextmanager
-    def _going_to(self, receiver: "Callable[[int], None]") -> Iterator[None]:
-        self._receiver = receiver
-        try:
-            yield
-        finally:
-            self._receiver = _ignore
-
-    def _came(self, signum: int) -> None:
-        self._receiver(signum)
-
-
-def _ignore(signum: int) -> None:
-    pass
 
 
 async def _acquire(job: Job, client: "AsyncClient", handle: "Handle") -> "AsyncGrant":
@@ -248,67 +177,6 @@ async def _who_has_permits(job: Job, client: "AsyncClient", permits: int) -> str
     ahead = next(own, state.waiters_total)
     taken = f"held by as many as may: {state.taken} of {state.limit} permits are taken"
     return taken + (f", for longest by {who(state.holders[0].owner)}" if state.holders else "") + f"; {ahead} wait ahead"
-
-
-# --- holding it ------------------------------------------------------------------------------------------------------------------
-
-
-async def _run_under_lease(job: Job, lease: "_Lease", child: Child, environment: dict[str, str]) -> int:
-    """Run the command to its end; return its exit code.  Raises `CommandFailed` with 76 where the lease did not last."""
-    guard = lease.guard
-    lease.move_deadline()
-    with _watched(child, guard) as ended:
-        child.start(environment)
-        while not ended.is_set():
-            lease.move_deadline()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(lease.interval):
-                    await ended.wait()
-    code = exit_code_of(child.reap())
-    if guard.act is Act.NOTHING:
-        return code
-    how = "killed" if guard.act is Act.KILLED else "asked to end"
-    raise CommandFailed(Exit.LEASE_LOST, f"the lease of {job.path} could not be renewed in time: the command was {how}")
-
-
-class _Lease:
-    """Moves the guard's deadline on while the grant's session lives."""
-
-    def __init__(self, client: "AsyncClient", grant: "AsyncGrant", guard: Guard) -> None:
-        self.guard = guard
-        self._session = client.session
-        self._grant = grant
-        ttl = self._session.ttl
-        self._kill_before = KILL_AT * ttl
-        self._grace = (ASK_TO_END_AT - KILL_AT) * ttl
-        self.interval = min(0.5, max(0.02, ttl / RENEWALS_A_TTL))
-
-    def move_deadline(self) -> None:
-        deadline = self._session.lease_deadline
-        # The client's session may be a later one than the grant's: only the grant tells whether its own still stands.
-        if deadline is None or not self._grant.is_held_locally():
-            deadline = 0.0
-        self.guard.hold_until(deadline - self._kill_before, self._grace)
-
-
-@contextlib.contextmanager
-def _watched(child: Child, guard: Guard) -> Iterator[asyncio.Event]:
-    """Within, the event is set as soon as the command has ended."""
-    loop = asyncio.get_running_loop()
-    ended = asyncio.Event()
-
-    def look() -> None:
-        if not guard.is_alive() and guard.act is Act.NOTHING:
-            child.send(signal.SIGKILL)  # without its guard it must not run
-        if child.poll():
-            ended.set()
-
-    loop.add_signal_handler(signal.SIGCHLD, look)
-    look()
-    try:
-        yield ended
-    finally:
-        loop.remove_signal_handler(signal.SIGCHLD)
 
 
 async def _give_back(job: Job, handle: "Handle") -> None:

@@ -21,6 +21,9 @@ from coord_core.errors import CoordError, InvalidConfig
 NOUNS = {
     "config": "Look at a node's configuration without starting it.",
     "dev": "Run a cluster on this machine, for trying things out and for tests.",
+    "elect": "Run a command while this process leads an election.",
+    "elections": "Show who leads an election and who would, and hand leadership on.",
+    "group": "Be a member of a group, list its members, and watch them come and go.",
     "lock": "Run a command while holding a lock.",
     "locks": "Show what is held and who waits, and take a lock from its holder.",
     "members": "Show who belongs to the cluster, and change it.",
@@ -28,6 +31,7 @@ NOUNS = {
     "server": "Run one node of a cluster.",
     "sessions": "Show the sessions of the cluster, and end one.",
     "status": "Show the leader and every node.",
+    "topic": "Publish and read messages, and look at topics and their consumers.",
 }
 
 

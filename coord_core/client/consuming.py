@@ -45,13 +45,17 @@ class Consumer(AsyncIterator["TopicMessage"]):
         return self
 
     async def __anext__(self) -> "TopicMessage":
-        if self._handed_out is not None:
-            self._done, self._handed_out = self._handed_out, None
+        self.worked_off()
         while not self._fresh:
             await self._go_on()
         message = self._fresh.popleft()
         self._handed_out = message.offset + 1
         return message
+
+    def worked_off(self) -> None:
+        """The last message is done with; asking for the next one says the same."""
+        if self._handed_out is not None:
+            self._done, self._handed_out = self._handed_out, None
 
     async def aclose(self) -> None:
         """Stop: commit what is worked off, and give up the group."""

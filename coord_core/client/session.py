@@ -50,6 +50,7 @@ from coord_core.errors import (
     OutcomeUnknown,
     SessionClosed,
     SessionExpired,
+    SubscriptionLost,
     error_from_wire,
 )
 from coord_core.protocol.commands import Call, CloseAttachment, CloseSession, Command, OpenAttachment, OpenSession
@@ -185,6 +186,8 @@ class ClientSession:
         """Have what comes after a revision delivered (0: first the present state), until `unfollow` or the session's end."""
         self._now_ms = now_ms
         self._subscriptions.add(subscription, after)
+        if self.session_id is None:  # Lost in the turn in which it was subscribed: there is nothing else that is followed.
+            self._subscriptions.session_lost(SubscriptionLost("the session that subscribed is over"))
 
     def unfollow(self, subscription: SubscriptionId) -> None:
         """Have nothing more of it delivered; the subscription itself is the caller's to end."""

@@ -122,7 +122,7 @@ class Administer(_Message, frozen=True, tag=14):
 
 
 class Follow(_Message, frozen=True, tag=15):
-    """Push the records of a subscription on this connection, from a revision on; the last connection that says so gets them.
+    """Push the records of a subscription on this connection, from a revision on; the newest connection that says so gets them.
 
     Answered by `Records`, `Resync` or `NotSubscribed`, as there is something to push; by `Redirect` with seq 0 where this node does
     not lead, or leads no more.

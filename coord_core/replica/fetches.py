@@ -1,13 +1,15 @@
 """Reading topics: where records are near they are answered at once, else when the disk has given them.
 
 A fetch is a linearizable read: a quorum has confirmed this leader when it was placed, so what it answers was there.  What retention
-passes while the disk is asked is left out.
+passes while the disk is asked is left out.  Followers that need a snapshot's records are served the same way.
 
-Bound: FETCHES_MAX wait for the disk; one more is refused with Busy.
+Bound: FETCHES_MAX wait for the disk; a client's fetch over it is refused with Busy, a follower asks again.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
+from typing import TypeAlias
 
 import msgspec
 
@@ -15,12 +17,15 @@ from coord_core.errors import StorageCorrupt
 from coord_core.machine import Machine
 from coord_core.protocol.messages import ServerMessage, Told
 from coord_core.protocol.results import Failed
-from coord_core.protocol.topics import TopicFetch, TopicFetched, TopicRecord
+from coord_core.protocol.topics import FETCH_BYTES_MAX, FETCH_RECORDS_MAX, TopicFetch, TopicFetched, TopicRecord
 from coord_core.replica.pending import Origin
 from coord_core.replica.records import Records
+from coord_core.replica.transfer import PeerMessage, RecordsAsk, RecordsPart
 from coord_core.types import TopicNumber
 
 FETCHES_MAX = 1_024
+
+Then: TypeAlias = Callable[[list[TopicRecord]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,72 +39,98 @@ class RecordRead:
     bytes_max: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Fetch:
-    origin: Origin
-    query: TopicFetch
-    placed: TopicFetched
-
-
 class Fetches:
-    """The fetches of one node that wait for its disk."""
+    """What one node reads of its topics for others."""
 
     def __init__(self, records: Records) -> None:
         self._records = records
-        self._waiting: dict[int, _Fetch] = {}
+        # What becomes of the records that the disk was asked for.
+        self._waiting: dict[int, Then] = {}
         self._numbers = count(1)
         #: What is to be carried out by the next turn.
         self.reads: list[RecordRead] = []
         self.replies: list[tuple[int, ServerMessage]] = []
+        self.messages: list[PeerMessage] = []
 
     @property
     def has_output(self) -> bool:
-        return bool(self.reads or self.replies)
+        return bool(self.reads or self.replies or self.messages)
 
-    def begin(self, origin: Origin, query: TopicFetch, machine: Machine, now_ms: int) -> None:
-        """A confirmed fetch; `now_ms`: cluster time."""
+    # --- who asks ----------------------------------------------------------------------------------------------------------------
+
+    def fetch(self, origin: Origin, query: TopicFetch, machine: Machine, now_ms: int) -> None:
+        """A client's fetch, confirmed; `now_ms`: cluster time."""
         placed = machine.topics.place(query, now_ms)
-        if isinstance(placed, Failed):
+        if isinstance(placed, Failed) or placed.next >= placed.end:
             self._tell(origin, placed)
             return
-        if placed.next >= placed.end:
-            self._tell(origin, placed)
-            return
-        found = self._records.read(placed.topic, placed.next, query.records_max, query.bytes_max)
-        if found is not None:
-            self._answer(origin, placed, found)
-        elif len(self._waiting) >= FETCHES_MAX:
-            busy = Failed("Busy", f"{FETCHES_MAX} fetches wait for the disk; try again in a moment", {"limit": FETCHES_MAX})
-            self._tell(origin, busy)
+
+        def then(records: list[TopicRecord]) -> None:
+            # What was published meanwhile belongs to a later fetch.
+            known = tuple(record for record in records if record.offset < placed.end)
+            following = known[-1].offset + 1 if known else placed.next
+            self._tell(origin, msgspec.structs.replace(placed, records=known, next=following))
+
+        if not self._read(placed.topic, placed.next, query.records_max, query.bytes_max, then):
+            message = f"{FETCHES_MAX} reads of topics wait for the disk; try again in a moment"
+            self._tell(origin, Failed("Busy", message, {"limit": FETCHES_MAX}))
+
+    def asked(self, ask: RecordsAsk, machine: Machine) -> None:
+        """A follower asks for records that belong to a snapshot.  Those below the topic's earliest need not go along."""
+        topic = machine.topics.by_number.get(ask.topic)
+        begin = ask.end if topic is None else max(ask.offset, topic.kept.earliest)
+
+        def then(records: list[TopicRecord]) -> None:
+            wanted = tuple(record for record in records if record.offset < ask.end)
+            following = wanted[-1].offset + 1 if wanted else max(ask.offset, min(begin, ask.end))
+            if records and not wanted:
+                following = ask.end
+            part = RecordsPart(
+                sender=ask.to,
+                to=ask.sender,
+                term=ask.term,
+                sha256=ask.sha256,
+                topic=ask.topic,
+                offset=ask.offset,
+                records=wanted,
+                next=following,
+            )
+            self.messages.append(part)
+
+        if begin >= ask.end:
+            then([])
         else:
-            self._ask(_Fetch(origin, query, placed))
+            self._read(ask.topic, begin, FETCH_RECORDS_MAX, FETCH_BYTES_MAX, then)
+
+    # --- the disk ----------------------------------------------------------------------------------------------------------------
 
     def records_read(self, read: RecordRead, records: list[TopicRecord], machine: Machine) -> None:
         """The disk has answered.  Raises `StorageCorrupt` where it does not have what it must."""
-        fetch = self._waiting.pop(read.number)
+        then = self._waiting.pop(read.number)
         topic = machine.topics.by_number.get(read.topic)
-        first = records[0].offset if records else fetch.placed.end
-        if topic is not None and first > max(read.offset, topic.kept.earliest):
-            if self._records.read(read.topic, max(read.offset, topic.kept.earliest), 1, 1) is None:
-                message = f"records of topic {read.topic} from {read.offset} on are missing, the next one is {first}"
-                raise StorageCorrupt(f"{message}: this node must not go on from its data directory", topic=read.topic)
-            records = []
-        # What was published meanwhile belongs to a later fetch: its end is that of the moment when it was placed.
-        end = fetch.placed.end
-        records = [record for record in records if record.offset < end] if records and records[-1].offset >= end else records
-        self._answer(fetch.origin, fetch.placed, records)
+        if topic is not None:
+            begin = max(read.offset, topic.kept.earliest)
+            first = records[0].offset if records else topic.kept.end
+            if first > begin and begin < topic.kept.end and self._records.read(read.topic, begin, 1, 1) is None:
+                raise StorageCorrupt(
+                    f"records of topic {read.topic} from {begin} on are missing, the next one is {first}: this node must not go on "
+                    "from its data directory; move it away and rejoin the cluster under a new node id",
+                    topic=read.topic,
+                )
+        then(records)
 
-    # --- inside ------------------------------------------------------------------------------------------------------------------
-
-    def _ask(self, fetch: _Fetch) -> None:
-        number = next(self._numbers)
-        self._waiting[number] = fetch
-        query = fetch.query
-        self.reads.append(RecordRead(number, fetch.placed.topic, fetch.placed.next, query.records_max, query.bytes_max))
-
-    def _answer(self, origin: Origin, placed: TopicFetched, records: list[TopicRecord]) -> None:
-        following = records[-1].offset + 1 if records else placed.next
-        self._tell(origin, msgspec.structs.replace(placed, records=tuple(records), next=following))
+    def _read(self, topic: TopicNumber, offset: int, records_max: int, bytes_max: int, then: Then) -> bool:
+        """Read, now or soon; False where too many wait for the disk."""
+        found = self._records.read(topic, offset, records_max, bytes_max)
+        if found is not None:
+            then(found)
+        elif len(self._waiting) >= FETCHES_MAX:
+            return False
+        else:
+            number = next(self._numbers)
+            self._waiting[number] = then
+            self.reads.append(RecordRead(number, topic, offset, records_max, bytes_max))
+        return True
 
     def _tell(self, origin: Origin, answer: TopicFetched | Failed) -> None:
         self.replies.append((origin[0], Told(origin[1], answer)))

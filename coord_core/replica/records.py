@@ -77,7 +77,7 @@ class Records:
             self._order.append((topic, size))
             self._bytes += size
             self._waiting_bytes += size
-            self.ends[topic] = record.offset + 1
+            self.ends[topic] = max(record.offset + 1, self.ends.get(topic, 0))
         self._waiting += records
         if len(self._order) > TAIL_RECORDS_MAX or self._bytes > TAIL_BYTES_MAX:
             self._forget_stored()

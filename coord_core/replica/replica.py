@@ -70,7 +70,15 @@ from coord_core.replica.records import Records, Taken
 from coord_core.replica.sending import ChunkRead
 from coord_core.replica.snapshots import Installed, MakeMachine, Snapshots
 from coord_core.replica.space import Space
-from coord_core.replica.transfer import PeerMessage, SnapshotAck, SnapshotChunk, SnapshotOffer
+from coord_core.replica.transfer import (
+    PeerMessage,
+    RecordsAsk,
+    RecordsPart,
+    SnapshotAck,
+    SnapshotChunk,
+    SnapshotOffer,
+    TransferMessage,
+)
 from coord_core.replica.vitals import Vitals, VitalSigns
 from coord_core.replica.watches import Watches
 from coord_core.storage.api import Batch, Restored
@@ -83,7 +91,7 @@ from coord_core.wire.codec import decode_command, encode_command
 TURN_ENTRIES_MAX = 4_096
 
 #: What consensus may hear of only when the bytes are here, and what it never hears of.
-_ABOUT_SNAPSHOTS = frozenset({InstallSnapshot, SnapshotOffer, SnapshotChunk, SnapshotAck})
+_ABOUT_SNAPSHOTS = frozenset({InstallSnapshot, SnapshotOffer, SnapshotChunk, SnapshotAck, RecordsAsk, RecordsPart})
 
 
 @dataclass(slots=True)
@@ -166,6 +174,7 @@ class Replica:
         self._signs = VitalSigns(self._raft)
         self._records = Records(restored.held)
         self._fetches = Fetches(self._records)
+        self._snapshots.record_ends = self._records.ends
         self._space = Space(self._raft, self._signs)
         self._comparison = Comparison(self._raft.node_id)
         self._applied: LogIndex = self._snapshots.index
@@ -408,10 +417,12 @@ class Replica:
 
     # --- snapshots ----------------------------------------------------------------------------------------------------------------
 
-    def _step_snapshot(self, message: InstallSnapshot | SnapshotOffer | SnapshotChunk | SnapshotAck) -> None:
+    def _step_snapshot(self, message: InstallSnapshot | TransferMessage) -> None:
         snapshots = self._snapshots
         if not isinstance(message, InstallSnapshot):
             snapshots.hear(message)
+            if isinstance(message, RecordsAsk) and message.term == self._raft.term and self._leading is not None:
+                self._fetches.asked(message, self.machine)
         elif snapshots.may_step(message):
             self._raft.step(message)
             if snapshots.stepped():
@@ -462,7 +473,8 @@ class Replica:
         if self._fetches.has_output:
             effects.record_reads, self._fetches.reads = self._fetches.reads, []
             effects.replies += self._fetches.replies
-            self._fetches.replies = []
+            effects.send += self._fetches.messages
+            self._fetches.replies, self._fetches.messages = [], []
 
     @property
     def has_slices(self) -> bool:
@@ -687,7 +699,7 @@ class Replica:
         for item in self._reads.take(self._applied):
             match item:
                 case Question(origin, TopicFetch() as query):
-                    self._fetches.begin(origin, query, self.machine, leading.stamp_ms(now_ms))
+                    self._fetches.fetch(origin, query, self.machine, leading.stamp_ms(now_ms))
                 case Question(origin, query):
                     answer = leading.with_leases(query, self.machine.query(query), lease_ms)
                     effects.replies.append((origin[0], Told(origin[1], answer)))
@@ -809,12 +821,12 @@ class Replica:
 def _with_records(batch: Batch, taken: Taken | None) -> Batch:
     if taken is None:
         return batch
-    return replace(batch, records=taken.records, records_index=taken.index, trims=taken.trims)
+    return replace(batch, records=[*taken.records, *batch.records], records_index=taken.index, trims=taken.trims)
 
 
 def _takes_room(message: PeerMessage) -> bool:
     """Whether a node would have to store more than a vote takes."""
-    return _brings_entries(message) or type(message) in (InstallSnapshot, SnapshotOffer, SnapshotChunk)
+    return _brings_entries(message) or type(message) in (InstallSnapshot, SnapshotOffer, SnapshotChunk, RecordsPart)
 
 
 def _brings_entries(message: PeerMessage) -> bool:

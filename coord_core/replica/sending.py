@@ -91,6 +91,11 @@ class Sending:
             transfer.safe, transfer.next = message.safe, message.resume
         self._read_on(message.sender, transfer)
 
+    def asked(self, follower: NodeId) -> None:
+        """It has all chunks, and asks for records: it makes progress."""
+        if follower in self._transfers:
+            self._transfers[follower].idle_ticks = 0
+
     def chunk_read(self, read: ChunkRead, chunk: Chunk | None) -> None:
         """The disk has answered; None: the chunk is gone."""
         transfer = self._transfers.get(read.to)

@@ -10,6 +10,7 @@ The rules:
 - A leader's snapshot is installed in consensus's own write, which replaces the log; consensus hears of it when all of it is staged,
   read and verified.  Until that write is durable the old machine stays; then the new one takes its place.
 - Whatever takes long happens in `work`, in slices, between turns: encoding, reading, forgetting what is replaced.
+- A leader's snapshot is whole when the records of its topics are here too: which, its machine says.
 - What a snapshot says of the cluster is what was in force at its index: the configuration that was applied, never a newer one.
 """
 
@@ -29,11 +30,19 @@ from coord_core.replica.facts import Fact, MachineLoaded, SnapshotAbandoned, Sna
 from coord_core.replica.receiving import Receiving
 from coord_core.replica.sending import ChunkRead, Sending
 from coord_core.replica.taking import Taking
-from coord_core.replica.transfer import PeerMessage, SnapshotAck, SnapshotChunk, SnapshotOffer, TransferMessage
+from coord_core.replica.transfer import (
+    PeerMessage,
+    RecordsAsk,
+    RecordsPart,
+    SnapshotAck,
+    SnapshotChunk,
+    SnapshotOffer,
+    TransferMessage,
+)
 from coord_core.storage.api import Batch, Restored
 from coord_core.storage.room import UNMEASURED, Level, Room
 from coord_core.storage.snapshots import Chunk, Publish, SnapshotInfo, Staging
-from coord_core.types import LogIndex, NodeId
+from coord_core.types import LogIndex, NodeId, TopicNumber
 
 #: Entries that consensus forgets in one slice: letting go of fifty thousand at once takes longer than a turn should.
 COMPACTED_A_SLICE = 4_096
@@ -70,6 +79,8 @@ class Snapshots:
         #: The node's snapshot on its disk, besides the founding.
         self._published: tuple[Staging, SnapshotInfo] | None = None if stored is None else (stored.staging, stored.info)
         self.index: LogIndex = restored.bootstrap.snapshot.index if stored is None else stored.info.metadata.index
+        #: Of each topic, up to where this node has its records: shared with `records`.
+        self.record_ends: dict[TopicNumber, int] = {}
         #: How much the disk can take.
         self.room: Room = UNMEASURED
         #: Whether anything of all this is under way.  Where nothing is, a turn looks no further.
@@ -122,11 +133,15 @@ class Snapshots:
         if isinstance(message, SnapshotAck):
             if self._raft.role is Role.LEADER:
                 self._sending.acknowledged(message)
+        elif isinstance(message, RecordsAsk):
+            self._sending.asked(message.sender)
         elif message.sender == self._raft.leader_id and self._installing is None:
             if isinstance(message, SnapshotOffer):
                 self._offered(message)
-            else:
+            elif isinstance(message, SnapshotChunk):
                 self._chunk_came(message)
+            elif isinstance(message, RecordsPart):
+                self._records_came(message)
 
     def may_step(self, message: InstallSnapshot) -> bool:
         """Whether consensus may hear of a snapshot: it is here, whole, or this node does not need it."""
@@ -414,6 +429,8 @@ class Snapshots:
 
     def _write_received(self) -> Batch | None:
         receiving = self._receiving
+        if receiving is not None and receiving.part is not None:
+            return self._write_records(receiving, receiving.part)
         if receiving is None or not receiving.has_chunks:
             return None
         chunks = receiving.take(self._config.stage_bytes)
@@ -427,9 +444,14 @@ class Snapshots:
 
     def _acknowledge(self, receiving: Receiving) -> None:
         """Tell the leader of progress; when everything is here, whether it is right."""
-        if receiving.has_arrived and not receiving.is_complete and not receiving.verify():
-            # Good chunks of different snapshots, or a leader's fault: the next offer begins anew.
-            self._forget_received()
+        if receiving.has_arrived and not receiving.is_verified:
+            if not receiving.verify():
+                # Good chunks of different snapshots, or a leader's fault: the next offer begins anew.
+                self._forget_received()
+                return
+            receiving.look_for_missing(self.record_ends)
+        if receiving.is_verified and not receiving.is_complete:
+            self._ask_records(receiving)
         elif receiving.safe > receiving.acknowledged:
             receiving.acknowledged = receiving.safe
             self._say(self._raft.leader_id, receiving.info.sha256, receiving.safe)
@@ -438,9 +460,39 @@ class Snapshots:
         """Say where to go on: behind the last chunk that came in order."""
         if receiving.is_complete:
             self._say(self._raft.leader_id, receiving.info.sha256, receiving.info.chunks)
+        elif receiving.is_verified:
+            self._ask_records(receiving)
         elif receiving.resumed_at < receiving.accepted < receiving.info.chunks:
             receiving.resumed_at = receiving.accepted
             self._say(self._raft.leader_id, receiving.info.sha256, receiving.safe, receiving.accepted)
+
+    # --- the records that belong to it --------------------------------------------------------------------------------------------
+
+    def _ask_records(self, receiving: Receiving) -> None:
+        """Ask for the next records that are missing, unless some are on their way to the disk."""
+        leader, own = self._raft.leader_id, self._raft.node_id
+        if receiving.part is None and receiving.missing and leader not in (NOBODY, own):
+            topic, offset, end = receiving.missing[0]
+            ask = RecordsAsk(
+                sender=own, to=leader, term=self._raft.term, sha256=receiving.info.sha256, topic=topic, offset=offset, end=end
+            )
+            self._messages.append(ask)
+
+    def _records_came(self, message: RecordsPart) -> None:
+        receiving = self._receiving
+        if receiving is not None and message.sha256 == receiving.info.sha256 and receiving.take_in_records(message):
+            receiving.idle_ticks = 0
+
+    def _write_records(self, receiving: Receiving, part: RecordsPart) -> Batch:
+        self._when_staged = lambda: self._records_staged(receiving, part)
+        return Batch(records=[(part.topic, record) for record in part.records])
+
+    def _records_staged(self, receiving: Receiving, part: RecordsPart) -> None:
+        # They are facts, whatever becomes of the snapshot.
+        self.record_ends[part.topic] = max(self.record_ends.get(part.topic, 0), part.next)
+        if receiving is self._receiving:
+            receiving.records_staged()
+            self._acknowledge(receiving)
 
     def _say(self, to: NodeId, sha256: bytes, safe: int, resume: int | None = None) -> None:
         if to in (NOBODY, self._raft.node_id):
@@ -472,7 +524,7 @@ class Snapshots:
 
     def _has_write(self) -> bool:
         taking = self._taking
-        if self._receiving is not None and self._receiving.has_chunks:
+        if self._receiving is not None and (self._receiving.has_chunks or self._receiving.part is not None):
             return True
         if taking is not None and (taking.has_chunks or (taking.is_encoded and self._raft.durable_index >= taking.metadata.index)):
             return True

@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from msgspec import structs
+
 from coord_core.machine import Machine
 from coord_core.machine.streams import Behind, StreamName, Stretch
 from coord_core.protocol.messages import (
@@ -66,8 +68,8 @@ class Watches:
 
     def __init__(self, records_max: int = PUSHED_RECORDS_MAX) -> None:
         self._records_max = records_max
-        # What was asked since the last turn.
-        self._asked: deque[tuple[int, Follow]] = deque()
+        # What was asked since the last turn, or before this leader was ready.
+        self._asked: dict[tuple[int, SubscriptionId], Follow] = {}
         self._followers: dict[SubscriptionId, Follower] = {}
         self._of_connection: dict[int, dict[SubscriptionId, Follower]] = {}
         self._of_stream: dict[StreamName, dict[SubscriptionId, Follower]] = {}
@@ -83,10 +85,17 @@ class Watches:
         """A connection wants to follow a subscription; False where there are too many."""
         if len(self._asked) + len(self._followers) >= FOLLOWERS_MAX:
             return False
-        self._asked.append((connection, message))
+        self._asked.pop((connection, message.subscription), None)
+        self._asked[connection, message.subscription] = message
         return True
 
     def acknowledge(self, connection: int, message: Acknowledge) -> None:
+        asked = self._asked.get((connection, message.subscription))
+        if asked is not None:
+            # Of what was pushed before; it is not said again.
+            acknowledged = max(asked.acknowledged, message.revision)
+            self._asked[connection, message.subscription] = structs.replace(asked, acknowledged=acknowledged)
+            return
         follower = self._followers.get(message.subscription)
         if follower is None or follower.connection != connection:
             return
@@ -105,7 +114,7 @@ class Watches:
         for follower in list(self._of_connection.get(connection, {}).values()):
             self._forget(follower)
         if self._asked:
-            self._asked = deque(asked for asked in self._asked if asked[0] != connection)
+            self._asked = {key: asked for key, asked in self._asked.items() if key[0] != connection}
 
     def emitted(self, streams: Sequence[StreamName]) -> None:
         """An entry has added to these streams."""
@@ -137,8 +146,9 @@ class Watches:
     def push(self, machine: Machine) -> list[tuple[int, ServerMessage]]:
         """Return what is to be pushed now, by a leader that is ready."""
         pushes: list[tuple[int, ServerMessage]] = []
-        while self._asked:
-            self._begin(*self._asked.popleft(), machine, pushes)
+        asked, self._asked = self._asked, {}
+        for (connection, _), message in asked.items():
+            self._begin(connection, message, machine, pushes)
         for _ in range(min(len(self._due), FOLLOWERS_A_TURN)):
             subscription = next(iter(self._due))
             self._push(self._due.pop(subscription), machine, pushes)
@@ -150,8 +160,11 @@ class Watches:
         if subscription is None or subscription.attachment.id != message.attachment:
             pushes.append((connection, NotSubscribed(number)))
             return
-        if number in self._followers:
-            self._forget(self._followers[number])
+        former = self._followers.get(number)
+        if former is not None:
+            if former.connection > connection:
+                return  # It came late: connections are numbered as they come, and a client has one at a time.
+            self._forget(former)
         follower = Follower(number, connection, subscription.stream.name, message.after)
         self._followers[number] = follower
         self._connection_bytes.setdefault(connection, 0)

@@ -64,8 +64,8 @@ class Shelf:
         rows = pack(list(filter(self._is_new, batch.records))) if batch.records else []
         for row in rows:
             self._execute(sql.INSERT_RECORD_ROW, row)
-            held = self._held(row.topic)
-            self._changed[row.topic] = Held(row.first_offset if held is None else held.first, row.last_offset + 1)
+            held = self._held(row.topic) or Held(row.first_offset, 0)
+            self._changed[row.topic] = Held(held.first, max(held.end, row.last_offset + 1))
         index = batch.records_index
         if index is not None and index > self.applied_index and (rows or batch.publish is not None):
             self._execute(sql.DELETE_RECORD_PROGRESS)

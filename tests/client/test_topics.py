@@ -89,12 +89,8 @@ async def test_a_topic_keeps_what_it_was_created_or_configured_to_keep(shell: Sh
 async def test_what_does_not_fit_is_refused_before_it_is_sent(shell: Shell, addresses: Addresses) -> None:
     """Clearer and earlier than by the cluster."""
     topic = shell.connect(addresses).topic("/t")
-    for arguments in (
-        (b"x" * 300_000,),
-        (b"", {"h": b"x" * 20_000}),
-        (b"", None, "k" * 2_000),
-        (b"", {str(n): "" for n in range(100)}),
-    ):
+    many = {str(number): "" for number in range(100)}
+    for arguments in ((b"x" * 300_000,), (b"", {"h": b"x" * 20_000}), (b"", None, "k" * 2_000), (b"", many)):
         with pytest.raises(LimitExceeded):
             await shell.go(topic.publish, *arguments)
     with pytest.raises(InvalidRequest):

@@ -1,5 +1,7 @@
 """Records of topics between the machine and the disk: stored on every node, read by whoever leads."""
 
+import random
+
 import pytest
 
 from coord_core.errors import StorageCorrupt
@@ -9,15 +11,18 @@ from coord_core.protocol.topics import (
     EARLIEST,
     Published,
     Retention,
+    TopicConfigure,
     TopicCreate,
     TopicDelete,
     TopicFetch,
     TopicFetched,
     TopicPublish,
 )
+from coord_core.replica import SnapshotInstalled, fetches
 from coord_core.replica import records as bounds
+from coord_core.replica.transfer import RecordsAsk, RecordsPart
 from coord_core.storage.records import Held
-from coord_core.types import TopicNumber
+from coord_core.types import NodeId, TopicNumber
 from tests.replica.nodes import Nodes
 
 FOREVER = Retention(age_ms=None)
@@ -60,7 +65,7 @@ class Topics(Nodes):
         return found
 
     def held(self, node: int) -> dict[TopicNumber, Held]:
-        restored = self.disks[node].load()
+        restored = self.disks[node].clone().load()
         assert restored is not None
         return dict(restored.held)
 
@@ -207,3 +212,155 @@ def test_an_ill_formed_fetch_is_refused() -> None:
     told = nodes.answers[88, 1]
     assert isinstance(told, Told)
     assert isinstance(told.answer, Failed)
+
+
+# --- snapshots -------------------------------------------------------------------------------------------------------------------
+
+
+def parts(nodes: Topics) -> list[RecordsPart]:
+    return [message for message in nodes.sent if isinstance(message, RecordsPart)]
+
+
+def behind(nodes: Topics, before: int = 0, meanwhile: int = 120) -> TopicNumber:
+    """Have node 3 miss so much that it needs a snapshot; it had the first `before` records."""
+    nodes.do(TopicCreate("/t", Retention(records=640, age_ms=None)))
+    if before:
+        nodes.publish(before)
+        nodes.advance(2_000)
+    nodes.elect()
+    if nodes.elect() == 3:
+        nodes.replicas[3].transfer_leadership(NodeId(1))
+        nodes.wait(lambda: nodes.elect() != 3)
+    nodes.crash(3)
+    topic = nodes.publish(meanwhile).topic
+    nodes.advance(2_000)
+    nodes.sent.clear()
+    return topic
+
+
+def catches_up(nodes: Topics) -> None:
+    nodes.start(3)
+    nodes.wait(nodes.are_level)
+    nodes.advance(2_000)
+    assert nodes.noted(SnapshotInstalled, 3)
+
+
+def leads(nodes: Topics, node: int) -> None:
+    """Have one node lead, and read from it."""
+    nodes.replicas[nodes.elect()].transfer_leadership(NodeId(node))
+    nodes.wait(lambda: nodes.elect() == node)
+
+
+@pytest.mark.usefixtures("forget_at_once")
+def test_a_node_that_lacks_everything_gets_all_records_with_the_snapshot() -> None:
+    """And serves them when it leads."""
+    nodes = Topics()
+    topic = behind(nodes)
+    catches_up(nodes)
+    assert nodes.held(3)[topic] == Held(0, 120)
+    leads(nodes, 3)
+    assert nodes.offsets() == list(range(120))
+
+
+@pytest.mark.usefixtures("forget_at_once")
+def test_a_node_gets_only_the_records_that_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In parts of bounded size, each when the one before is on its disk: a topic may have gigabytes."""
+    monkeypatch.setattr(fetches, "FETCH_RECORDS_MAX", 7)
+    nodes = Topics()
+    topic = behind(nodes, before=40)
+    catches_up(nodes)
+    sent = [record.offset for part in parts(nodes) for record in part.records]
+    assert sent == list(range(40, 40 + len(sent)))
+    assert len(sent) > 50
+    assert max(len(part.records) for part in parts(nodes)) == 7
+    assert nodes.held(3)[topic] == Held(0, 160)
+    leads(nodes, 3)
+    assert nodes.offsets() == list(range(160))
+
+
+@pytest.mark.usefixtures("forget_at_once")
+@pytest.mark.parametrize("seed", range(6))
+def test_lost_and_repeated_messages_cost_time_only(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The follower asks again where the leader offers again."""
+    monkeypatch.setattr(fetches, "FETCH_RECORDS_MAX", 11)
+    nodes, draw = Topics(), random.Random(seed)
+    topic = behind(nodes)
+    nodes.passes = lambda message: not isinstance(message, RecordsPart | RecordsAsk) or draw.random() < 0.6
+    catches_up(nodes)
+    assert nodes.held(3)[topic] == Held(0, 120)
+
+
+@pytest.mark.usefixtures("forget_at_once")
+def test_a_transfer_goes_on_after_a_restart_and_with_another_leader(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is on the disk is not sent again: records are the same on every node."""
+    monkeypatch.setattr(fetches, "FETCH_RECORDS_MAX", 10)
+    nodes = Topics()
+    topic = behind(nodes)
+    nodes.passes = lambda message: not isinstance(message, RecordsPart) or message.offset < 50
+    nodes.start(3)
+    nodes.wait(lambda: topic in nodes.held(3) and nodes.held(3)[topic].end == 50)
+    assert not nodes.noted(SnapshotInstalled, 3)
+    nodes.crash(3)
+    former = nodes.elect()
+    leads(nodes, 3 - former)
+    nodes.passes = lambda message: True
+    nodes.sent.clear()
+    catches_up(nodes)
+    sent = [record.offset for part in parts(nodes) for record in part.records]
+    assert sent == list(range(50, 50 + len(sent)))
+    leads(nodes, 3)
+    assert nodes.offsets() == list(range(120))
+
+
+@pytest.mark.usefixtures("forget_at_once")
+def test_what_retention_passes_meanwhile_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The snapshot says that it is there; nobody needs it any more, and nobody waits for it."""
+    monkeypatch.setattr(fetches, "FETCH_RECORDS_MAX", 10)
+    nodes = Topics()
+    topic = behind(nodes)
+    nodes.passes = lambda message: not isinstance(message, RecordsPart) or message.offset < 30
+    nodes.start(3)
+    nodes.wait(lambda: topic in nodes.held(3) and nodes.held(3)[topic].end == 30)
+    nodes.do(TopicConfigure("/t", Retention(records=20, age_ms=None)))
+    nodes.passes = lambda message: True
+    nodes.wait(nodes.are_level)
+    nodes.advance(2_000)
+    assert nodes.noted(SnapshotInstalled, 3)
+    leads(nodes, 3)
+    assert nodes.fetch().earliest >= 90
+    assert nodes.offsets() == nodes.offsets(0) == list(range(nodes.fetch().earliest, 120))
+
+
+@pytest.mark.usefixtures("forget_at_once")
+def test_a_topic_that_is_deleted_meanwhile_holds_up_nobody() -> None:
+    """Its records are not sent, and those that were go again."""
+    nodes = Topics()
+    topic = behind(nodes)
+    nodes.passes = lambda message: not isinstance(message, RecordsPart)
+    nodes.start(3)
+    nodes.wait(lambda: any(isinstance(message, RecordsAsk) for message in nodes.sent))
+    nodes.do(TopicDelete("/t"))
+    nodes.passes = lambda message: True
+    nodes.wait(nodes.are_level)
+    nodes.publish(1, "/u")
+    nodes.advance(2_000)
+    assert topic not in nodes.held(3)
+
+
+@pytest.mark.usefixtures("forget_at_once")
+def test_nothing_is_removed_from_a_disk_while_a_snapshot_is_sent_from_it() -> None:
+    """The snapshot names it."""
+    nodes = Topics()
+    topic = behind(nodes)
+    nodes.passes = lambda message: not isinstance(message, RecordsPart)
+    nodes.start(3)
+    nodes.wait(lambda: any(isinstance(message, RecordsAsk) for message in nodes.sent))
+    nodes.do(TopicConfigure("/t", Retention(records=20, age_ms=None)))
+    nodes.advance(2_000)
+    leader = nodes.elect()
+    assert nodes.held(leader)[topic].first == 0
+    nodes.passes = lambda message: True
+    nodes.wait(nodes.are_level)
+    nodes.publish(1, "/u")
+    nodes.advance(2_000)
+    assert nodes.held(leader)[topic].first >= 80

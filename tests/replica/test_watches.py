@@ -125,6 +125,19 @@ def test_the_last_connection_that_follows_gets_the_records(driver: Driver, write
     assert not [push for connection, push in driver.pushes if connection == old]
 
 
+def test_what_an_older_connection_says_late_changes_nothing(driver: Driver, writer: Client, watcher: Client) -> None:
+    """A client has one connection at a time; what was on its way on the one before must not take the records from it."""
+    subscription = watcher.subscribe("value", "/v")
+    old, watcher.connection = watcher.connection, 77
+    watcher.follow(subscription, after=subscription)
+    watcher.connection = old
+    watcher.follow(subscription, after=subscription)
+    driver.replicas[1].connection_closed(old)
+    watcher.connection = 77
+    written = writer.do(ValueSet("/v", b""))
+    assert watcher.revisions() == [written.version]
+
+
 def test_closed_connection_is_pushed_nothing(driver: Driver, writer: Client, watcher: Client) -> None:
     """And leaves nothing behind on the node."""
     subscription = watcher.subscribe("value", "/v")
@@ -355,6 +368,23 @@ def test_listener_that_joins_and_who_is_about_to_join_do_not_wait_for_each_other
     announcements.acknowledged([(subscription, outer.revision)])
     assert [connection for connection, _ in announcements.take_replies()] == [1]
     assert not announcements.is_active
+
+
+def test_what_is_acknowledged_right_after_following_counts(driver: Driver, writer: Client, watcher: Client) -> None:
+    """A listener may return before the leader has taken note of who follows again: nobody would say it a second time."""
+    member = joined(watcher, join(watcher))
+    assert member is not None
+    watcher.follow(member.member, after=member.revision)
+    seq = join(writer)
+    (revision,) = watcher.revisions()
+    replica, subscription = driver.replicas[1], SubscriptionId(member.member)
+    watcher.connection = 78
+    replica.follow(78, Follow(AttachmentId(watcher.session), subscription, LogIndex(revision), LogIndex(member.revision)))
+    replica.acknowledge(78, Acknowledge(subscription, LogIndex(revision)))
+    driver.settle(2)
+    result = joined(writer, seq)
+    assert result is not None
+    assert result.unacknowledged == ()
 
 
 def test_join_is_never_complete_early_across_a_failover() -> None:
