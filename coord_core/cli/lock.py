@@ -10,7 +10,7 @@ import contextlib
 import os
 import signal
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import click
 
@@ -20,11 +20,16 @@ from coord_core.cli.exits import CommandFailed, Exit
 from coord_core.cli.guard import Guard
 from coord_core.cli.leased import Lease, Signals, run_under_lease
 from coord_core.cli.settings import Settings, pass_settings
+from coord_core.cli.why import who
 from coord_core.errors import CoordError, LostError
 
 if TYPE_CHECKING:
     from coord_core.client.aio import AsyncClient
-    from coord_core.client.lock import AsyncDistributedLock, AsyncGrant
+    from coord_core.client.holding import AsyncGrant
+    from coord_core.client.lock import AsyncDistributedLock
+    from coord_core.client.semaphore import AsyncDistributedSemaphore
+
+    Handle: TypeAlias = AsyncDistributedLock | AsyncDistributedSemaphore
 
 #: Waiting longer than this is told to a person.
 SILENT_WAIT_SECONDS = 1.0
@@ -38,16 +43,28 @@ RELEASE_SECONDS_MAX = 3.0
 Examples:
   coord lock /jobs/nightly -- ./backup.sh --full
   coord lock /jobs/nightly --no-wait -- sh -c 'date; id'
-  coord lock /jobs/nightly --wait 30s --ttl 5s -- ./import""",
+  coord lock /jobs/nightly --wait 30s --ttl 5s -- ./import
+  coord lock /jobs/thumbnails -N 3 -- ./thumbnails""",
 )
 @click.argument("name")
 @click.option("--ttl", type=DURATION, help="How long the lock survives this process, or its machine, at most  [default: 15s]")
 @click.option("--wait", type=DURATION, help="Wait so long for the lock, then exit with 75 (default: for ever).")
 @click.option("--no-wait", is_flag=True, help="Exit with 75 at once if somebody has the lock.")
+@click.option("-N", "--permits", type=click.IntRange(1, 10_000), help="Let so many hold it at a time: a semaphore, not a lock.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @pass_settings
-def lock(settings: Settings, name: str, ttl: float | None, wait: float | None, no_wait: bool, command: tuple[str, ...]) -> int:
+def lock(
+    settings: Settings,
+    name: str,
+    ttl: float | None,
+    wait: float | None,
+    no_wait: bool,
+    permits: int | None,
+    command: tuple[str, ...],
+) -> int:
     """Run COMMAND while holding the lock NAME, and give the lock back when it ends.
+
+    With -N, so many may run at a time; all should say the same number, the first one's counts.
 
     COMMAND is started without a shell, in a process group of its own, which gets every signal sent here, with COORD_LOCK_NAME,
     COORD_FENCING_TOKEN and COORD_URL in its environment.  Its exit code is returned (128 + the signal's number where one ended it).
@@ -64,7 +81,7 @@ def lock(settings: Settings, name: str, ttl: float | None, wait: float | None, n
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # inherited as ignored, children could not be waited for
     child = Child(command)
     guard = Guard(child.pid)
-    job = Job(settings, name if name.startswith("/") else f"/{name}", ttl, 0.0 if no_wait else wait)
+    job = Job(settings, name if name.startswith("/") else f"/{name}", ttl, 0.0 if no_wait else wait, permits)
     try:
         return asyncio.run(_run(job, child, guard))
     finally:
@@ -82,6 +99,8 @@ class Job:
     ttl: float | None
     #: Seconds; None: for ever.
     wait: float | None
+    #: Who may hold it at a time; None: a lock.
+    permits: int | None = None
 
 
 async def _run(job: Job, child: Child, guard: Guard) -> int:
@@ -92,7 +111,7 @@ async def _run(job: Job, child: Child, guard: Guard) -> int:
     log_as_command(job.settings)
     target = target_of(job.settings, ttl=job.ttl)
     async with AsyncClient(target.url) as client:
-        handle = client.lock(job.path, label=os.path.basename(child.words[0]))
+        handle = _handle(job, client, os.path.basename(child.words[0]))
         signals = Signals()
         with signals.ending_this_task():
             await client.wait_connected(job.settings.timeout)
@@ -105,14 +124,20 @@ async def _run(job: Job, child: Child, guard: Guard) -> int:
     return code
 
 
+def _handle(job: Job, client: "AsyncClient", label: str) -> "Handle":
+    if job.permits is None:
+        return client.lock(job.path, label=label)
+    return client.semaphore(job.path, job.permits, label=label)
+
+
 # --- waiting for the lock --------------------------------------------------------------------------------------------------------
 
 
-async def _acquire(job: Job, client: "AsyncClient", handle: "AsyncDistributedLock") -> "AsyncGrant":
+async def _acquire(job: Job, client: "AsyncClient", handle: "Handle") -> "AsyncGrant":
     """Raises `CommandFailed`: 75 where somebody else has the lock, 3 where the cluster went away."""
     telling = asyncio.create_task(_tell_who_has_it(job, client))
     try:
-        grant = await (handle.try_lock() if job.wait == 0 else handle.acquire(timeout=job.wait))
+        grant = await handle.acquire(timeout=job.wait)
     except LostError as error:
         raise CommandFailed(Exit.UNAVAILABLE, f"lost the cluster while waiting for {job.path}: {error.message}") from error
     finally:
@@ -131,19 +156,30 @@ async def _tell_who_has_it(job: Job, client: "AsyncClient") -> None:
 async def _who_has_it(job: Job, client: "AsyncClient") -> str:
     """Say it in one line: `held by host:pid label, token N, for 12 s; 3 wait ahead`."""
     try:
+        if job.permits is not None:
+            return await _who_has_permits(job, client, job.permits)
         state = await client.lock_state(job.path, 100)
     except CoordError:
         return "held by somebody else"
+    if state.closed is not None:
+        return f"closed ({state.closed.reason}) for {show_duration(max(0, state.closed.left_ms) / 1000)} more"
     if state.holder is None:
         return "free again: try again"
-    owner = state.holder.owner
-    who = f"{owner.host}:{owner.pid}" + (f" {owner.label}" if owner.label else "")
     own = (place for place, waiter in enumerate(state.waiters) if waiter.session == client.session.session_id)
     ahead = next(own, state.waiters_total)
-    return f"held by {who}, token {state.holder.token}, for {show_duration(state.holder.since_ms / 1000)}; {ahead} wait ahead"
+    held = f"held by {who(state.holder.owner)}, token {state.holder.token}, for {show_duration(state.holder.since_ms / 1000)}"
+    return f"{held}; {ahead} wait ahead"
 
 
-async def _give_back(job: Job, handle: "AsyncDistributedLock") -> None:
+async def _who_has_permits(job: Job, client: "AsyncClient", permits: int) -> str:
+    state = await client.semaphore(job.path, permits).state(1, 100)
+    own = (place for place, waiter in enumerate(state.waiters) if waiter.session == client.session.session_id)
+    ahead = next(own, state.waiters_total)
+    taken = f"held by as many as may: {state.taken} of {state.limit} permits are taken"
+    return taken + (f", for longest by {who(state.holders[0].owner)}" if state.holders else "") + f"; {ahead} wait ahead"
+
+
+async def _give_back(job: Job, handle: "Handle") -> None:
     """Release at once; where that cannot be done now, the end of the session does it."""
     try:
         async with asyncio.timeout(RELEASE_SECONDS_MAX):

@@ -1,6 +1,7 @@
 """The face of the state machine: an entry in, its answer and the answers it caused out.
 
-An entry is applied in this order: the cluster time rises to its stamp; timers that are due fire; its command is applied.  Which
+An entry is applied in this order: the cluster time rises to its stamp; timers that are due fire; its command is applied; locks
+that those timers opened are granted.  Which
 command does what to sessions is decided here; what a session's operation does is the resources' matter.
 
 The duties of the caller (replica):
@@ -26,11 +27,14 @@ from coord_core.machine.bounds import NUMBER_MAX, WINDOW_CONTROL_MAX
 from coord_core.machine.elections import Elections
 from coord_core.machine.entry import CurrentEntry
 from coord_core.machine.groups import Groups
-from coord_core.machine.locks import Locks
+from coord_core.machine.limiters import Limiters
+from coord_core.machine.lists import list_locks, list_sessions
+from coord_core.machine.locks import Lock, Locks
 from coord_core.machine.names import Names
 from coord_core.machine.resources import OperationHandler, QueryHandler, Registry, Resource
 from coord_core.machine.restoring import Restoring
 from coord_core.machine.rolling import RollingHash
+from coord_core.machine.semaphores import Semaphore, Semaphores
 from coord_core.machine.sessions import Attachment, Session, Sessions, SessionView
 from coord_core.machine.snapshot import Snapshot
 from coord_core.machine.stream import CHUNK_BYTES_MAX, Cutter, Header
@@ -51,6 +55,7 @@ from coord_core.protocol.commands import (
     SetMachineVersion,
     Tick,
 )
+from coord_core.protocol.locks import LockList, LockRows, SessionList, SessionRows
 from coord_core.protocol.operations import FREEING, Cancel
 from coord_core.protocol.queries import Answer, Query, SessionInfo, SessionState
 from coord_core.protocol.results import AttachmentOpened, Done, Failed, NotGranted, Result, SessionOpened
@@ -94,6 +99,8 @@ class Machine:
         self._sessions = Sessions()
         self._streams = Streams(self._entry, self._sessions, self._names)
         self._locks = Locks(self._entry, self._sessions, self._names, self._timers)
+        self._semaphores = Semaphores(self._entry, self._sessions, self._names, self._timers)
+        self._limiters = Limiters(self._entry, self._sessions, self._names, self._timers)
         self._values = Values(self._entry, self._names, self._timers, self._streams)
         self._elections = Elections(self._entry, self._sessions, self._names, self._streams)
         self._groups = Groups(self._entry, self._sessions, self._names, self._streams)
@@ -106,6 +113,8 @@ class Machine:
             self._values,
             self._elections,
             self._groups,
+            self._semaphores,
+            self._limiters,
             self._topics,
         )
         for resource in resources:
@@ -128,7 +137,12 @@ class Machine:
         }
         # How many were begun.
         self._snapshots = 0
-        self._queries: dict[type[Any], QueryHandler] = {**self._registry.queries, SessionInfo: self._session_info}
+        self._queries: dict[type[Any], QueryHandler] = {
+            **self._registry.queries,
+            SessionInfo: self._session_info,
+            SessionList: self._session_list,
+            LockList: self._lock_list,
+        }
 
     @property
     def time_ms(self) -> int:
@@ -159,6 +173,8 @@ class Machine:
         entry.begin(index, time_ms)
         self._timers.fire(entry.time_ms)
         result = self._commands[type(command)](command)
+        if entry.closures_due:
+            self._locks.open_due()
         self._rolling.add(entry, result)
         return Applied(
             result,
@@ -354,6 +370,12 @@ class Machine:
             return SessionState(False, 0, 0)
         holdings = sum(self._registry.holdings(attachment) for attachment in session.attachments.values())
         return SessionState(True, len(session.attachments), holdings)
+
+    def _session_list(self, query: SessionList) -> SessionRows:
+        return list_sessions(self._sessions, self._registry, query)
+
+    def _lock_list(self, query: LockList) -> LockRows:
+        return list_locks(self._names, {Lock: self._locks.listed, Semaphore: self._semaphores.listed}, query)
 
 
 def _view(session: Session) -> SessionView:

@@ -29,6 +29,7 @@ from dataclasses import dataclass, field, replace
 from coord_core.errors import CoordError
 from coord_core.machine import Applied, Machine
 from coord_core.protocol.commands import LEADERS_OWN, Call, Command, ExpireSession, SetMachineVersion, Tick
+from coord_core.protocol.locks import LockBroken
 from coord_core.protocol.members import Member
 from coord_core.protocol.messages import (
     Acknowledge,
@@ -619,6 +620,8 @@ class Replica:
             if applied.emitted:
                 self._watches.emitted(applied.emitted)
             self._keep_leases(self._leading, command, applied, lease_ms)
+            if type(applied.result) is LockBroken:
+                effects.facts.append(applied.result)
         if applied.closed:
             expired = type(command) is ExpireSession
             effects.facts.append(SessionsEnded(entry.index, tuple(applied.closed), expired))
@@ -698,7 +701,8 @@ class Replica:
                 case Question(origin, TopicFetch() as query):
                     self._fetches.fetch(origin, query, self.machine, leading.stamp_ms(now_ms))
                 case Question(origin, query):
-                    effects.replies.append((origin[0], Told(origin[1], self.machine.query(query))))
+                    answer = leading.with_leases(query, self.machine.query(query), lease_ms)
+                    effects.replies.append((origin[0], Told(origin[1], answer)))
                 case Renewal():
                     self._renew(leading, item, lease_ms, effects)
                 case ExpiryCheck(session):

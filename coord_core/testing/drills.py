@@ -128,6 +128,23 @@ STREAMS = replace(
     ring_records_max=3,
     pushed_records_max=2,
 )
+#: Many who take permits, break locks and leave them closed, with sessions that end all the time and snapshots every few entries.
+CLAIMS = replace(
+    CUTS,
+    kinds=("client cut", "client isolate", "client kill", "client kill", "leader isolate", "blink"),
+    every_us=500 * MILLISECOND,
+    habits=Habits(
+        think_us_max=200 * MILLISECOND,
+        hold_us_max=800 * MILLISECOND,
+        locks=0.1,
+        cancels=0.2,
+        participants=0,
+        claimants=4,
+        ttl_ms=1_000,
+    ),
+    work_items_max=5,
+    snapshots=SnapshotConfig(entries=20, trailing_entries=5, chunk_bytes=100),
+)
 
 DRILLS = {
     "crashes": CRASHES,
@@ -142,6 +159,7 @@ DRILLS = {
     "divided": DIVIDED,
     "membership": MEMBERSHIP,
     "streams": STREAMS,
+    "claims": CLAIMS,
 }
 
 
