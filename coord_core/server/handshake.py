@@ -142,5 +142,6 @@ def check_welcome(welcome: Welcome, cluster_id: str, expected: Member) -> None:
 def wiped(peer: PeerIdentity, member: Member, cluster_id: str) -> WrongCluster:
     return WrongCluster(
         f"node {peer.name!r} is not the {member.name!r} that cluster {cluster_id} knows: its data directory was lost or is another "
-        "one.  It must not vote again under that name: start it on its own directory"
+        "one.  It must not vote again under that name: start it on its own directory; where that is "
+        "lost, on an empty one with --join ADDRESS --replace, without --init"
     )
