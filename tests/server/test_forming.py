@@ -1,6 +1,7 @@
 """A cluster forms once, whenever its nodes are started, killed and started again; and a node that must not be in it is told why."""
 
 import asyncio
+import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -176,6 +177,33 @@ async def test_a_node_with_named_founders_does_not_listen_first(nodes: Nodes) ->
     """It waits for them anyway; and who names itself alone has said what it wants."""
     nodes.running["n1"] = await Server(nodes.config("n1", init=True, founders=("n1",)), listen_first_s=PATIENCE_S * 2).start()
     await nodes.leader_of_formed()
+
+
+async def test_a_second_cluster_is_told_of_by_both_sides_and_not_all_the_time(
+    nodes: Nodes, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever names itself as the only founder has its way.  The logs say what happened and both ways out of it."""
+    caplog.set_level(logging.DEBUG, "coord.server")
+    first = await nodes.start("n1", init=True)
+    second = await nodes.start("n2", join=(first.peer_address,))
+    await nodes.leader_of_formed()
+    former = second.status().cluster_id
+    await nodes.stop("n1")
+    shutil.rmtree(tmp_path / "n1")
+    caplog.clear()
+    foreign = await nodes.start("n1", init=True, founders=("n1",))
+    await foreign.wait_formed()
+
+    def refusals(level: int) -> list[str]:
+        return [record.getMessage() for record in caplog.records if "refused:" in record.message and record.levelno == level]
+
+    await until(lambda: len(refusals(logging.DEBUG)) >= 2, "more dialling")
+    (warning,) = refusals(logging.WARNING)
+    assert f"this node belongs to cluster {foreign.status().cluster_id}, not to {former}, of which node 'n2'" in warning
+    assert "was founded anew" in warning
+    assert "--join ADDRESS --replace, without --init" in warning
+    complaints = [record for record in caplog.records if "no connection to node n1" in record.message]
+    assert [record.levelno for record in complaints if "belongs to cluster" in record.message] == [logging.ERROR]
 
 
 async def test_a_node_that_is_no_founder_stops_with_the_list_of_them(nodes: Nodes) -> None:
