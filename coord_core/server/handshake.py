@@ -76,8 +76,8 @@ def _foreign(hello: Hello, cluster_id: str) -> WrongCluster:
         return WrongCluster(which)
     return WrongCluster(
         f"{which}, of which node {hello.peer.name!r} at {hello.peer.peer_address} takes it for a member: it was founded anew, or "
-        f"has the address of a node that is gone.  Where it should not have been founded, stop it: {LOST_FOUNDER}.  Where it is not "
-        "meant, take the node that is gone out of the other cluster (coord members remove)"
+        f"has the address of a node that is gone.  Where it should not have been founded, stop it: {LOST_FOUNDER}.  If not, take "
+        "the node that is gone out of the other cluster (coord members remove)"
     )
 
 
