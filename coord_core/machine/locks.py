@@ -196,8 +196,12 @@ class Locks(Claims):
     def _grant(self, claim: Claim) -> Granted:
         assert claim.attachment.alive, "a waiter leaves its queue in the entry that ends its attachment"
         claim.token = token = FencingToken(self._entry.index)
-        add(self._held, claim)
-        if self._streams:
+        held = self._held.get(claim.attachment.id)
+        if held is None:
+            self._held[claim.attachment.id] = {claim.request: claim}  # `add`, without the call: the hottest path
+        else:
+            add(self._held, claim)
+        if self._streams.by_name:
             self._streams.emit((Lock.kind, claim.path), LockChanged(self._party(claim)))
         return Granted(token)
 
@@ -230,7 +234,7 @@ class Locks(Claims):
         lock.closed = closure = Closure(reason, released.token, released.owner)
         on_due = partial(self._closed_long_enough, released.path, closure)
         closure.timer = self._timers.set(self._entry.time_ms + duration_ms, on_due)
-        if self._streams:
+        if self._streams.by_name:
             self._streams.emit((Lock.kind, released.path), LockChanged(None, self._closure(lock)))
 
     def _closed_long_enough(self, path: str, closure: Closure) -> None:
@@ -262,7 +266,7 @@ class Locks(Claims):
 
     def _drop(self, path: str) -> None:
         self._names.drop(path)
-        if self._streams:
+        if self._streams.by_name:
             self._streams.emit((Lock.kind, path), LockChanged(None))
 
     def _timed_out(self, lock: Lock, claim: Claim) -> None:
