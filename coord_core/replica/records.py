@@ -163,6 +163,10 @@ class Records:
             found.append(record)
         return found
 
+    def recent(self, topic: TopicNumber) -> list[TopicRecord]:
+        """Return all that is here of a topic."""
+        return list(self._recent.get(topic, ()))
+
     # --- inside ------------------------------------------------------------------------------------------------------------------
 
     def _forget_stored(self) -> None:

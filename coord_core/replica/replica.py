@@ -84,7 +84,7 @@ from coord_core.replica.watches import Watches
 from coord_core.storage.api import Batch, Restored
 from coord_core.storage.room import Level, Room
 from coord_core.storage.snapshots import Chunk, Publish
-from coord_core.types import LogIndex, NodeId, SessionId, Term
+from coord_core.types import LogIndex, NodeId, SessionId, Term, TopicNumber
 from coord_core.wire.codec import decode_command, encode_command
 
 #: Entries applied in one turn; a node that catches up answers heartbeats in between.
@@ -421,13 +421,18 @@ class Replica:
         snapshots = self._snapshots
         if not isinstance(message, InstallSnapshot):
             snapshots.hear(message)
-            if isinstance(message, RecordsAsk) and message.term == self._raft.term and self._leading is not None:
-                self._fetches.asked(message, self.machine)
+            if isinstance(message, RecordsAsk) and message.term == self._raft.term:
+                self._serve_records(message)
         elif snapshots.may_step(message):
             self._raft.step(message)
             if snapshots.stepped():
                 # Committed, and covered by the snapshot that takes the machine's place.
                 self._waiting.clear()
+
+    def _serve_records(self, ask: RecordsAsk) -> None:
+        """A leader that is not ready serves too: without this follower it may never be."""
+        if self._raft.role is Role.LEADER and not self._snapshots.is_loading:
+            self._fetches.asked(ask, self.machine)
 
     def _send(self, messages: list[Message], effects: Effects) -> None:
         if full := self._space.full:
@@ -812,6 +817,10 @@ class Replica:
             first_index=self._raft.first_index,
             durable_commit=self._raft.durable_commit,
         )
+
+    def recent_records(self, topic: TopicNumber) -> Sequence[TopicRecord]:
+        """Return the records of a topic that are in memory, whether or not they are stored; for who judges what there is."""
+        return self._records.recent(topic)
 
     def matched(self) -> dict[NodeId, LogIndex]:
         """Return up to where each member's log is known to equal this leader's; nothing elsewhere."""

@@ -146,6 +146,17 @@ CLAIMS = replace(
     snapshots=SnapshotConfig(entries=20, trailing_entries=5, chunk_bytes=100),
 )
 
+#: Messages without end into two small topics, which are deleted now and then, and nodes that crash at every boundary, lag and come
+#: with snapshots.
+TOPICS = replace(
+    SNAPSHOTS,
+    kinds=("crash", "crash at a boundary", "crash of all", "isolate", "transfer"),
+    every_us=500 * MILLISECOND,
+    habits=Habits(think_us_max=150 * MILLISECOND, hold_us_max=300 * MILLISECOND, locks=0.3, ttl_ms=2_000, topics=0.8),
+    snapshots=SnapshotConfig(entries=25, trailing_entries=3, chunk_bytes=300, stage_bytes=1_000),
+    work_items_max=1_000,
+)
+
 DRILLS = {
     "crashes": CRASHES,
     "small appends": SMALL_APPENDS,

@@ -364,3 +364,19 @@ def test_nothing_is_removed_from_a_disk_while_a_snapshot_is_sent_from_it() -> No
     nodes.publish(1, "/u")
     nodes.advance(2_000)
     assert nodes.held(leader)[topic].first >= 80
+
+
+@pytest.mark.usefixtures("forget_at_once")
+def test_a_leader_that_is_not_ready_sends_records_too() -> None:
+    """It needs this follower to commit anything: each would wait for the other for ever."""
+    nodes = Topics()
+    topic = behind(nodes)
+    leader = nodes.elect()
+    nodes.crash(1)
+    nodes.crash(2)
+    nodes.advance(500, nodes=(3,))
+    nodes.start(leader)
+    nodes.start(3)
+    nodes.wait(lambda: nodes.replicas[leader].status().ready)
+    nodes.advance(2_000)
+    assert nodes.held(3)[topic] == Held(0, 120)
