@@ -133,13 +133,17 @@ class StreamChecks:
         self._nobody_dead(command, applied)
         if type(command) is Call and type(applied.result) in (Subscribed, Entered, Joined):
             self._begun(machine, index, command, applied)
+        self._machine_agrees(machine, index, applied)
         for name, truth in self.truths.items():
             self._judge(machine, name, truth, index, command, told_before=name in throughout)
-        for number, subscription in self.subscriptions.items():
-            if (machine.streams.subscription(number) is None) is not bool(subscription.ended):
-                raise Violation(
-                    f"subscription {number} of {subscription.stream}: the machine and the log do not agree that it lives"
-                )
+
+    def _machine_agrees(self, machine: Machine, index: int, applied: Applied) -> None:
+        alive = machine.streams.subscription
+        wrong = [number for number in applied.unsubscribed if alive(number) is not None]
+        for truth in self.truths.values():
+            wrong += [number for number in truth.subscribed if alive(number) is None]
+        if wrong:
+            raise Violation(f"entry {index}: whether subscriptions {wrong} live is not clear")
 
     def _ended(self, number: SubscriptionId, index: int, command: Command, applied: Applied) -> None:
         subscription = self.subscriptions.get(number)
@@ -239,6 +243,10 @@ class StreamChecks:
     ) -> None:
         """Epochs rise, and who waited longest is next."""
         waited, truth.waiting = truth.waiting, waiting
+        places = {candidate.candidate: place for place, candidate in enumerate(waited)}
+        order = [places.get(candidate.candidate, len(places)) for candidate in waiting]
+        if order != sorted(order):
+            raise Violation(f"{name}: candidates do not wait in order of arrival: {[one.owner.label for one in waiting]}")
         if leader is None or (before is not None and leader.epoch == before.epoch):
             if leader is None and waiting:
                 raise Violation(f"{name} is led by nobody, and {len(waiting)} would lead")
