@@ -83,6 +83,7 @@ class Feed:
             self._on_end()
             return
         self._items.append(delivery.revision)
+        self._books.streams.holds(self._follower, len(self._items))
         self._on_item(delivery)
         self._work()
 

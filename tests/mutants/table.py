@@ -40,7 +40,7 @@ IN_ELECTIONS = "sim elections 1..60"
 IN_MEMBERSHIP = "sim membership 1..40"
 IN_LATER_MEMBERSHIP = "sim membership 81..120"
 IN_SNAPSHOTS = "sim snapshots 1..30"
-IN_STREAMS = "sim streams 1..30"
+IN_STREAMS = "sim streams 1..15"
 
 
 @dataclass(frozen=True, slots=True)

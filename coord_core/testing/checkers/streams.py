@@ -108,9 +108,10 @@ class Follower:
 
 
 class StreamChecks:
-    """`names` are all streams that clients subscribe to."""
+    """`names` are all streams that clients subscribe to; `window`: how much a client has at most that it has not worked off."""
 
-    def __init__(self, names: Sequence[StreamName]) -> None:
+    def __init__(self, names: Sequence[StreamName], window: int) -> None:
+        self._window = window
         self.truths = {name: Truth() for name in names}
         self.subscriptions: dict[SubscriptionId, Subscription] = {}
         self.joins: dict[int, Join] = {}
@@ -307,6 +308,11 @@ class StreamChecks:
             raise Violation(f"{follower.who} was told at {revision} that {name} is {state}; it was {true}")
         self.handed["resync" if follower.cursor else "state"] += 1
         follower.cursor = revision
+
+    def holds(self, follower: Follower, items: int) -> None:
+        """A client has so much that it has not worked off."""
+        if items > self._window:
+            raise Violation(f"{follower.who} was given {items} of {follower.subscription.stream} that it has not worked off")
 
     def says(self, follower: Follower, revision: int) -> None:
         """A client says that it has worked off everything up to a revision."""
