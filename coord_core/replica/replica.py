@@ -822,6 +822,11 @@ class Replica:
         """Return the records of a topic that are in memory, whether or not they are stored; for who judges what there is."""
         return self._records.recent(topic)
 
+    @property
+    def durable_commit(self) -> LogIndex:
+        """As in `status`, for those who ask with every message."""
+        return self._raft.durable_commit
+
     def matched(self) -> dict[NodeId, LogIndex]:
         """Return up to where each member's log is known to equal this leader's; nothing elsewhere."""
         return {progress.node_id: progress.match for progress in self._raft.progress()}

@@ -122,7 +122,13 @@ STREAMS = replace(
     every_us=500 * MILLISECOND,
     tick_skew_max=0.05,
     habits=Habits(
-        think_us_max=400 * MILLISECOND, locks=0.1, paths=1, participants=4, part_us_max=3_000 * MILLISECOND, announce_ms_max=3_000
+        think_us_max=400 * MILLISECOND,
+        locks=0.1,
+        paths=1,
+        participants=4,
+        pause_us_max=1_000 * MILLISECOND,
+        part_us_max=3_000 * MILLISECOND,
+        announce_ms_max=3_000,
     ),
     snapshots=SnapshotConfig(entries=30, trailing_entries=5, chunk_bytes=500),
     ring_records_max=3,

@@ -86,8 +86,9 @@ class Habits:
     paths: int = 2
     #: How long the cluster keeps a session that it does not hear of.
     ttl_ms: int = 2_000
-    #: Of each keeper: how many of its threads watch, stand for election and are members; and for how long at a time.
-    participants: int = 2
+    #: Of each keeper: how many of its threads watch, stand for election and are members; how long until they do, and for how long.
+    participants: int = 1
+    pause_us_max: int = 3_000 * MILLISECOND
     part_us_max: int = 6_000 * MILLISECOND
     #: Of each keeper: how many of its threads take permits, break locks, and the like.
     claimants: int = 1
