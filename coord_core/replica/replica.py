@@ -129,6 +129,8 @@ class ReplicaStatus:
     first_index: LogIndex
     #: Up to here this node knows the log to be committed, also after a crash.
     durable_commit: LogIndex
+    #: Why this leader refuses new commands (want of room on the disks); empty where it takes them, or does not lead.
+    refuses: str = ""
 
 
 class Replica:
@@ -747,6 +749,7 @@ class Replica:
             snapshot_index=self._snapshots.index,
             first_index=self._raft.first_index,
             durable_commit=self._raft.durable_commit,
+            refuses=self._space.reason(self._membership.members) if self._space.refuses_commands else "",
         )
 
     def matched(self) -> dict[NodeId, LogIndex]:

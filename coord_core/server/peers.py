@@ -137,6 +137,10 @@ class Peers:
             if link is not None:
                 link.send(its)
 
+    def troubles(self) -> dict[str, str]:
+        """Return why nodes cannot be reached just now, by name; those that are connected are not in it."""
+        return {link.member.name: link.trouble for link in self._links.values() if link.trouble}
+
     def accept(self, connection: Connection, member: Member) -> "IncomingPeer":
         """Hear `member` on this connection from now on.  A former one is closed: the node that dials knows best which lives."""
         former = self._incoming.get(member.node_id)
@@ -202,7 +206,8 @@ class Link:
         self._task: asyncio.Task[None] | None = None
         # Not drawn from the replica's seed: who dials when decides nothing.
         self._random = random.Random()
-        self._last_failure = ""
+        #: Why it is down, for people; empty while it is up, or before the first attempt.
+        self.trouble = ""
 
     def start(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._run(), name=f"link to {self.member.name}")
@@ -255,7 +260,7 @@ class Link:
                 await self._back_off(failures)
                 failures += 1
                 continue
-            self._last_failure = ""
+            self.trouble = ""
             began = asyncio.get_running_loop().time()
             error_or_none = await lost
             # A connection that is closed as soon as it stands is a failure too: nobody is dialled in a tight circle.
@@ -298,8 +303,8 @@ class Link:
 
     def _note_failure(self, error: CoordError) -> None:
         """Say it once for each reason: a node that is down for a night must not fill a disk with it."""
-        if error.message != self._last_failure:
-            self._last_failure = error.message
+        if error.message != self.trouble:
+            self.trouble = error.message
             level = logging.INFO if isinstance(error, Unavailable) else logging.ERROR
             log.log(level, "no connection to node %s: %s: %s", self.member.name, error.code, error.message)
 
