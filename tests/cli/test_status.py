@@ -33,7 +33,15 @@ def said(name: str, **more: Any) -> NodeReport:
     """What a node of the cluster says; the first leads."""
     known: dict[str, Any] = {"cluster_id": "ours", "members": MEMBERS, "role": "leader" if name == "n1" else "follower"}
     known |= {"voters": tuple(member.node_id for member in MEMBERS), "disk": "ample", "applied_index": 9} | more
-    rest = {"seq": 1, "term": 2, "leader": "n1:7400", "commit_index": 9, "last_index": 9, "sessions": 0, "version": "1"}
+    rest: dict[str, Any] = {
+        "seq": 1,
+        "term": 2,
+        "leader": "n1:7400",
+        "commit_index": 9,
+        "last_index": 9,
+        "sessions": 0,
+        "version": "1",
+    }
     return NodeReport(f"{name}:7400", NodeStatus(node=name, **rest, **known), None)
 
 
