@@ -9,7 +9,7 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
-from coord_core.errors import InvalidRequest
+from coord_core.errors import InvalidRequest, NodeSuspect, StorageCorrupt
 from coord_core.machine import Machine
 from coord_core.protocol.members import Member
 from coord_core.raft.membership import changed, decode
@@ -52,17 +52,13 @@ def recover(source: Path, target: Path) -> Recovered:
     """Make `target` the directory of a new cluster's only node, with all that `source` has.  `source` stays as it is.
 
     Raises `InvalidRequest` where one of them is not what it must be, `DataDirInUse` where a node runs on it, `StorageCorrupt` where
-    `source` is damaged.
+    `source` is damaged, `NodeSuspect` where its node knew that it must not go on.
     """
     if not (source / DATABASE).exists():
         raise InvalidRequest(f"{source} holds no node: name the data directory of one that is left")
     if target.exists() and any(target.iterdir()):
         raise InvalidRequest(f"{target} is not empty: the new cluster needs a directory of its own")
-    storage = SqliteStorage(source)
-    try:
-        restored = storage.load()
-    finally:
-        storage.close()
+    restored = _load(source)
     if restored is None:
         raise InvalidRequest(f"{source} holds a node that was never part of a cluster: there is nothing to recover")
     machine = _machine_of(restored)
@@ -83,6 +79,23 @@ def recover(source: Path, target: Path) -> Recovered:
         lost=tuple(dict.fromkeys(member.name for node, member in sorted(in_force.items()) if node != own.node_id)),
         doubt=_doubt(own, configuration, LogIndex(metadata.index - 1)),
     )
+
+
+def _load(source: Path) -> Restored | None:
+    """What a node is told that finds its directory damaged, or knows that it must not go on, does not help here."""
+    try:
+        storage = SqliteStorage(source)
+        try:
+            return storage.load()
+        finally:
+            storage.close()
+    except (StorageCorrupt, NodeSuspect) as error:
+        what = error.message.partition(" This node must not ")[0].rstrip(".")
+        raise type(error)(
+            f"nothing is made of {source}: {what}.  Take the directory of another node that is left, or a backup of one, with all of "
+            "its files",
+            **error.details,
+        ) from error
 
 
 def _machine_of(restored: Restored) -> Machine:
