@@ -92,8 +92,8 @@ def _load(source: Path) -> Restored | None:
     except (StorageCorrupt, NodeSuspect) as error:
         what = error.message.partition(" This node must not ")[0].rstrip(".")
         raise type(error)(
-            f"nothing is made of {source}: {what}.  Take the directory of another node that is left, or a backup of one, with all of "
-            "its files",
+            f"nothing is made of {source}: {what}.  Take the directory of another node that is left, or a backup of one, with "
+            "all of its files",
             **error.details,
         ) from error
 

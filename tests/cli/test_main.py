@@ -172,6 +172,29 @@ def test_config_check_reports_all_faults_at_once(capsys: pytest.CaptureFixture[s
     assert len(capsys.readouterr().err.splitlines()) > 2
 
 
+def test_config_check_opens_the_files_that_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What would otherwise come up when the node is started, on another day."""
+    words = ["config", "check", "--name", "n1", "--data-dir", str(tmp_path / "n1")]
+    (tmp_path / "token").touch()
+    named = {name: str(tmp_path / name) for name in ("token", "cert", "key", "ca")}
+    words += ["--token-file", named["token"], "--tls.cert", named["cert"], "--tls.key", named["key"], "--tls.ca", named["ca"]]
+    assert run(words) == Exit.USAGE
+    assert capsys.readouterr().err.splitlines() == [
+        f"coord: configuration: token_file {named['token']} is empty",
+        *(
+            f"coord: configuration: tls.{name} {named[name]} cannot be read: No such file or directory"
+            for name in ("cert", "key", "ca")
+        ),
+    ]
+    (tmp_path / "token").write_text("s3cret")
+    for name in ("cert", "key", "ca"):
+        (tmp_path / name).write_text("nothing")
+    assert run(words) == Exit.USAGE
+    said = capsys.readouterr().err
+    assert f"tls.cert {named['cert']} and tls.key {named['key']}: no certificate and its key without a password (PEM)" in said
+    assert f"tls.ca {named['ca']} is no file of certificates (PEM)" in said
+
+
 def test_interrupt_is_exit_code_130(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt

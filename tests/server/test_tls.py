@@ -5,6 +5,7 @@ import datetime
 import ipaddress
 import logging
 import ssl
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from coord_core.config import TlsConfig
+from coord_core.config import ServerConfig, TlsConfig, file_faults
 from coord_core.errors import InvalidConfig
 from coord_core.protocol.messages import MAGIC, PeerIdentity, Refused, Welcome
 from coord_core.server.server import Server
@@ -171,6 +172,15 @@ async def test_a_node_with_tls_that_asks_one_without_is_told_so(
 async def _within(seconds: float, server: Server) -> None:
     async with asyncio.timeout(seconds):
         await server.wait_formed()
+
+
+def test_a_key_that_belongs_to_another_certificate_is_a_fault_of_the_configuration(authority: Authority, tmp_path: Path) -> None:
+    """Files that were mixed up are found by `coord config check`; those that fit have no fault."""
+    one, other = authority.issue("n1"), authority.issue("n2")
+    config = ServerConfig(name="n1", data_dir=tmp_path, token="s3cret")
+    assert file_faults(replace(config, tls=one)) == []
+    (fault,) = file_faults(replace(config, tls=replace(one, key=other.key)))
+    assert fault == f"tls.cert {one.cert} and tls.key {other.key}: the key does not belong to the certificate"
 
 
 async def test_files_that_are_no_certificates_are_named(nodes: Nodes, tmp_path: Path) -> None:
