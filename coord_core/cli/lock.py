@@ -21,7 +21,7 @@ from coord_core.cli.exits import CommandFailed, Exit
 from coord_core.cli.guard import Act, Guard
 from coord_core.cli.processes import exit_code_of
 from coord_core.cli.settings import Settings, pass_settings
-from coord_core.errors import CoordError, LostError
+from coord_core.errors import CoordError, LostError, Unavailable
 
 if TYPE_CHECKING:
     from coord_core.client.aio import AsyncClient
@@ -35,6 +35,13 @@ KILL_AT = 0.1
 RENEWALS_A_TTL = 30
 #: Waiting longer than this is told to a person.
 SILENT_WAIT_SECONDS = 1.0
+#: Finding the leader may take so long under --no-wait (one node that is switched off costs two seconds, an election less) and at
+#: least so long under --wait, which counts for the whole call; without either it is tried for ever.
+FIND_SECONDS_NO_WAIT = 2.5
+FIND_SECONDS_MIN = 1.0
+#: Then it takes so long that the nodes are asked why; they have so long to answer.
+SURVEY_AFTER_SECONDS = 0.3
+SURVEY_SECONDS_MAX = 0.6
 #: Giving the lock back is worth this long; then the session's end does it.
 RELEASE_SECONDS_MAX = 3.0
 
@@ -52,8 +59,10 @@ Examples:
 )
 @click.argument("name")
 @click.option("--ttl", type=DURATION, help="How long the lock survives this process, or its machine, at most  [default: 15s]")
-@click.option("--wait", type=DURATION, help="Wait so long for the lock, then exit with 75 (default: for ever).")
-@click.option("--no-wait", is_flag=True, help="Exit with 75 at once if somebody has the lock.")
+@click.option(
+    "--wait", type=DURATION, help="Wait so long for the cluster and the lock, then exit with 3 or 75 (default: for ever)."
+)
+@click.option("--no-wait", is_flag=True, help="Exit with 75 at once if somebody has the lock, with 3 if no node leads.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @pass_settings
 def lock(settings: Settings, name: str, ttl: float | None, wait: float | None, no_wait: bool, command: tuple[str, ...]) -> int:
@@ -67,7 +76,7 @@ def lock(settings: Settings, name: str, ttl: float | None, wait: float | None, n
     when it ends. What leaves the group, what was already sent elsewhere, and a machine that is paused as a whole are beyond that:
     let what COMMAND writes to check the fencing token.
 
-    Exit codes: 75 not acquired, 76 lease lost, 3 cluster unreachable, 126 or 127 COMMAND cannot be started.
+    Exit codes: 75 not acquired, 76 lease lost, 3 no node answers or leads, 126 or 127 COMMAND cannot be started.
     """
     if no_wait and wait is not None:
         raise click.UsageError("--wait and --no-wait exclude each other")
@@ -105,8 +114,7 @@ async def _run(job: Job, child: Child, guard: Guard) -> int:
         handle = client.lock(job.path, label=os.path.basename(child.words[0]))
         signals = _Signals()
         with signals.ending_this_task():
-            await client.wait_connected(job.settings.timeout)
-            grant = await _acquire(job, client, handle)
+            grant = await _get(job, client, handle)
         environment = {"COORD_LOCK_NAME": job.path, "COORD_FENCING_TOKEN": str(grant.token), **target.environment()}
         with signals.going_to(child):
             code = await _run_under_lease(job, _Lease(client, grant, guard), child, environment)
@@ -179,18 +187,72 @@ def _ignore(signum: int) -> None:
     pass
 
 
-async def _acquire(job: Job, client: "AsyncClient", handle: "AsyncDistributedLock") -> "AsyncGrant":
-    """Raises `CommandFailed`: 75 where somebody else has the lock, 3 where the cluster went away."""
+async def _get(job: Job, client: "AsyncClient", handle: "AsyncDistributedLock") -> "AsyncGrant":
+    """Raises `CommandFailed`: 75 where somebody else has the lock, 3 where no node leads, or the cluster went away."""
+    clock = asyncio.get_running_loop().time
+    began = clock()
+    while True:
+        await _find_leader(job, client)
+        wait = None if job.wait is None else max(0.0, job.wait - (clock() - began))
+        try:
+            return await _acquire(job, client, handle, wait)
+        except LostError as error:
+            lost = f"lost the cluster while waiting for {job.path}: {error.message}"
+            if job.wait is not None:
+                raise CommandFailed(Exit.UNAVAILABLE, lost) from error
+            job.settings.note(f"coord: {lost}; trying on")
+
+
+async def _acquire(job: Job, client: "AsyncClient", handle: "AsyncDistributedLock", wait: float | None) -> "AsyncGrant":
     telling = asyncio.create_task(_tell_who_has_it(job, client))
     try:
-        grant = await (handle.try_lock() if job.wait == 0 else handle.acquire(timeout=job.wait))
-    except LostError as error:
-        raise CommandFailed(Exit.UNAVAILABLE, f"lost the cluster while waiting for {job.path}: {error.message}") from error
+        grant = await (handle.try_lock() if wait == 0 else handle.acquire(timeout=wait))
     finally:
         telling.cancel()
     if grant is None:
         raise CommandFailed(Exit.NOT_ACQUIRED, f"{job.path} is {await _who_has_it(job, client)}")
     return grant
+
+
+async def _find_leader(job: Job, client: "AsyncClient") -> None:
+    """Open the session; raise `CommandFailed` with 3 where no node leads for as long as was asked to wait."""
+    seconds = None if job.wait is None else max(job.wait, FIND_SECONDS_MIN) if job.wait else FIND_SECONDS_NO_WAIT
+    survey = asyncio.create_task(_survey(job, client))
+    telling = asyncio.create_task(_tell_why_nobody_leads(job, survey))
+    try:
+        await client.wait_connected(seconds)
+    except Unavailable as error:
+        why = survey.result() if survey.done() and survey.result() else error.message
+        raise CommandFailed(Exit.UNAVAILABLE, f"{job.path} not acquired: {why}") from error
+    finally:
+        telling.cancel()
+        survey.cancel()
+
+
+async def _survey(job: Job, client: "AsyncClient") -> str:
+    """Ask every node why no leader is found; empty where they know of one."""
+    from coord_core.cli.status import silent_ones
+    from coord_core.cli.target import default_hint
+
+    await asyncio.sleep(SURVEY_AFTER_SECONDS)
+    try:
+        report = await client.status(SURVEY_SECONDS_MAX)
+    except CoordError:
+        return ""
+    silent = silent_ones(report.nodes)
+    if not report.answered:
+        return f"no node answers: {silent}{default_hint(job.settings)}"
+    if report.leader is not None:
+        return ""
+    names = ", ".join(status.node for status in report.answered)
+    missing = f"; not reached: {silent}" if silent else ""
+    return f"no leader, or no quorum for one: {names} answer{'s' if len(report.answered) == 1 else ''}, and none leads{missing}"
+
+
+async def _tell_why_nobody_leads(job: Job, survey: "asyncio.Task[str]") -> None:
+    await asyncio.sleep(SILENT_WAIT_SECONDS)
+    if why := await asyncio.shield(survey):
+        job.settings.note(f"coord: waiting for {job.path}: {why}")
 
 
 async def _tell_who_has_it(job: Job, client: "AsyncClient") -> None:

@@ -7,8 +7,7 @@ import click
 from coord_core.cli.exits import CommandFailed, Exit
 from coord_core.cli.output import console, write_json, write_plain
 from coord_core.cli.settings import Settings, output_option, pass_settings
-from coord_core.cli.status import told_of_strangers
-from coord_core.errors import Unavailable
+from coord_core.cli.status import raise_if_silent, told_of_strangers
 
 if TYPE_CHECKING:
     from coord_core.client.aio import AsyncClient
@@ -40,7 +39,7 @@ def ls(settings: Settings) -> None:
     """
     import asyncio
 
-    report = asyncio.run(_report(_client(settings), settings.timeout))
+    report = asyncio.run(_report(_client(settings), settings))
     rows = _rows(report)
     if settings.output == "json":
         write_json({"members": rows})
@@ -93,10 +92,9 @@ def _client(settings: Settings) -> "AsyncClient":
     return AsyncClient(target_of(settings).url)
 
 
-async def _report(client: "AsyncClient", timeout_s: float) -> "ClusterReport":
-    report = await client.status(timeout_s)
-    if not report.members:
-        raise next((node.error for node in report.nodes if node.error is not None), Unavailable("no node answered"))
+async def _report(client: "AsyncClient", settings: Settings) -> "ClusterReport":
+    report = await client.status(settings.timeout)
+    raise_if_silent(settings, report.nodes)
     return report
 
 
@@ -104,9 +102,9 @@ async def _remove(settings: Settings, name: str, *, force: bool) -> list[str]:
     from coord_core.protocol.administration import RemoveMember
 
     client = _client(settings)
-    report = await _report(client, settings.timeout)
+    report = await _report(client, settings)
     await _administer(client, settings, RemoveMember(_id_of(report, name), force))
-    return [member.name for member in (await _report(client, settings.timeout)).members if member.name != name]
+    return [member.name for member in (await _report(client, settings)).members if member.name != name]
 
 
 async def _transfer(settings: Settings, name: str | None) -> str:
@@ -114,7 +112,7 @@ async def _transfer(settings: Settings, name: str | None) -> str:
     from coord_core.types import NodeId
 
     client = _client(settings)
-    report = await _report(client, settings.timeout)
+    report = await _report(client, settings)
     to = name or _best_follower(report)
     await _administer(client, settings, TransferLeadership(NodeId(0) if to is None else _id_of(report, to)))
     return to or "another node"

@@ -63,18 +63,27 @@ async def _ask(settings: Settings) -> dict[str, Any]:
     from coord_core.client.aio import AsyncClient
 
     cluster = await AsyncClient(target_of(settings).url).status(settings.timeout)
-    _raise_if_silent(cluster.nodes)
+    raise_if_silent(settings, cluster.nodes)
     return _report(cluster)
 
 
-def _raise_if_silent(reports: Sequence["NodeReport"]) -> None:
+def raise_if_silent(settings: Settings, reports: Sequence["NodeReport"]) -> None:
+    """Raise why no node answers, where none does."""
+    from coord_core.cli.target import default_hint
+
     if any(report.status is not None for report in reports):
         return
     for report in reports:
         if isinstance(report.error, AuthenticationFailed):
             raise report.error
-    each = ", ".join(f"{report.address} ({_without(report.address, report.error)})" for report in reports)
-    raise CommandFailed(Exit.UNAVAILABLE, f"no node answers: {each}; is the cluster running, and is the URL right?")
+    hint = default_hint(settings) or "; is the cluster running, and is the URL right?"
+    raise CommandFailed(Exit.UNAVAILABLE, f"no node answers: {silent_ones(reports)}{hint}")
+
+
+def silent_ones(reports: Sequence["NodeReport"]) -> str:
+    """Name the nodes that do not answer, and why."""
+    silent = [report for report in reports if report.status is None]
+    return ", ".join(f"{report.address} ({_without(report.address, report.error)})" for report in silent)
 
 
 def _without(address: str, error: CoordError | None) -> str:

@@ -94,7 +94,7 @@ def test_wrong_usage_is_exit_code_2_and_says_what_is_wrong(arguments: list[str],
     assert "Traceback" not in shown.err
 
 
-@pytest.mark.parametrize("arguments", [["status"], ["lock", "/a", "--", "true"]])
+@pytest.mark.parametrize("arguments", [["status"], ["lock", "/a", "--no-wait", "--", "true"]])
 def test_unreachable_cluster_is_exit_code_3_in_one_line(arguments: list[str], capfd: pytest.CaptureFixture[str]) -> None:
     """capfd: `lock` forks, and what its children say counts too."""
     found = subprocess.run(
