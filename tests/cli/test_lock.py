@@ -166,7 +166,7 @@ def test_command_outlives_the_death_of_the_leader(start_dev: StartDev) -> None:
 
 
 def test_without_a_quorum_waiting_counts_for_the_whole_call(start_dev: StartDev) -> None:
-    """Whether for the cluster or for the lock: who says how long he waits wants to go on then.  The nodes are named that were tried.
+    """Whether for the cluster or for the lock: who says how long he waits wants to go on then, and hears which nodes were tried.
 
     Without a bound it is waited for the cluster too, as for a lock that is held.
     """
