@@ -267,14 +267,15 @@ class NodeLoop:
                 names = {member.node_id: member.name for member in status.members}
                 log.info("%s %s in term %d, leader %s", where, role, term, names.get(leader, "unknown"))
             case LeaderReady(term, _, sessions):
-                log.info("%s leads term %d and takes commands; %d sessions", where, term, sessions)
+                log.info("%s leads term %d and takes commands; %d session%s", where, term, sessions, _s(sessions))
             case SessionsEnded(index, sessions, expired):
                 how = "expired" if expired else "closed"
                 log.log(
                     logging.INFO if expired else logging.DEBUG,
-                    "%s %d sessions %s by entry %d: %s",
+                    "%s %d session%s %s by entry %d: %s",
                     where,
                     len(sessions),
+                    _s(len(sessions)),
                     how,
                     index,
                     ", ".join(map(str, sessions[:20])),
@@ -310,3 +311,7 @@ class NodeLoop:
                 log.info("%s takes commands again: there is room on the disks", where)
             case _:
                 assert_never(fact)
+
+
+def _s(count: int) -> str:
+    return "" if count == 1 else "s"
