@@ -197,7 +197,7 @@ class Server:
             raise InvalidConfig(fault, faults=[fault])
         if restored is None and not config.init and not config.join:
             fault = (
-                f"{config.data_dir} holds no node yet: start one node with --init (and --founders), "
+                f"{config.data_dir} holds no node yet: start one node with --init and --founders, "
                 "all others with --join and its address"
             )
             raise InvalidConfig(fault, faults=[fault])
