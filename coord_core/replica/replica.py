@@ -147,6 +147,8 @@ class ReplicaStatus:
     first_index: LogIndex
     #: Up to here this node knows the log to be committed, also after a crash.
     durable_commit: LogIndex
+    #: Why this leader refuses new commands (want of room on the disks); empty where it takes them, or does not lead.
+    refuses: str = ""
 
 
 class Replica:
@@ -816,6 +818,7 @@ class Replica:
             snapshot_index=self._snapshots.index,
             first_index=self._raft.first_index,
             durable_commit=self._raft.durable_commit,
+            refuses=self._space.reason(self._membership.members) if self._space.refuses_commands else "",
         )
 
     def recent_records(self, topic: TopicNumber) -> Sequence[TopicRecord]:
