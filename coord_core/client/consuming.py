@@ -31,7 +31,10 @@ _BATCH, _GROUP_BATCH = 1_000, 100
 
 
 class Consumer(AsyncIterator["TopicMessage"]):
-    """One iteration over a topic; made by `AsyncDistributedTopic.subscribe`."""
+    """One iteration over a topic; made by `AsyncDistributedTopic.subscribe`.  Close it (or leave its context) when done.
+
+    A message counts as worked off when the next one is asked for.  Ends when it or the client is closed.
+    """
 
     def __init__(self, topic: "AsyncDistributedTopic", from_: "From", group: str | None, *, commit: bool) -> None:
         from coord_core.client.topic import begin
@@ -54,14 +57,20 @@ class Consumer(AsyncIterator["TopicMessage"]):
         self._end: int | None = None
         # What was told, and the offset behind it: acknowledged when everything below is worked off.
         self._told: deque[tuple[int, Item]] = deque()
+        self._closed = False
 
     def __aiter__(self) -> "Consumer":
         return self
 
     async def __anext__(self) -> "TopicMessage":
         self.worked_off()
-        while not self._fresh:
-            await self._go_on()
+        try:
+            while not self._fresh and not self._closed:
+                await self._go_on()
+        except SessionClosed:
+            raise StopAsyncIteration from None
+        if self._closed:
+            raise StopAsyncIteration
         message = self._fresh.popleft()
         self._handed_out = message.offset + 1
         return message
@@ -81,13 +90,20 @@ class Consumer(AsyncIterator["TopicMessage"]):
             await self._rest()
 
     async def aclose(self) -> None:
-        """Stop: commit what is worked off, and give up the group."""
+        """Stop: commit what is worked off, and give up the group.  Idempotent."""
+        self._closed = True
         if self._feed is not None:
             self._feed.close()
         if self._group is not None and self._is_consumer:
             self._is_consumer = False
             await self._commit()
             await self._topic.release(self._group)
+
+    async def __aenter__(self) -> "Consumer":
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self.aclose()
 
     async def _go_on(self) -> None:
         try:
@@ -114,6 +130,9 @@ class Consumer(AsyncIterator["TopicMessage"]):
         except NotFound:
             return False
         if claim is None:
+            return False
+        if self._closed:  # Meanwhile: nobody would give it back.
+            await self._topic.release(self._group)
             return False
         self._is_consumer = True
         if claim.committed is not None:
