@@ -82,7 +82,12 @@ class Consumer(AsyncIterator["TopicMessage"]):
             self._acknowledge()
 
     async def start(self) -> None:
-        """Subscribe now: who announces a message from now on waits for this consumer.  Raises as every call does."""
+        """Subscribe now: who announces a message from now on waits for this consumer.  Raises as every call does.
+
+        Not where its group has another consumer: that one is waited for.
+        """
+        if self._group is not None and await self._is_taken():
+            return
         if self._start == LATEST and self._group is None:
             self._feed = await subscribe(self._topic.driver(), "topic", self._topic.full_path)
             await self._hear(self._feed)
@@ -124,20 +129,25 @@ class Consumer(AsyncIterator["TopicMessage"]):
             self._unsubscribed()
 
     async def _become_consumer(self) -> bool:
+        return not await self._is_taken() and self._is_consumer
+
+    async def _is_taken(self) -> bool:
+        """Claim the group; return whether another has it.  Where there is no topic yet, nobody has, this one neither."""
         assert self._group is not None, "without a group there is nothing to claim"
         try:
             claim = await self._topic.claim(self._group)
         except NotFound:
             return False
         if claim is None:
-            return False
+            self._unsubscribed()
+            return True
         if self._closed:  # Meanwhile: nobody would give it back.
             await self._topic.release(self._group)
-            return False
+            return True
         self._is_consumer = True
         if claim.committed is not None:
             self._start, self._ago_ms = claim.committed, None
-        return True
+        return False
 
     async def _commit(self) -> None:
         done = self._done
@@ -223,6 +233,9 @@ class Consumer(AsyncIterator["TopicMessage"]):
             self._feed.acknowledge(self._told.popleft()[1])
 
     def _unsubscribed(self) -> None:
+        """Nobody is to wait for this one any more."""
+        if self._feed is not None:
+            self._feed.close()
         self._feed = self._end = None
         self._told.clear()
 
