@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from coord_core import Consistency, InvalidRequest, LimitExceeded, NotFound, NotHolder, WrongType
-from tests.client.fake import until
 from tests.client.shells import ASYNC_ONLY, Shell
 
 Addresses = list[str]
