@@ -14,14 +14,18 @@ if TYPE_CHECKING:
     from coord_core.client.aio import AsyncClient, connect_async
     from coord_core.client.election import AsyncCandidacy, AsyncDistributedLeaderElection, AsyncLeadership
     from coord_core.client.group import AsyncDistributedMembershipGroup, AsyncJoinedMember, GroupChange
-    from coord_core.client.lock import AsyncDistributedLock, AsyncGrant
+    from coord_core.client.holding import AsyncGrant
+    from coord_core.client.limiter import AsyncRateLimiter, Decision
+    from coord_core.client.lock import AsyncDistributedLock
+    from coord_core.client.semaphore import AsyncDistributedSemaphore
     from coord_core.client.session import SessionState
-    from coord_core.client.sync import Client, DistributedLock, DistributedValue, Grant, attach, connect
+    from coord_core.client.sync import Client, DistributedValue, attach, connect
     from coord_core.client.sync_election import Candidacy, DistributedLeaderElection, Leadership
     from coord_core.client.sync_group import DistributedMembershipGroup, JoinedMember
+    from coord_core.client.sync_lock import DistributedLock, DistributedSemaphore, Grant, RateLimiter
     from coord_core.client.sync_topic import DistributedTopic
     from coord_core.client.sync_watch import Watch
-    from coord_core.client.topic import AsyncDistributedTopic, TopicMessage, TopicStatus
+    from coord_core.client.topic import AsyncDistributedTopic, Consistency, TopicMessage, TopicStatus
     from coord_core.client.value import AsyncDistributedValue, Versioned
     from coord_core.client.watch import AsyncWatch
     from coord_core.errors import (
@@ -61,15 +65,19 @@ _HOMES = {
     "coord_core.client.aio": ("AsyncClient", "connect_async"),
     "coord_core.client.election": ("AsyncCandidacy", "AsyncDistributedLeaderElection", "AsyncLeadership"),
     "coord_core.client.group": ("AsyncDistributedMembershipGroup", "AsyncJoinedMember", "GroupChange"),
-    "coord_core.client.lock": ("AsyncDistributedLock", "AsyncGrant"),
+    "coord_core.client.holding": ("AsyncGrant",),
+    "coord_core.client.limiter": ("AsyncRateLimiter", "Decision"),
+    "coord_core.client.lock": ("AsyncDistributedLock",),
+    "coord_core.client.semaphore": ("AsyncDistributedSemaphore",),
     "coord_core.client.session": ("SessionState",),
-    "coord_core.client.sync": ("Client", "DistributedLock", "DistributedValue", "Grant", "attach", "connect"),
+    "coord_core.client.sync": ("Client", "DistributedValue", "attach", "connect"),
+    "coord_core.client.sync_lock": ("DistributedLock", "DistributedSemaphore", "Grant", "RateLimiter"),
     "coord_core.client.sync_election": ("Candidacy", "DistributedLeaderElection", "Leadership"),
     "coord_core.client.sync_group": ("DistributedMembershipGroup", "JoinedMember"),
     "coord_core.client.sync_watch": ("Watch",),
     "coord_core.client.watch": ("AsyncWatch",),
     "coord_core.client.sync_topic": ("DistributedTopic",),
-    "coord_core.client.topic": ("AsyncDistributedTopic", "TopicMessage", "TopicStatus"),
+    "coord_core.client.topic": ("AsyncDistributedTopic", "Consistency", "TopicMessage", "TopicStatus"),
     "coord_core.client.value": ("AsyncDistributedValue", "Versioned"),
     "coord_core.errors": (
         "AttachmentClosed",
@@ -110,22 +118,27 @@ __all__ = [
     "AsyncDistributedLeaderElection",
     "AsyncDistributedLock",
     "AsyncDistributedMembershipGroup",
+    "AsyncDistributedSemaphore",
     "AsyncDistributedTopic",
     "AsyncDistributedValue",
     "AsyncGrant",
     "AsyncJoinedMember",
     "AsyncLeadership",
+    "AsyncRateLimiter",
     "AsyncWatch",
     "AttachmentClosed",
     "AuthenticationFailed",
     "Busy",
     "Candidacy",
     "Client",
+    "Consistency",
     "CoordError",
+    "Decision",
     "DiskFull",
     "DistributedLeaderElection",
     "DistributedLock",
     "DistributedMembershipGroup",
+    "DistributedSemaphore",
     "DistributedTopic",
     "DistributedValue",
     "Grant",
@@ -144,6 +157,7 @@ __all__ = [
     "NotLeader",
     "OutcomeUnknown",
     "ProtocolError",
+    "RateLimiter",
     "RequestError",
     "RetryableError",
     "SessionClosed",

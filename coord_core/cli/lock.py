@@ -10,7 +10,7 @@ import contextlib
 import os
 import signal
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import click
 
@@ -20,14 +20,26 @@ from coord_core.cli.exits import CommandFailed, Exit
 from coord_core.cli.guard import Guard
 from coord_core.cli.leased import Lease, Signals, run_under_lease
 from coord_core.cli.settings import Settings, pass_settings
-from coord_core.errors import CoordError, LostError
+from coord_core.cli.why import who
+from coord_core.errors import CoordError, LostError, Unavailable
 
 if TYPE_CHECKING:
     from coord_core.client.aio import AsyncClient
-    from coord_core.client.lock import AsyncDistributedLock, AsyncGrant
+    from coord_core.client.holding import AsyncGrant
+    from coord_core.client.lock import AsyncDistributedLock
+    from coord_core.client.semaphore import AsyncDistributedSemaphore
+
+    Handle: TypeAlias = AsyncDistributedLock | AsyncDistributedSemaphore
 
 #: Waiting longer than this is told to a person.
 SILENT_WAIT_SECONDS = 1.0
+#: Finding the leader may take so long under --no-wait (one node that is switched off costs two seconds, an election less) and at
+#: least so long under --wait, which counts for the whole call; without either it is tried for ever.
+FIND_SECONDS_NO_WAIT = 2.5
+FIND_SECONDS_MIN = 1.0
+#: Then it takes so long that the nodes are asked why; they have so long to answer.
+SURVEY_AFTER_SECONDS = 0.3
+SURVEY_SECONDS_MAX = 0.6
 #: Giving the lock back is worth this long; then the session's end does it.
 RELEASE_SECONDS_MAX = 3.0
 
@@ -38,16 +50,30 @@ RELEASE_SECONDS_MAX = 3.0
 Examples:
   coord lock /jobs/nightly -- ./backup.sh --full
   coord lock /jobs/nightly --no-wait -- sh -c 'date; id'
-  coord lock /jobs/nightly --wait 30s --ttl 5s -- ./import""",
+  coord lock /jobs/nightly --wait 30s --ttl 5s -- ./import
+  coord lock /jobs/thumbnails -N 3 -- ./thumbnails""",
 )
 @click.argument("name")
 @click.option("--ttl", type=DURATION, help="How long the lock survives this process, or its machine, at most  [default: 15s]")
-@click.option("--wait", type=DURATION, help="Wait so long for the lock, then exit with 75 (default: for ever).")
-@click.option("--no-wait", is_flag=True, help="Exit with 75 at once if somebody has the lock.")
+@click.option(
+    "--wait", type=DURATION, help="Wait so long for the cluster and the lock, then exit with 3 or 75 (default: for ever)."
+)
+@click.option("--no-wait", is_flag=True, help="Exit with 75 at once if somebody has the lock, with 3 if no node leads.")
+@click.option("-N", "--permits", type=click.IntRange(1, 10_000), help="Let so many hold it at a time: a semaphore, not a lock.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @pass_settings
-def lock(settings: Settings, name: str, ttl: float | None, wait: float | None, no_wait: bool, command: tuple[str, ...]) -> int:
+def lock(
+    settings: Settings,
+    name: str,
+    ttl: float | None,
+    wait: float | None,
+    no_wait: bool,
+    permits: int | None,
+    command: tuple[str, ...],
+) -> int:
     """Run COMMAND while holding the lock NAME, and give the lock back when it ends.
+
+    With -N, so many may run at a time; all should say the same number, the first one's counts.
 
     COMMAND is started without a shell, in a process group of its own, which gets every signal sent here, with COORD_LOCK_NAME,
     COORD_FENCING_TOKEN and COORD_URL in its environment.  Its exit code is returned (128 + the signal's number where one ended it).
@@ -57,14 +83,14 @@ def lock(settings: Settings, name: str, ttl: float | None, wait: float | None, n
     when it ends. What leaves the group, what was already sent elsewhere, and a machine that is paused as a whole are beyond that:
     let what COMMAND writes to check the fencing token.
 
-    Exit codes: 75 not acquired, 76 lease lost, 3 cluster unreachable, 126 or 127 COMMAND cannot be started.
+    Exit codes: 75 not acquired, 76 lease lost, 3 no node answers or leads, 126 or 127 COMMAND cannot be started.
     """
     if no_wait and wait is not None:
         raise click.UsageError("--wait and --no-wait exclude each other")
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # inherited as ignored, children could not be waited for
     child = Child(command)
     guard = Guard(child.pid)
-    job = Job(settings, name if name.startswith("/") else f"/{name}", ttl, 0.0 if no_wait else wait)
+    job = Job(settings, name if name.startswith("/") else f"/{name}", ttl, 0.0 if no_wait else wait, permits)
     try:
         return asyncio.run(_run(job, child, guard))
     finally:
@@ -82,6 +108,8 @@ class Job:
     ttl: float | None
     #: Seconds; None: for ever.
     wait: float | None
+    #: Who may hold it at a time; None: a lock.
+    permits: int | None = None
 
 
 async def _run(job: Job, child: Child, guard: Guard) -> int:
@@ -92,11 +120,10 @@ async def _run(job: Job, child: Child, guard: Guard) -> int:
     log_as_command(job.settings)
     target = target_of(job.settings, ttl=job.ttl)
     async with AsyncClient(target.url) as client:
-        handle = client.lock(job.path, label=os.path.basename(child.words[0]))
+        handle = _handle(job, client, os.path.basename(child.words[0]))
         signals = Signals()
         with signals.ending_this_task():
-            await client.wait_connected(job.settings.timeout)
-            grant = await _acquire(job, client, handle)
+            grant = await _get(job, client, handle)
         environment = {"COORD_LOCK_NAME": job.path, "COORD_FENCING_TOKEN": str(grant.token), **target.environment()}
         lease = Lease(client, grant.is_held_locally, f"the lease of {job.path} could not be renewed in time", guard)
         with signals.going_to(child):
@@ -105,21 +132,81 @@ async def _run(job: Job, child: Child, guard: Guard) -> int:
     return code
 
 
+def _handle(job: Job, client: "AsyncClient", label: str) -> "Handle":
+    if job.permits is None:
+        return client.lock(job.path, label=label)
+    return client.semaphore(job.path, job.permits, label=label)
+
+
 # --- waiting for the lock --------------------------------------------------------------------------------------------------------
 
 
-async def _acquire(job: Job, client: "AsyncClient", handle: "AsyncDistributedLock") -> "AsyncGrant":
-    """Raises `CommandFailed`: 75 where somebody else has the lock, 3 where the cluster went away."""
+async def _get(job: Job, client: "AsyncClient", handle: "Handle") -> "AsyncGrant":
+    """Raises `CommandFailed`: 75 where somebody else has the lock, 3 where no node leads, or the cluster went away."""
+    clock = asyncio.get_running_loop().time
+    began = clock()
+    while True:
+        await _find_leader(job, client)
+        wait = None if job.wait is None else max(0.0, job.wait - (clock() - began))
+        try:
+            return await _acquire(job, client, handle, wait)
+        except LostError as error:
+            lost = f"lost the cluster while waiting for {job.path}: {error.message}"
+            if job.wait is not None:
+                raise CommandFailed(Exit.UNAVAILABLE, lost) from error
+            job.settings.note(f"coord: {lost}; trying on")
+
+
+async def _acquire(job: Job, client: "AsyncClient", handle: "Handle", wait: float | None) -> "AsyncGrant":
     telling = asyncio.create_task(_tell_who_has_it(job, client))
     try:
-        grant = await (handle.try_lock() if job.wait == 0 else handle.acquire(timeout=job.wait))
-    except LostError as error:
-        raise CommandFailed(Exit.UNAVAILABLE, f"lost the cluster while waiting for {job.path}: {error.message}") from error
+        grant = await handle.acquire(timeout=wait)
     finally:
         telling.cancel()
     if grant is None:
         raise CommandFailed(Exit.NOT_ACQUIRED, f"{job.path} is {await _who_has_it(job, client)}")
     return grant
+
+
+async def _find_leader(job: Job, client: "AsyncClient") -> None:
+    """Open the session; raise `CommandFailed` with 3 where no node leads for as long as was asked to wait."""
+    seconds = None if job.wait is None else max(job.wait, FIND_SECONDS_MIN) if job.wait else FIND_SECONDS_NO_WAIT
+    survey = asyncio.create_task(_survey(job, client))
+    telling = asyncio.create_task(_tell_why_nobody_leads(job, survey))
+    try:
+        await client.wait_connected(seconds)
+    except Unavailable as error:
+        why = survey.result() if survey.done() and survey.result() else error.message
+        raise CommandFailed(Exit.UNAVAILABLE, f"{job.path} not acquired: {why}") from error
+    finally:
+        telling.cancel()
+        survey.cancel()
+
+
+async def _survey(job: Job, client: "AsyncClient") -> str:
+    """Ask every node why no leader is found; empty where they know of one."""
+    from coord_core.cli.status import silent_ones
+    from coord_core.cli.target import default_hint
+
+    await asyncio.sleep(SURVEY_AFTER_SECONDS)
+    try:
+        report = await client.status(SURVEY_SECONDS_MAX)
+    except CoordError:
+        return ""
+    silent = silent_ones(report.nodes)
+    if not report.answered:
+        return f"no node answers: {silent}{default_hint(job.settings)}"
+    if report.leader is not None:
+        return ""
+    names = ", ".join(status.node for status in report.answered)
+    missing = f"; not reached: {silent}" if silent else ""
+    return f"no leader, or no quorum for one: {names} answer{'s' if len(report.answered) == 1 else ''}, and none leads{missing}"
+
+
+async def _tell_why_nobody_leads(job: Job, survey: "asyncio.Task[str]") -> None:
+    await asyncio.sleep(SILENT_WAIT_SECONDS)
+    if why := await asyncio.shield(survey):
+        job.settings.note(f"coord: waiting for {job.path}: {why}")
 
 
 async def _tell_who_has_it(job: Job, client: "AsyncClient") -> None:
@@ -131,19 +218,30 @@ async def _tell_who_has_it(job: Job, client: "AsyncClient") -> None:
 async def _who_has_it(job: Job, client: "AsyncClient") -> str:
     """Say it in one line: `held by host:pid label, token N, for 12 s; 3 wait ahead`."""
     try:
+        if job.permits is not None:
+            return await _who_has_permits(job, client, job.permits)
         state = await client.lock_state(job.path, 100)
     except CoordError:
         return "held by somebody else"
+    if state.closed is not None:
+        return f"closed ({state.closed.reason}) for {show_duration(max(0, state.closed.left_ms) / 1000)} more"
     if state.holder is None:
         return "free again: try again"
-    owner = state.holder.owner
-    who = f"{owner.host}:{owner.pid}" + (f" {owner.label}" if owner.label else "")
     own = (place for place, waiter in enumerate(state.waiters) if waiter.session == client.session.session_id)
     ahead = next(own, state.waiters_total)
-    return f"held by {who}, token {state.holder.token}, for {show_duration(state.holder.since_ms / 1000)}; {ahead} wait ahead"
+    held = f"held by {who(state.holder.owner)}, token {state.holder.token}, for {show_duration(state.holder.since_ms / 1000)}"
+    return f"{held}; {ahead} wait ahead"
 
 
-async def _give_back(job: Job, handle: "AsyncDistributedLock") -> None:
+async def _who_has_permits(job: Job, client: "AsyncClient", permits: int) -> str:
+    state = await client.semaphore(job.path, permits).state(1, 100)
+    own = (place for place, waiter in enumerate(state.waiters) if waiter.session == client.session.session_id)
+    ahead = next(own, state.waiters_total)
+    taken = f"held by as many as may: {state.taken} of {state.limit} permits are taken"
+    return taken + (f", for longest by {who(state.holders[0].owner)}" if state.holders else "") + f"; {ahead} wait ahead"
+
+
+async def _give_back(job: Job, handle: "Handle") -> None:
     """Release at once; where that cannot be done now, the end of the session does it."""
     try:
         async with asyncio.timeout(RELEASE_SECONDS_MAX):

@@ -25,9 +25,11 @@ NOUNS = {
     "elections": "Show who leads an election and who would, and hand leadership on.",
     "group": "Be a member of a group, list its members, and watch them come and go.",
     "lock": "Run a command while holding a lock.",
+    "locks": "Show what is held and who waits, and take a lock from its holder.",
     "members": "Show who belongs to the cluster, and change it.",
     "recover": "Make a new cluster out of one node's directory, when the majority is gone for good.",
     "server": "Run one node of a cluster.",
+    "sessions": "Show the sessions of the cluster, and end one.",
     "status": "Show the leader and every node.",
     "topic": "Publish and read messages, and look at topics and their consumers.",
 }

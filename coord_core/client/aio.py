@@ -9,18 +9,22 @@ import os
 import socket
 import ssl
 import sys
+from fractions import Fraction
 from functools import partial
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from coord_core.client import forks, paths
+from coord_core.client import catalog, forks, paths
 from coord_core.client.administration import administer
 from coord_core.client.callbacks import CallbackThread
 from coord_core.client.clocks import clock_ms
 from coord_core.client.driver import Driver, Lease
 from coord_core.client.election import AsyncDistributedLeaderElection
 from coord_core.client.group import AsyncDistributedMembershipGroup
+from coord_core.client.limiter import AsyncRateLimiter
+from coord_core.client.listing import LockListing, SessionListing, end_session, list_locks, list_sessions
 from coord_core.client.lock import AsyncDistributedLock
+from coord_core.client.semaphore import AsyncDistributedSemaphore
 from coord_core.client.session import SessionConfig, SessionState, StateChange
 from coord_core.client.status import ClusterReport, ask_cluster
 from coord_core.client.topic import AsyncDistributedTopic, TopicListed
@@ -30,9 +34,11 @@ from coord_core.client.view import SessionView
 from coord_core.errors import InvalidConfig, SessionClosed, Unavailable
 from coord_core.protocol.administration import Administration
 from coord_core.protocol.commands import CloseAttachment
+from coord_core.protocol.locks import ListCursor
 from coord_core.protocol.members import Member
 from coord_core.protocol.operations import Owner
-from coord_core.protocol.queries import LockInfo, LockState
+from coord_core.protocol.queries import LockInfo, LockState, SessionInfo
+from coord_core.protocol.queries import SessionState as SessionInfoState
 from coord_core.protocol.topics import TOPICS_LISTED_MAX, TopicList, TopicListing
 from coord_core.types import AttachmentId, FencingToken, SessionId
 
@@ -40,6 +46,7 @@ from coord_core.types import AttachmentId, FencingToken, SessionId
 CLOSE_TIMEOUT_S = 2.0
 _STATUS_TIMEOUT_S = 2.0
 
+R = TypeVar("R")
 _Self = TypeVar("_Self", bound="AsyncClient")
 
 
@@ -70,10 +77,32 @@ class AsyncClient:
 
     # --- resources ---------------------------------------------------------------------------------------------------------------
 
-    def lock(self, path: str, *, label: str | None = None) -> AsyncDistributedLock:
-        """Return a new handle of the lock at `path`.  `label`: for its holder, such as a task id.  Raises `InvalidRequest`."""
+    def lock(self, path: str, *, label: str | None = None, reentrant: bool = False, lock_delay: float = 0) -> AsyncDistributedLock:
+        """Return a new handle of the lock at `path`.
+
+        `label`: for its holder, such as a task id.  `reentrant`: whoever has the handle may acquire it again while it holds the
+        lock.  `lock_delay`: should the holder end without a release, nobody gets the lock for so many seconds.
+        Raises `InvalidRequest`.
+        """
         forks.check(self._born)
-        return AsyncDistributedLock(self, path, self._owner_with(label))
+        return AsyncDistributedLock(self, path, self._owner_with(label), reentrant=reentrant, lock_delay=lock_delay)
+
+    def semaphore(self, path: str, limit: int, *, permits: int = 1, label: str | None = None) -> AsyncDistributedSemaphore:
+        """Return a new handle of the semaphore at `path`, which takes `permits` at a time.
+
+        `limit`: how many permits there are, where this is the first to ask for any; what was said first, or set, stands.
+        Raises `InvalidRequest`.
+        """
+        forks.check(self._born)
+        return AsyncDistributedSemaphore(self, path, limit, permits, self._owner_with(label))
+
+    def rate_limiter(self, path: str, rate: float | Fraction, burst: int | None = None) -> AsyncRateLimiter:
+        """Return a new handle of the rate limiter at `path`: `rate` permits a second, at most `burst` at once.
+
+        None for `burst`: those of a second, at least one.  Raises `InvalidRequest`.
+        """
+        forks.check(self._born)
+        return AsyncRateLimiter(self, path, rate, burst)
 
     def value(self, path: str) -> AsyncDistributedValue:
         """Return a new handle of the value at `path`.  Raises `InvalidRequest`."""
@@ -106,6 +135,23 @@ class AsyncClient:
             more = listing.more
             after = listing.topics[-1].path if listing.topics else after
         return found
+
+    async def create(self, path: str, kind: type[R], **options: Any) -> R:
+        """Return a handle of a class of resource (`AsyncDistributedLock`, ...) at a path that is free or of that type.
+
+        The same as the method of that name; besides, a topic is made.  Raises `WrongType`, `InvalidRequest`, `Unavailable`.
+        """
+        handle: R = getattr(self, catalog.factory_of(kind))(path, **options)
+        await catalog.check(self, path, kind, must_exist=False)
+        if isinstance(handle, AsyncDistributedTopic):
+            await handle.create()
+        return handle
+
+    async def get(self, path: str, kind: type[R], **options: Any) -> R:
+        """Return a handle of what is there at a path.  Raises `NotFound`, `WrongType`, `InvalidRequest`, `Unavailable`."""
+        handle: R = getattr(self, catalog.factory_of(kind))(path, **options)
+        await catalog.check(self, path, kind, must_exist=True)
+        return handle
 
     # --- the session and the cluster ---------------------------------------------------------------------------------------------
 
@@ -149,6 +195,30 @@ class AsyncClient:
         """
         addresses = [member.client_address for member in await self.members()]
         await administer(addresses, self._url.token, _tls(self._url), request, timeout)
+
+    async def list_locks(self, prefix: str = "/", *, limit: int = 1_000, after: ListCursor | None = None) -> LockListing:
+        """Return the locks and semaphores of this namespace whose names begin so, about `limit` of them, linearizably.
+
+        Names are those of the cluster, with the namespace.  Where there are more, `next` says where to go on; what comes or goes
+        between two calls may be told or not.  Raises `Unavailable`.
+        """
+        return await list_locks(self.driver(), self._url.namespace + prefix, limit, after)
+
+    async def list_sessions(self, *, limit: int = 1_000, after: int = 0) -> SessionListing:
+        """Return the sessions of the cluster, of all namespaces, in order of their numbers.  Raises `Unavailable`."""
+        return await list_sessions(self.driver(), limit, after)
+
+    async def session_lease_left_ms(self, session_id: int) -> int | None:
+        """Return how much is left of a session's lease, as the leader reckons it; None: no such session.  Raises `Unavailable`."""
+        state: SessionInfoState = await self.driver().ask(SessionInfo(SessionId(session_id)))
+        return state.lease_left_ms
+
+    async def end_session(self, session_id: int) -> bool:
+        """Close somebody's session, for operators: all it holds is free at once, but its process may not know yet.
+
+        Return False where there is no such session.  Raises `Unavailable`, `OutcomeUnknown` (do it again).
+        """
+        return await end_session(self.driver(), SessionId(session_id))
 
     async def close_attachment(self, attachment_id: int) -> None:
         """Close another process's part of this session: what it acquired is free, its late commands are refused.
@@ -209,11 +279,14 @@ class AsyncClient:
         driver.refresh_lease()
         return driver.session.believes_held(self.full_path(path), token, clock_ms())
 
+    def lease_left_ms(self) -> int | None:
+        """Return how long an answer about what the session holds is of use; None: it has no lease."""
+        deadline_ms = self.driver().session.lease_deadline_ms
+        return None if deadline_ms is None else max(1, deadline_ms - clock_ms())
+
     async def lock_state(self, path: str, waiters_max: int, *, within_lease: bool = False) -> LockState:
         """Ask who holds the lock and who waits; `within_lease`: an answer after the present lease is over is of no use."""
-        driver, timeout_ms = self.driver(), None
-        if within_lease and driver.session.lease_deadline_ms is not None:
-            timeout_ms = max(1, driver.session.lease_deadline_ms - clock_ms())
+        driver, timeout_ms = self.driver(), self.lease_left_ms() if within_lease else None
         state: LockState = await driver.ask(LockInfo(self.full_path(path), waiters_max), timeout_ms=timeout_ms)
         return state
 

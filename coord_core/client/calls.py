@@ -22,7 +22,7 @@ from coord_core.client.requests import CallId, Kind, Ledger, Request
 from coord_core.client.settings import QUEUED_REQUESTS_MAX, SessionConfig
 from coord_core.errors import Busy, CoordError, LostError, OutcomeUnknown, Unavailable
 from coord_core.protocol.commands import WINDOW_REQUESTS_MAX
-from coord_core.protocol.operations import Cancel, LockAcquire
+from coord_core.protocol.operations import Announcing, Cancel, Waiting
 from coord_core.protocol.queries import Answer
 from coord_core.protocol.results import NotGranted, Result, ValueConflict
 from coord_core.types import RequestNumber
@@ -201,8 +201,8 @@ class Calls:
     def _set_deadline(self, request: Request, now_ms: int, timeout_ms: int | None) -> None:
         body = request.body
         if timeout_ms is None:
-            if type(body) is not LockAcquire:
-                timeout_ms = self._config.request_timeout_ms
+            if not isinstance(body, Waiting):
+                timeout_ms = self._config.request_timeout_ms + (body.announce_ms if isinstance(body, Announcing) else 0)
             elif body.wait_ms is None:
                 return
             else:
@@ -276,14 +276,14 @@ def _number(request: Request) -> int:
 
 
 def _never_sent(request: Request, reason: str, trouble: str) -> Outcome:
-    if reason == "cancelled" and type(request.body) is LockAcquire:
+    if reason == "cancelled" and isinstance(request.body, Waiting):
         return NotGranted(reason)
     why = f" (last: {trouble})" if trouble else ""
     return Unavailable(f"no leader was reached in time, nothing was applied{why}", reason=reason)
 
 
 def _unanswered(request: Request, reason: str) -> Outcome:
-    if type(request.body) is LockAcquire:
+    if isinstance(request.body, Waiting):
         return NotGranted(reason)
     if request.kind is Kind.ASK:
         return Unavailable("the cluster did not answer in time", reason=reason)

@@ -23,6 +23,7 @@ from coord_core.protocol.messages import CLIENT_FRAME_BYTES_MAX, MAGIC
 from coord_core.protocol.operations import LockRelease, Operation
 from coord_core.protocol.queries import Query
 from coord_core.protocol.results import Granted
+from coord_core.protocol.semaphores import PermitsGranted, SemaphoreRelease
 from coord_core.protocol.streams import Joined, Subscribed, Unsubscribe
 from coord_core.types import LogIndex, SubscriptionId
 from coord_core.wire.codec import decode_server, encode_messages
@@ -140,7 +141,7 @@ class Driver:
         elif got is None and not future.cancelled() and future.exception() is None:
             got = future.result()
         giving_back = None if self.session.session_id is None else _giving_back(path, got)
-        if isinstance(got, Granted) and (path, got.token) not in self.session.held():
+        if isinstance(got, Granted | PermitsGranted) and (path, got.token) not in self.session.held():
             giving_back = None  # It went with its session.
         if giving_back is not None:
             self.session.call(giving_back, clock_ms())
@@ -324,6 +325,8 @@ def _giving_back(path: str, outcome: object) -> Operation | None:
     match outcome:
         case Granted(token=token):
             return LockRelease(path, token)
+        case PermitsGranted(token=token):
+            return SemaphoreRelease(path, token)
         case Entered(candidate=candidate):
             return ElectionResign(path, candidate)
         case Joined(member=member):
@@ -333,8 +336,15 @@ def _giving_back(path: str, outcome: object) -> Operation | None:
     return None
 
 
+#: OpenSSL's: the certificate is for another host, or another address.
+_OTHER_HOST = frozenset({62, 64})
+
+
 def reason_of(error: BaseException) -> str:
     """Write in a few words why a connection could not be made."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        why = f"TLS: the node's certificate does not hold: {error.verify_message}"
+        return why if error.verify_code in _OTHER_HOST else f"{why}; its authority is named by ?ca=FILE in the URL (or --cacert)"
     if isinstance(error, ssl.SSLError):
         return f"TLS: {error.reason or error}"
     if isinstance(error, OSError) and error.strerror:

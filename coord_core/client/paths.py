@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 
 from coord_core.errors import InvalidRequest, LimitExceeded
+from coord_core.protocol.locks import CLOSED_MS_MAX
 from coord_core.protocol.operations import LABEL_BYTES_MAX, PATH_BYTES_MAX, VALUE_BYTES_MAX
 from coord_core.protocol.streams import ANNOUNCE_WAIT_MS_MAX
 from coord_core.protocol.topics import HEADERS_BYTES_MAX, HEADERS_MAX, KEY_BYTES_MAX, PAYLOAD_BYTES_MAX, Headers
@@ -42,6 +43,13 @@ def announce_ms(timeout: float) -> int:
         most = ANNOUNCE_WAIT_MS_MAX // 1000
         raise InvalidRequest(f"a timeout is a number of seconds from 0 to {most}: {timeout!r}", field="timeout")
     return math.ceil(timeout * 1000)
+
+
+def closed_ms(field: str, duration: float) -> int:
+    """Return the milliseconds for which a lock is to be kept closed.  Raises `InvalidRequest`."""
+    if not 0 <= duration * 1000 <= CLOSED_MS_MAX:
+        raise InvalidRequest(f"{field} is a number of seconds from 0 to {CLOSED_MS_MAX // 1000}: {duration!r}", field=field)
+    return math.ceil(duration * 1000)
 
 
 def ttl_ms(ttl: float | None) -> int | None:

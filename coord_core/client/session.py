@@ -74,10 +74,11 @@ from coord_core.protocol.messages import (
     Told,
     Welcome,
 )
-from coord_core.protocol.operations import LockAcquire, LockRelease, Operation
+from coord_core.protocol.operations import LockAcquire, LockRelease, Operation, Waiting
 from coord_core.protocol.queries import Query, SessionInfo
 from coord_core.protocol.queries import SessionState as SessionStateAnswer
 from coord_core.protocol.results import AttachmentOpened, Failed, Granted, Result, SessionOpened
+from coord_core.protocol.semaphores import PermitsGranted, SemaphoreAcquire, SemaphoreRelease
 from coord_core.types import AttachmentId, FencingToken, LogIndex, RequestNumber, SessionId, SubscriptionId
 from coord_core.wire.codec import encode_command
 
@@ -143,8 +144,9 @@ class ClientSession:
     def call(self, operation: Operation, now_ms: int, *, timeout_ms: int | None = None, order: Hashable | None = None) -> CallId:
         """Submit an operation, exactly once however often the connection breaks.
 
-        `timeout_ms`: local; None: `request_timeout_ms`, for an acquire its own waiting time and a grace, without end where it waits
-        without end.  `order`: calls with the same value take effect in the order in which they are made.
+        `timeout_ms`: local; None: `request_timeout_ms`, and what is announced as long as it waits on top; for an acquire its own
+        waiting time and a grace, without end where it waits without end.  `order`: calls with the same value take effect in the
+        order in which they are made.
 
         The outcome is the operation's result, or an error: `Unavailable`, `DiskFull` or `SessionExpired` (not applied),
         `OutcomeUnknown`.  An acquire that was sent and not answered in time comes out as `NotGranted`, and is withdrawn.
@@ -153,7 +155,7 @@ class ClientSession:
         self.check_usable()
         if self.state is SessionState.LOST:
             self._begin(now_ms)
-        if type(operation) is LockRelease:
+        if isinstance(operation, LockRelease | SemaphoreRelease):
             self._held.discard((operation.path, operation.token))
         calls = self._calls
         call = calls.new_id()
@@ -373,6 +375,8 @@ class ClientSession:
             return
         if not PROTOCOL_VERSION_MIN <= welcome.version <= PROTOCOL_VERSION_MAX:
             self._refused(Refused("UnsupportedVersion", f"the node speaks version {welcome.version}"))
+        elif self._link.is_foreign(welcome):
+            self._refused(Refused("WrongCluster", f"this is node {welcome.node} of cluster {welcome.cluster_id}"))
         elif not self._link.welcomed(welcome):
             self._follow(welcome.leader)
         else:
@@ -540,8 +544,13 @@ class ClientSession:
             self._change(SessionState.CONNECTED)
 
     def _granted(self, request: Request, result: Result) -> None:
-        if type(result) is Granted and not request.withdrawn and type(request.body) is LockAcquire:
-            self._held.add((request.body.path, result.token))
+        body = request.body
+        if (
+            isinstance(result, Granted | PermitsGranted)
+            and isinstance(body, LockAcquire | SemaphoreAcquire)
+            and not request.withdrawn
+        ):
+            self._held.add((body.path, result.token))
 
     def _failed(self, request: Request, failed: Failed) -> None:
         code = failed.code
@@ -687,7 +696,7 @@ def _must_wait_for_room(request: Request) -> bool:
     """
     if request.kind is Kind.BURY or request.urgent:
         return True
-    return request.kind is Kind.CALL and request.sends > 1 and type(request.body) is not LockAcquire
+    return request.kind is Kind.CALL and request.sends > 1 and not isinstance(request.body, Waiting)
 
 
 def _error(failed: Failed) -> CoordError:

@@ -7,17 +7,18 @@ The thread starts with the first use.  In a forked child every inherited client 
 import atexit
 import threading
 import weakref
-from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine
+from fractions import Fraction
 from types import TracebackType
 from typing import Any, TypeVar
 
-from coord_core.client import forks
+from coord_core.client import catalog, forks
 from coord_core.client.aio import CLOSE_TIMEOUT_S, AsyncClient
-from coord_core.client.lock import AsyncDistributedLock, AsyncGrant
+from coord_core.client.listing import LockListing, SessionListing
 from coord_core.client.status import ClusterReport
 from coord_core.client.sync_election import DistributedLeaderElection
 from coord_core.client.sync_group import DistributedMembershipGroup
+from coord_core.client.sync_lock import DistributedLock, DistributedSemaphore, RateLimiter
 from coord_core.client.sync_topic import DistributedTopic
 from coord_core.client.sync_watch import Watch
 from coord_core.client.threads import LoopThread, Undo
@@ -26,9 +27,8 @@ from coord_core.client.value import AsyncDistributedValue, Versioned
 from coord_core.client.view import SessionView
 from coord_core.errors import InvalidRequest, SessionClosed
 from coord_core.protocol.administration import Administration
+from coord_core.protocol.locks import ListCursor
 from coord_core.protocol.members import Member
-from coord_core.protocol.queries import LockParty
-from coord_core.types import AttachmentId, FencingToken, SessionId
 
 #: At interpreter exit, for all clients together: sessions that could not be closed expire by themselves.
 _EXIT_TIMEOUT_S = 1.0
@@ -66,9 +66,17 @@ class Client:
         forks.check(self._born)
         return self._inner.session
 
-    def lock(self, path: str, *, label: str | None = None) -> "DistributedLock":
-        """Return a new handle of the lock at `path`.  `label`: for its holder, such as a task id.  Raises `InvalidRequest`."""
-        return DistributedLock(self, self._inner.lock(path, label=label))
+    def lock(self, path: str, *, label: str | None = None, reentrant: bool = False, lock_delay: float = 0) -> DistributedLock:
+        """Return a new handle of the lock at `path`.  See `AsyncClient.lock`.  Raises `InvalidRequest`."""
+        return DistributedLock(self, self._inner.lock(path, label=label, reentrant=reentrant, lock_delay=lock_delay))
+
+    def semaphore(self, path: str, limit: int, *, permits: int = 1, label: str | None = None) -> DistributedSemaphore:
+        """Return a new handle of the semaphore at `path`.  See `AsyncClient.semaphore`.  Raises `InvalidRequest`."""
+        return DistributedSemaphore(self, self._inner.semaphore(path, limit, permits=permits, label=label))
+
+    def rate_limiter(self, path: str, rate: float | Fraction, burst: int | None = None) -> RateLimiter:
+        """Return a new handle of the rate limiter at `path`.  See `AsyncClient.rate_limiter`.  Raises `InvalidRequest`."""
+        return RateLimiter(self, self._inner.rate_limiter(path, rate, burst))
 
     def value(self, path: str) -> "DistributedValue":
         """Return a new handle of the value at `path`.  Raises `InvalidRequest`."""
@@ -90,6 +98,23 @@ class Client:
         """Return the topics whose path begins with `prefix`, in order, at most `limit`.  Raises `Unavailable`."""
         return self.run(lambda: self._inner.topics(prefix, limit))
 
+    def create(self, path: str, kind: type[_T], **options: Any) -> _T:
+        """Return a handle of a class of resource (`DistributedLock`, ...) at a path that is free or of that type.
+
+        The same as the method of that name; besides, a topic is made.  Raises `WrongType`, `InvalidRequest`, `Unavailable`.
+        """
+        handle: _T = getattr(self, catalog.factory_of(kind))(path, **options)
+        self.run(lambda: catalog.check(self._inner, path, kind, must_exist=False))
+        if isinstance(handle, DistributedTopic):
+            handle.create()
+        return handle
+
+    def get(self, path: str, kind: type[_T], **options: Any) -> _T:
+        """Return a handle of what is there at a path.  Raises `NotFound`, `WrongType`, `InvalidRequest`, `Unavailable`."""
+        handle: _T = getattr(self, catalog.factory_of(kind))(path, **options)
+        self.run(lambda: catalog.check(self._inner, path, kind, must_exist=True))
+        return handle
+
     def wait_connected(self, timeout: float | None = None) -> None:
         """Connect and open the session now; return once it stands.  Raises as `AsyncClient.wait_connected` does."""
         self.run(lambda: self._inner.wait_connected(timeout))
@@ -108,6 +133,22 @@ class Client:
         Raises `Unsafe`, `InvalidRequest` where it is refused; `Unavailable` where nobody has done it in time, though somebody may.
         """
         self.run(lambda: self._inner.administer(request, timeout))
+
+    def list_locks(self, prefix: str = "/", *, limit: int = 1_000, after: ListCursor | None = None) -> LockListing:
+        """Return the locks and semaphores of this namespace whose names begin so.  See `AsyncClient.list_locks`."""
+        return self.run(lambda: self._inner.list_locks(prefix, limit=limit, after=after))
+
+    def list_sessions(self, *, limit: int = 1_000, after: int = 0) -> SessionListing:
+        """Return the sessions of the cluster.  Raises `Unavailable`."""
+        return self.run(lambda: self._inner.list_sessions(limit=limit, after=after))
+
+    def session_lease_left_ms(self, session_id: int) -> int | None:
+        """Return how much is left of a session's lease, as the leader reckons it; None: no such session.  Raises `Unavailable`."""
+        return self.run(lambda: self._inner.session_lease_left_ms(session_id))
+
+    def end_session(self, session_id: int) -> bool:
+        """Close somebody's session, for operators; False where there is none.  See `AsyncClient.end_session`."""
+        return self.run(lambda: self._inner.end_session(session_id))
 
     def close_attachment(self, attachment_id: int) -> None:
         """Close another process's part of this session: what it acquired is free, its late commands are refused.
@@ -196,121 +237,6 @@ def _close_all() -> None:
     engines = [engine for engine in _engines if engine.born == forks.generation()]
     for engine in engines:
         engine.close(_EXIT_TIMEOUT_S / len(engines))
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """The lock was granted: proof to show to others (`token`), and what to ask whether it still stands."""
-
-    _inner: AsyncGrant = field(repr=False)
-    _client: Client = field(repr=False, compare=False)
-
-    def __repr__(self) -> str:
-        return f"Grant(path={self.path!r}, token={self.token}, session_id={self.session_id}, attachment_id={self.attachment_id})"
-
-    @property
-    def path(self) -> str:
-        return self._inner.path
-
-    @property
-    def token(self) -> FencingToken:
-        """Strictly rising over the lock's whole life: a store that refuses smaller tokens cannot be written by a former holder."""
-        return self._inner.token
-
-    @property
-    def session_id(self) -> SessionId:
-        return self._inner.session_id
-
-    @property
-    def attachment_id(self) -> AttachmentId:
-        return self._inner.attachment_id
-
-    def is_held_locally(self) -> bool:
-        """Tell whether this process may believe that it holds the lock; costs no message.  See `AsyncGrant`."""
-        return self._inner.is_held_locally()
-
-    def check(self) -> None:
-        """Ask the cluster whether the lock is held under this grant.  Raises `LockLost`, `Unavailable`."""
-        self._client.run(self._inner.check)
-
-
-class DistributedLock:
-    """A handle of the lock at `path`: one prospective holder.  Made by `Client.lock`; making one sends nothing."""
-
-    def __init__(self, client: Client, inner: AsyncDistributedLock) -> None:
-        self._client = client
-        self._inner = inner
-
-    def __repr__(self) -> str:
-        return repr(self._inner).replace("Async", "", 1)
-
-    @property
-    def path(self) -> str:
-        return self._inner.path
-
-    @property
-    def token(self) -> FencingToken | None:
-        """The fencing token of the present grant; None where this handle has none."""
-        return self._inner.token
-
-    @property
-    def grant(self) -> Grant | None:
-        return self._wrap(self._inner.grant)
-
-    def acquire(self, timeout: float | None = None) -> Grant | None:
-        """Take the lock, waiting in order of arrival; None where `timeout` seconds passed first (0: do not wait).
-
-        None means that the lock is not held and that this handle is out of its queue; the same where the wait is interrupted.
-        Raises as `AsyncDistributedLock.acquire` does.
-        """
-        return self._wrap(self._client.run(lambda: self._inner.acquire(timeout), self._give_back))
-
-    def try_lock(self, timeout: float = 0) -> Grant | None:
-        """`acquire` that does not wait unless told to."""
-        return self.acquire(timeout)
-
-    lock = acquire
-
-    def release(self) -> None:
-        """Give the lock back; the first waiter has it at once.  Raises `NotHolder`, `LockLost`, `OutcomeUnknown`."""
-        self._client.run(self._inner.release, finish=True)
-
-    unlock = release
-
-    def check(self) -> None:
-        """Raise `LockLost` unless the cluster says that this handle holds the lock.  Raises `Unavailable`."""
-        self._client.run(self._inner.check)
-
-    def is_held_locally(self) -> bool:
-        """Tell whether this process may believe that this handle holds the lock."""
-        return self._inner.is_held_locally()
-
-    def is_held(self, token: int) -> bool:
-        """Tell, linearizably, whether the lock is held under `token`, by whomever.  Raises `Unavailable`."""
-        return self._client.run(lambda: self._inner.is_held(token))
-
-    def holder(self) -> LockParty | None:
-        """Return who holds the lock, linearizably.  Raises `Unavailable`."""
-        return self._client.run(self._inner.holder)
-
-    def waiters(self, limit: int = 100) -> Sequence[LockParty]:
-        """Return who waits, first come first, at most `limit`.  Raises `Unavailable`."""
-        return self._client.run(lambda: self._inner.waiters(limit))
-
-    def __enter__(self) -> Grant:
-        grant = self.acquire()
-        assert grant is not None
-        return grant
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Release.  Raises `LockLost` where the body did not have the lock all the time, unless it raised something itself."""
-        self._client.run(lambda: self._inner.__aexit__(kind, error, trace), finish=True)
-
-    def _wrap(self, grant: AsyncGrant | None) -> Grant | None:
-        return None if grant is None else Grant(grant, self._client)
-
-    async def _give_back(self, grant: AsyncGrant) -> None:
-        await self._inner.release()
 
 
 class DistributedValue:

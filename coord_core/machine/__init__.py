@@ -11,7 +11,10 @@ this release does not know, and stops the node.
 - `windows`: exactly once: the requests an attachment has been, or still is to be, answered.
 - `resources`: the registry, and what every type of resource must do, above all when an attachment ends.
 - `names`: paths and the resources bound to them.
-- `locks`, `values`, `elections`, `groups`, `topics`: the resources; `segments` and `cursors` are parts of topics.
+- `claims`: who waits for locks, semaphores and rate limiters, and who holds.
+- `locks`, `semaphores`, `limiters`, `values`, `elections`, `groups`, `topics`: the resources; `segments` and `cursors` are parts of
+  topics.
+- `lists`: what there is, a part at a time.
 - `streams`: what happened to them, for those who subscribed.
 - `timers`: deadlines in cluster time.
 - `spread`: a table that never takes long to grow.
@@ -39,8 +42,10 @@ whose details have `what`, `limit` and `value`, and changes nothing:
 | bytes of an owner's label, host             | LABEL_BYTES_MAX, HOST_BYTES_MAX |      512, 255 |
 | names in use                                | NAMES_MAX                     |       2,000,000 |
 | bytes of all names in use                   | NAMES_BYTES_MAX               |         256 MiB |
-| waiters of a lock                           | WAITERS_PER_LOCK_MAX          |          10,000 |
-| waiters of all locks                        | WAITERS_MAX                   |       1,000,000 |
+| waiters of a lock, semaphore, rate limiter  | WAITERS_PER_LOCK_MAX          |          10,000 |
+| waiters of all locks; of all semaphores; ...| WAITERS_MAX                   |       1,000,000 |
+| permits, and so holders, of a semaphore     | PERMITS_MAX                   |          10,000 |
+| bytes of the reason for breaking a lock     | REASON_BYTES_MAX              |             512 |
 | bytes of a value                            | VALUE_BYTES_MAX               |         256 KiB |
 | values                                      | VALUES_MAX                    |       1,000,000 |
 | bytes of all values                         | VALUES_BYTES_MAX              |         256 MiB |
@@ -58,10 +63,11 @@ whose details have `what`, `limit` and `value`, and changes nothing:
 | records that streams keep, together         | RING_RECORDS_MAX              |          65,536 |
 | their bytes                                 | RING_BYTES_MAX                |          16 MiB |
 
-Three more bounds cut instead of refusing.  Who has not read what the last two rows pushed out is told the present state instead;
+Four more bounds cut instead of refusing.  Who has not read what the last two rows pushed out is told the present state instead;
 an entry fires at most TIMERS_FIRED_MAX (1,000) timers, the rest fire in the next entries;
-a query names at most WAITERS_NAMED_MAX (1,000) waiters.  Durations outside their range (a session's TTL: 500 ms to a day; waits and
-TTLs of values: up to ten years) and numbers from 2**53 are refused with `Failed("InvalidRequest")`.
+a query names at most WAITERS_NAMED_MAX (1,000) waiters, and one part of a list looks at about NAMES_LISTED_MAX (20,000) names.
+Durations outside their range (a session's TTL: 500 ms to a day; how long a lock stays closed: up to a day; waits and TTLs of
+values: up to ten years) and numbers from 2**53 are refused with `Failed("InvalidRequest")`.
 """
 
 from coord_core.machine.dismantle import dismantle

@@ -60,5 +60,8 @@ DURATION_MS_MAX = 10 * 365 * 24 * 3600 * 1000
 #: So that no entry takes long; the rest fire in the next entries, and the leader's Tick follows at once.
 TIMERS_FIRED_MAX = 1_000
 
+#: Names that one `LockList` looks at: a part of a large table takes milliseconds.
+NAMES_LISTED_MAX = 20_000
+
 #: Keeps an answer to LockInfo below CLIENT_FRAME_BYTES_MAX.
 WAITERS_NAMED_MAX = 1_000

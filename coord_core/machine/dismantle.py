@@ -19,19 +19,20 @@ _ANSWERS_AN_ITEM = 8
 
 def dismantle(machine: Machine, budget: int) -> bool:
     """Let go of about `budget` things; return whether there are more."""
-    locks, sessions = machine._locks, machine._sessions
+    sessions = machine._sessions
     budget -= _drop_timers(machine, budget)
     for shard in machine._names.shards():
         budget -= _drop_items(shard, budget)
-    for index in (locks._held, locks._waiting):
-        budget -= _drop_claims(index, budget)
+    for claims in (machine._locks, machine._semaphores, machine._limiters):
+        for index in (claims._held, claims._waiting):
+            budget -= _drop_claims(index, budget)
     streams = machine._streams
     for table in (
         machine._elections._runners,
         machine._groups._members,
         machine._topics._cursors._claims,
         streams._of_attachment,
-        streams._streams,
+        streams.by_name,
     ):
         budget -= _drop_items(table, budget)
     budget -= _drop_items(machine._topics.by_number, budget)

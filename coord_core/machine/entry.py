@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 class CurrentEntry:
     __slots__ = (
         "closed",
+        "closures_due",
         "emitted",
         "index",
         "opened",
@@ -45,6 +46,8 @@ class CurrentEntry:
         self.emitted: list[tuple[str, str]] = []
         #: The subscriptions that this entry ended.
         self.unsubscribed: list[SubscriptionId] = []
+        #: Timers of this entry opened locks, which are granted at its end.
+        self.closures_due = False
         #: What was published to topics.
         self.records: list[tuple[TopicNumber, TopicRecord]] = []
         #: Topics whose records below an offset are not kept any more; None: none at all, the topic is gone.

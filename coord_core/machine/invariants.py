@@ -3,16 +3,16 @@
 It reads the private state of this package's classes: that is its purpose, and nobody else's.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 
 from coord_core.machine.bounds import SEGMENTS_MAX, WINDOW_CONTROL_MAX
-from coord_core.machine.locks import Claim
+from coord_core.machine.claims import Claim, Claims, Queued
 from coord_core.machine.machine import Machine
 from coord_core.machine.sessions import Attachment
 from coord_core.machine.timers import Timer
 from coord_core.machine.versions import VERSION_FIRST, VERSION_MAX
-from coord_core.types import AttachmentId, RequestNumber, SubscriptionId
+from coord_core.types import AttachmentId, SubscriptionId
 
 
 def check(machine: Machine) -> None:
@@ -20,6 +20,8 @@ def check(machine: Machine) -> None:
     assert VERSION_FIRST <= machine.version <= VERSION_MAX
     attachments = _check_sessions(machine)
     _check_locks(machine, attachments)
+    _check_semaphores(machine, attachments)
+    _check_limiters(machine, attachments)
     _check_windows(machine, attachments)
     _check_streams(machine, attachments)
     _check_elections(machine, attachments)
@@ -45,31 +47,68 @@ def _check_sessions(machine: Machine) -> dict[AttachmentId, Attachment]:
 
 
 def _check_locks(machine: Machine, attachments: dict[AttachmentId, Attachment]) -> None:
-    held: dict[tuple[AttachmentId, RequestNumber], Claim] = {}
-    waiting: dict[tuple[AttachmentId, RequestNumber], Claim] = {}
+    holders: list[Claim] = []
     for path, lock in machine._locks.all():
-        assert 0 < lock.holder.token <= machine._entry.index, f"{path} has no holder"
-        assert lock.holder.timer is None, f"{path}: who holds it waits no more"
-        assert lock.waiters is None or len(lock.waiters) > 0
-        waiters = list(lock.waiters or ())
-        for claim in (lock.holder, *waiters):
-            assert claim.path == path
-            assert attachments.get(claim.attachment.id) is claim.attachment, f"{path} is claimed by the dead"
-        for claim in waiters:
-            assert claim.token == 0, f"{path}: a waiter has a token"
-            waiting[claim.attachment.id, claim.request] = claim
-        held[lock.holder.attachment.id, lock.holder.request] = lock.holder
-    assert machine._locks._waiters_total == len(waiting)
-    for index, found in ((machine._locks._held, held), (machine._locks._waiting, waiting)):
+        if lock.holder is None:
+            assert lock.closed is not None, f"{path} has no holder and is not closed"
+            assert lock.closed.timer is not None, f"{path} never opens"
+        else:
+            assert lock.closed is None, f"{path} is held and closed"
+            assert 0 < lock.holder.token <= machine._entry.index, f"{path} has no holder"
+            holders.append(lock.holder)
+        assert not any(claim.token for claim in lock.waiters or ()), f"{path}: a waiter has a token"
+    _check_claims(machine._locks, dict(machine._locks.all()), holders, attachments)
+    assert not machine._locks._due
+
+
+def _check_semaphores(machine: Machine, attachments: dict[AttachmentId, Attachment]) -> None:
+    holders: list[Claim] = []
+    for path, semaphore in machine._semaphores.all():
+        waiters = list(semaphore.waiters or ())
+        assert semaphore.holders or waiters or semaphore.is_set, f"{path} is kept for nobody"
+        tokens = [*semaphore.holders, *(claim.token for claim in waiters)]
+        assert tokens == sorted(set(tokens)), f"{path}: not in order of arrival"
+        assert all(claim.token == token for token, claim in semaphore.holders.items())
+        assert all(claim.terms > 0 for claim in (*semaphore.holders.values(), *waiters))
+        assert semaphore.taken == sum(claim.terms for claim in semaphore.holders.values())
+        if waiters:
+            assert semaphore.taken + waiters[0].terms > semaphore.limit, f"{path}: the first waits for nothing"
+        holders += semaphore.holders.values()
+    _check_claims(machine._semaphores, dict(machine._semaphores.all()), holders, attachments)
+
+
+def _check_limiters(machine: Machine, attachments: dict[AttachmentId, Attachment]) -> None:
+    for path, limiter in machine._limiters.all():
+        full = limiter.burst * limiter.per_ms
+        assert limiter.timer is not None, f"{path} waits for nothing"
+        assert limiter.level <= full
+        assert limiter.as_of_ms <= machine.time_ms
+        assert limiter.waiters or limiter.level < full, f"{path} is full and nobody waits"
+        assert limiter.wanted == sum(claim.terms for claim in limiter.waiters or ())
+    _check_claims(machine._limiters, dict(machine._limiters.all()), [], attachments)
+
+
+def _check_claims(
+    claims: Claims, places: Mapping[str, Queued], holders: list[Claim], attachments: dict[AttachmentId, Attachment]
+) -> None:
+    assert all(place.waiters is None or len(place.waiters) > 0 for place in places.values())
+    waiters = [claim for place in places.values() for claim in place.waiters or ()]
+    assert all(claim.timer is None for claim in holders), "who holds waits no more"
+    assert all(claim.path == path for path, place in places.items() for claim in place.waiters or ())
+    assert all(attachments.get(claim.attachment.id) is claim.attachment for claim in (*holders, *waiters)), "claimed by the dead"
+    assert claims._waiters_total == len(waiters)
+    for index, found in ((claims._held, holders), (claims._waiting, waiters)):
         assert all(index.values()), "an attachment without claims is still indexed"
-        assert {(number, request): claim for number, claims in index.items() for request, claim in claims.items()} == found
+        indexed = {(number, request): claim for number, of in index.items() for request, claim in of.items()}
+        assert indexed == {(claim.attachment.id, claim.request): claim for claim in found}
 
 
 def _check_windows(machine: Machine, attachments: dict[AttachmentId, Attachment]) -> None:
     for attachment in attachments.values():
         window = attachment.window
         waiting = {request for request, answer in window.answers.items() if answer is None}
-        assert waiting == set(machine._locks._waiting.get(attachment.id, ())), "what waits is in a queue, and the other way round"
+        in_queues = [request for claims in _claims(machine) for request in claims._waiting.get(attachment.id, ())]
+        assert sorted(waiting) == sorted(in_queues), "what waits is in a queue, and the other way round"
         assert len(window.answers) <= WINDOW_CONTROL_MAX
         twice = [request for request in window.answers if request in window.forgotten and request not in waiting]
         assert not twice, f"attachment {attachment.id}: answers {twice} are kept and forgotten"
@@ -77,15 +116,15 @@ def _check_windows(machine: Machine, attachments: dict[AttachmentId, Attachment]
 
 def _check_streams(machine: Machine, attachments: dict[AttachmentId, Attachment]) -> None:
     streams = machine._streams
-    found = {number: sub for stream in streams._streams.values() for number, sub in stream.subscriptions.items()}
+    found = {number: sub for stream in streams.by_name.values() for number, sub in stream.subscriptions.items()}
     assert found == streams._subscriptions
     assert found == {number: sub for table in streams._of_attachment.values() for number, sub in table.items()}
     assert all(attachments.get(sub.attachment.id) is sub.attachment for sub in found.values()), "the dead are subscribed"
-    assert dict(streams.all()) == {f"{kind}:{path}": stream for (kind, path), stream in streams._streams.items()}
+    assert dict(streams.all()) == {f"{kind}:{path}": stream for (kind, path), stream in streams.by_name.items()}
     living = streams.records()
     assert [record.revision for record in living] == sorted(record.revision for record in living)
     assert (streams._count, streams._bytes) == (len(living), sum(record.size for record in living))
-    for stream in streams._streams.values():
+    for stream in streams.by_name.values():
         records = stream.left()
         assert stream.subscriptions, "a stream to which nobody is subscribed"
         assert records == [record for record in living if record.stream is stream]
@@ -165,7 +204,14 @@ def _check_timers(machine: Machine) -> None:
 
 
 def _timers(machine: Machine) -> Iterator[Timer]:
-    for _, lock in machine._locks.all():
-        yield from (claim.timer for claim in lock.waiters or () if claim.timer is not None)
+    for claims in _claims(machine):
+        found = (claim.timer for of in claims._waiting.values() for claim in of.values())
+        yield from (timer for timer in found if timer is not None)
+    yield from (lock.closed.timer for _, lock in machine._locks.all() if lock.closed is not None and lock.closed.timer is not None)
+    yield from (limiter.timer for _, limiter in machine._limiters.all() if limiter.timer is not None)
     yield from (topic.timer for topic in machine._topics.by_number.values() if topic.timer is not None)
     yield from (value.timer for _, value in machine._values.all() if value.timer is not None)
+
+
+def _claims(machine: Machine) -> tuple[Claims, ...]:
+    return machine._locks, machine._semaphores, machine._limiters

@@ -1,116 +1,131 @@
 """Locks: one holder, a queue of waiters in order of arrival, a fencing token a grant.
 
 Rules:
-- A lock exists (its name is bound) exactly while somebody holds it; whoever frees it grants it to the first waiter in the same
-  entry or drops it.  So there is no free lock with waiters.
+- A lock exists (its name is bound) exactly while somebody holds it or it is closed.  Whoever frees it grants it to the first waiter
+  in the same entry, or drops it, or closes it.  So there is no free lock with waiters.
+- *Closed*: nobody holds it, nobody gets it yet.  It was given back with a quarantine, or its holder, which had asked for a delay,
+  ended without giving it back.  A timer opens it in cluster time.
 - A token is the index of the entry that granted it.  No entry grants one lock twice: all waiters that end in an entry leave their
-  queues before anything is given back, so nobody inherits who would lose it again at once, and timers never grant.
-- A claim belongs to (attachment, request): two requests of one attachment exclude each other like strangers.
+  queues before anything is given back, so nobody inherits who would lose it again at once; and what a timer opens is granted at the
+  end of the entry, after its command (`open_due`).
 - Owners are for people; nothing here looks into them.
 """
 
-from collections import OrderedDict
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar
 
 import msgspec
 
 from coord_core import errors
 from coord_core.machine import refusals
-from coord_core.machine.bounds import WAITERS_MAX, WAITERS_NAMED_MAX, WAITERS_PER_LOCK_MAX
+from coord_core.machine.bounds import WAITERS_NAMED_MAX
+from coord_core.machine.claims import (
+    CLAIM_ROW_BYTES,
+    Claim,
+    ClaimRow,
+    Claims,
+    Queued,
+    add,
+    check_wait,
+    claim_row,
+    claim_state,
+    first,
+    in_order,
+    owner_of,
+    queue,
+    remove,
+)
 from coord_core.machine.entry import CurrentEntry
-from coord_core.machine.names import Named, Names
+from coord_core.machine.names import Names
 from coord_core.machine.resources import OperationHandler, QueryHandler, StateOf
 from coord_core.machine.sessions import Attachment, Sessions
-from coord_core.machine.spread import SPREAD_AT, spread
 from coord_core.machine.stream import decode
+from coord_core.machine.streams import Streams
 from coord_core.machine.timers import Timer, TimerRow, Timers
+from coord_core.protocol.locks import (
+    CLOSED_MS_MAX,
+    REASON_BYTES_MAX,
+    ListedLock,
+    LockBreak,
+    LockBroken,
+    LockChanged,
+    LockClosure,
+    LockParty,
+)
 from coord_core.protocol.operations import LockAcquire, LockRelease, Owner
-from coord_core.protocol.queries import LockInfo, LockParty, LockState
+from coord_core.protocol.queries import LockInfo, LockState
 from coord_core.protocol.results import Done, Failed, Granted, NotGranted, Result
-from coord_core.types import AttachmentId, FencingToken, RequestNumber
+from coord_core.types import FencingToken, RequestNumber
 
-_NOT_GRANTED = FencingToken(0)
 _DONE = Done()
 
 
-class Claim:
-    """One request's claim to one lock: first it waits, perhaps, then it holds."""
+class Closure:
+    """Why a lock is closed, and after whom."""
 
-    __slots__ = ("attachment", "owner", "path", "request", "since_ms", "timer", "token")
+    __slots__ = ("owner", "reason", "timer", "token")
 
-    def __init__(self, path: str, attachment: Attachment, request: RequestNumber, owner: Owner, since_ms: int) -> None:
-        self.path = path
-        self.attachment = attachment
-        self.request = request
+    def __init__(self, reason: str, token: FencingToken, owner: Owner) -> None:
+        self.reason = reason
+        #: Of the last holder, as the owner is.
+        self.token = token
         self.owner = owner
-        #: Cluster time at which it began to wait, or was granted.
-        self.since_ms = since_ms
-        #: 0 while it waits.
-        self.token = _NOT_GRANTED
-        #: Set while it waits and its patience is limited.
+        #: None once due: only until the end of that entry.
         self.timer: Timer | None = None
 
 
-class Lock(Named):
-    __slots__ = ("holder", "waiters")
+class Lock(Queued):
+    __slots__ = ("broken", "closed", "holder")
 
     kind: ClassVar[str] = "lock"
 
-    def __init__(self, holder: Claim) -> None:
+    def __init__(self, holder: Claim | None) -> None:
+        #: None exactly while it is closed.
         self.holder = holder
-        #: In order of arrival; an OrderedDict gives up its first and any other in constant time.  None, never empty, while nobody
-        #: waits: most locks are never waited for.
-        self.waiters: OrderedDict[Claim, None] | None = None
+        self.waiters = None
+        self.closed: Closure | None = None
+        #: How it was last taken from its holder, which may not know yet.  Forgotten with the name.
+        self.broken: LockBroken | None = None
 
 
-class ClaimRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A claim in a snapshot.  The path is its lock's."""
+class ClosureRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A closure in a snapshot."""
 
-    attachment: AttachmentId
-    request: RequestNumber
-    #: None: the attachment's.
-    owner: Owner | None
-    since_ms: int
+    reason: str
     token: FencingToken
-    timer: TimerRow | None
+    owner: Owner
+    timer: TimerRow
 
 
 class LockRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A lock in a snapshot."""
 
     path: str
-    holder: ClaimRow
+    holder: ClaimRow | None
     #: In order of arrival.
     waiters: list[ClaimRow]
+    closed: ClosureRow | None = None
+    broken: LockBroken | None = None
 
 
 _decode = msgspec.msgpack.Decoder(list[LockRow]).decode
 
-#: About what a row takes besides the path, and for each waiter.
-_ROW_BYTES = 48
 
-#: The claims of each attachment that has any, by request.
-_Index: TypeAlias = dict[AttachmentId, MutableMapping[RequestNumber, Claim]]
+class Locks(Claims):
+    __slots__ = ("_due", "_streams")
 
+    noun = "lock"
 
-class Locks:
-    __slots__ = ("_entry", "_held", "_names", "_sessions", "_timers", "_waiters_total", "_waiting")
-
-    def __init__(self, entry: CurrentEntry, sessions: Sessions, names: Names, timers: Timers) -> None:
-        self._entry = entry
-        self._sessions = sessions
-        self._names = names
-        self._timers = timers
-        # Every claim is in exactly one of the two: in `_held` once it has a token.
-        self._held: _Index = {}
-        self._waiting: _Index = {}
-        self._waiters_total = 0
+    def __init__(self, entry: CurrentEntry, sessions: Sessions, names: Names, timers: Timers, streams: Streams) -> None:
+        super().__init__(entry, sessions, names, timers)
+        self._streams = streams
+        # What timers opened in the present entry.
+        self._due: list[tuple[str, Closure]] = []
 
     @property
     def operations(self) -> Mapping[type[Any], OperationHandler]:
-        return {LockAcquire: self._acquire, LockRelease: self._release}
+        return {LockAcquire: self._acquire, LockRelease: self._release, LockBreak: self._break}
 
     @property
     def queries(self) -> Mapping[type[Any], QueryHandler]:
@@ -118,109 +133,147 @@ class Locks:
 
     @property
     def watched(self) -> Mapping[str, StateOf]:
-        return {}
+        return {Lock.kind: self._state}
 
     # --- operations --------------------------------------------------------------------------------------------------------------
 
     def _acquire(self, attachment: Attachment, request: RequestNumber, operation: LockAcquire) -> Result | None:
         owner = operation.owner
         if owner == attachment.owner:
-            # Nearly always, and then a million held locks share one record; it was checked when the attachment was opened.
-            owner = attachment.owner
+            owner = attachment.owner  # as `owner_of` does, in the hottest path
         else:
             fault = refusals.check_owner(owner)
             if fault is not None:
                 return fault
-        wait_ms = operation.wait_ms
-        if wait_ms is not None and wait_ms != 0:
-            fault = refusals.check_duration("wait_ms", wait_ms, 0)
+        if operation.wait_ms or operation.delay_ms:
+            fault = check_wait(operation.wait_ms) or _check_closed_ms("delay_ms", operation.delay_ms)
             if fault is not None:
                 return fault
         lock = self._names.find(operation.path, Lock)
-        claim = Claim(operation.path, attachment, request, owner, self._entry.time_ms)
+        claim = Claim(operation.path, attachment, request, owner, self._entry.time_ms, operation.delay_ms)
         if lock is None:
             return self._names.bind(claim.path, Lock(claim)) or self._grant(claim)
         if isinstance(lock, Failed):
             return lock
-        if wait_ms == 0:
+        if operation.wait_ms == 0:
             return _not_granted("busy", lock)
-        return self._enqueue(lock, claim, wait_ms)
+        return self._enqueue(lock, claim, operation.wait_ms)
 
     def _release(self, attachment: Attachment, request: RequestNumber, operation: LockRelease) -> Result:
         lock = self._names.find(operation.path, Lock)
         if isinstance(lock, Failed):
             return lock
-        if lock is None or lock.holder.token != operation.token or lock.holder.attachment is not attachment:
-            message = f"{operation.path} is not held by this attachment under token {operation.token}"
-            return refusals.refuse(errors.NotHolder, message, path=operation.path, token=operation.token)
-        self._give_back(lock)
+        holder = None if lock is None else lock.holder
+        if lock is None or holder is None or holder.token != operation.token or holder.attachment is not attachment:
+            return _not_holder(operation.path, operation.token, lock)
+        if operation.quarantine_ms:
+            fault = _check_closed_ms("quarantine_ms", operation.quarantine_ms)
+            if fault is not None:
+                return fault
+            self._close(lock, holder, "quarantine", operation.quarantine_ms)
+        else:
+            self._give_back(lock, holder)
         return _DONE
 
-    # --- what happens to a claim -------------------------------------------------------------------------------------------------
+    def _break(self, attachment: Attachment, request: RequestNumber, operation: LockBreak) -> Result:
+        owner = owner_of(attachment, operation.owner)
+        if isinstance(owner, Failed):
+            return owner
+        lock = _check_reason(operation.reason) or self._names.find(operation.path, Lock)
+        if isinstance(lock, Failed):
+            return lock
+        if lock is not None:
+            last = lock.holder or lock.closed
+            assert last is not None, "there is no free lock"
+            if last.token == operation.token:
+                lock.broken = broken = LockBroken(operation.path, last.token, last.owner, owner, operation.reason)
+                self._take_away(operation.path, lock)
+                return broken
+        return _not_holder(operation.path, operation.token, lock)
+
+    # --- what happens to a lock --------------------------------------------------------------------------------------------------
 
     def _grant(self, claim: Claim) -> Granted:
-        attachment = claim.attachment
-        assert attachment.alive, "a waiter leaves its queue in the entry that ends its attachment"
+        assert claim.attachment.alive, "a waiter leaves its queue in the entry that ends its attachment"
         claim.token = token = FencingToken(self._entry.index)
-        held = self._held.get(attachment.id)
+        held = self._held.get(claim.attachment.id)
         if held is None:
-            self._held[attachment.id] = {claim.request: claim}
+            self._held[claim.attachment.id] = {claim.request: claim}  # `add`, without the call: the hottest path
         else:
-            held[claim.request] = claim
-            if len(held) == SPREAD_AT:
-                self._held[attachment.id] = spread(held)
+            add(self._held, claim)
+        if self._streams.by_name:
+            self._streams.emit((Lock.kind, claim.path), LockChanged(self._party(claim)))
         return Granted(token)
 
-    def _enqueue(self, lock: Lock, claim: Claim, wait_ms: int | None) -> Failed | None:
-        ahead = len(_queue(lock))
-        if ahead >= WAITERS_PER_LOCK_MAX:
-            return refusals.over_limit("waiters of a lock", WAITERS_PER_LOCK_MAX, ahead + 1)
-        if self._waiters_total >= WAITERS_MAX:
-            return refusals.over_limit("waiters of all locks", WAITERS_MAX, self._waiters_total + 1)
-        if lock.waiters is None:
-            lock.waiters = OrderedDict()
-        lock.waiters[claim] = None
-        self._waiters_total += 1
-        _index(self._waiting, claim)
-        if wait_ms is not None:
-            claim.timer = self._timers.set(self._entry.time_ms + wait_ms, partial(self._timed_out, claim))
-        return None
-
-    def _stop_waiting(self, lock: Lock, claim: Claim) -> None:
-        """Take a waiter out of its queue, wherever in it it stands."""
-        waiters = lock.waiters
-        assert waiters is not None, "a waiting claim is in its lock's queue"
-        del waiters[claim]
-        if not waiters:
-            lock.waiters = None
-        self._waiters_total -= 1
-        _remove(self._waiting, claim)
-        if claim.timer is not None:
-            self._timers.cancel(claim.timer)
-            claim.timer = None
-
-    def _give_back(self, lock: Lock) -> None:
+    def _give_back(self, lock: Lock, released: Claim) -> None:
         """End the holder's claim; the first waiter, if any, holds the lock from this entry on."""
-        released = lock.holder
-        _remove(self._held, released)
-        waiters = lock.waiters
-        if waiters is None:
-            self._names.drop(released.path)
-            return
-        successor = next(iter(waiters))
+        remove(self._held, released)
+        if lock.waiters is None:
+            self._drop(released.path)
+        else:
+            assert released.token < self._entry.index, "an entry grants a lock once"
+            self._promote(lock)
+
+    def _take_away(self, path: str, lock: Lock) -> None:
+        if lock.holder is not None:
+            self._give_back(lock, lock.holder)
+        else:
+            self._open(path, lock)
+
+    def _promote(self, lock: Lock) -> None:
+        successor = next(iter(queue(lock)))
         self._stop_waiting(lock, successor)
-        assert released.token < self._entry.index, "an entry grants a lock once"
         lock.holder = successor
         successor.since_ms = self._entry.time_ms
         self._entry.reply(successor.attachment, successor.request, self._grant(successor))
 
-    def _timed_out(self, claim: Claim) -> None:
-        lock = self._lock_of(claim)
-        claim.timer = None
+    def _close(self, lock: Lock, released: Claim, reason: str, duration_ms: int) -> None:
+        """End the holder's claim, and let nobody have the lock for a while."""
+        remove(self._held, released)
+        lock.holder = None
+        lock.closed = closure = Closure(reason, released.token, released.owner)
+        on_due = partial(self._closed_long_enough, released.path, closure)
+        closure.timer = self._timers.set(self._entry.time_ms + duration_ms, on_due)
+        if self._streams.by_name:
+            self._streams.emit((Lock.kind, released.path), LockChanged(None, self._closure(lock)))
+
+    def _closed_long_enough(self, path: str, closure: Closure) -> None:
+        self._names.get(path)  # it changes
+        closure.timer = None
+        self._due.append((path, closure))
+        self._entry.closures_due = True
+
+    def open_due(self) -> None:
+        """At the end of an entry: grant what its timers opened."""
+        due, self._due = self._due, []
+        self._entry.closures_due = False
+        for path, closure in due:
+            lock = self._names.find(path, Lock)
+            # An operator may have been faster.
+            if isinstance(lock, Lock) and lock.closed is closure:
+                self._open(path, lock)
+
+    def _open(self, path: str, lock: Lock) -> None:
+        """Let the first waiter have a closed lock, or forget it.  It was looked up last."""
+        assert lock.closed is not None
+        if lock.closed.timer is not None:
+            self._timers.cancel(lock.closed.timer)
+        lock.closed = None
+        if lock.waiters is None:
+            self._drop(path)
+        else:
+            self._promote(lock)
+
+    def _drop(self, path: str) -> None:
+        self._names.drop(path)
+        if self._streams.by_name:
+            self._streams.emit((Lock.kind, path), LockChanged(None))
+
+    def _timed_out(self, lock: Lock, claim: Claim) -> None:
         self._stop_waiting(lock, claim)
         self._entry.reply(claim.attachment, claim.request, _not_granted("timeout", lock))
 
-    def _lock_of(self, claim: Claim) -> Lock:
+    def _place_of(self, claim: Claim) -> Lock:
         lock = self._names.get(claim.path)
         assert type(lock) is Lock, "a claim's lock exists as long as the claim"
         return lock
@@ -229,64 +282,49 @@ class Locks:
 
     def attachments_ended(self, ended: Sequence[Attachment], answer: Failed) -> None:
         # In two rounds: a waiter of an ended attachment must be out of the queue before another one's lock is given on.
+        self._end_waits(ended, answer)
         for attachment in ended:
-            for claim in _in_order(self._waiting, attachment):
-                self._stop_waiting(self._lock_of(claim), claim)
-                self._entry.reply(attachment, claim.request, answer)
-        for attachment in ended:
-            for claim in _in_order(self._held, attachment):
-                self._give_back(self._lock_of(claim))
+            for claim in in_order(self._held, attachment):
+                if claim.terms:
+                    self._close(self._place_of(claim), claim, "delay", claim.terms)
+                else:
+                    self._give_back(self._place_of(claim), claim)
 
     def withdraw(self, attachment: Attachment, request: RequestNumber, answer: Result) -> bool:
-        waiting = self._waiting.get(attachment.id)
-        if waiting is not None and request in waiting:
-            claim = waiting[request]
-            self._stop_waiting(self._lock_of(claim), claim)
-            self._entry.reply(attachment, request, answer)
+        if self._withdraw_wait(attachment, request, answer) is not None:
             return True
-        held = self._held.get(attachment.id)
-        if held is not None and request in held:
-            # It was answered already: only its cached answer changes.
-            attachment.window.settle(request, answer)
-            self._give_back(self._lock_of(held[request]))
-            return True
-        return False
-
-    def holdings(self, attachment: Attachment) -> int:
-        return len(self._held.get(attachment.id, ()))
+        claim = self._held_by(attachment, request)
+        if claim is None:
+            return False
+        # It was answered already: only its cached answer changes.
+        attachment.window.settle(request, answer)
+        self._give_back(self._place_of(claim), claim)
+        return True
 
     def state(self) -> list[Any]:
-        return [(path, _claim_state(lock.holder), [_claim_state(claim) for claim in _queue(lock)]) for path, lock in self.all()]
+        return [_lock_state(path, lock) for path, lock in self.all()]
 
     @property
     def named(self) -> type[Lock]:
         return Lock
 
     def row(self, path: str, lock: Lock) -> tuple[LockRow, int]:
-        waiters = [_claim_row(claim) for claim in _queue(lock)]
-        return LockRow(path, _claim_row(lock.holder), waiters), len(path) + _ROW_BYTES * (1 + len(waiters))
+        holder = None if lock.holder is None else claim_row(lock.holder)
+        waiters = [claim_row(claim) for claim in queue(lock)]
+        return LockRow(path, holder, waiters, _closure_row(lock), lock.broken), len(path) + CLAIM_ROW_BYTES * (1 + len(waiters))
 
     def restore(self, rows: msgspec.Raw) -> int:
         found: list[LockRow] = decode(_decode, rows)
         for row in found:
-            self._restore(row)
+            lock = Lock(None if row.holder is None else self._restored(row.path, row.holder, self._held))
+            self._restore_queue(row.path, lock, row.waiters)
+            lock.broken = row.broken
+            if row.closed is not None:
+                lock.closed = closure = Closure(row.closed.reason, row.closed.token, row.closed.owner)
+                on_due = partial(self._closed_long_enough, row.path, closure)
+                closure.timer = self._timers.restore(row.closed.timer, on_due)
+            self._names.restore(row.path, lock)
         return len(found)
-
-    def _restore(self, row: LockRow) -> None:
-        lock = Lock(self._restored_claim(row.path, row.holder, self._held))
-        if row.waiters:
-            lock.waiters = OrderedDict.fromkeys(self._restored_claim(row.path, claim, self._waiting) for claim in row.waiters)
-            self._waiters_total += len(row.waiters)
-        self._names.restore(row.path, lock)
-
-    def _restored_claim(self, path: str, row: ClaimRow, index: _Index) -> Claim:
-        attachment = self._sessions.attachment(row.attachment)
-        claim = Claim(path, attachment, row.request, row.owner or attachment.owner, row.since_ms)
-        claim.token = row.token
-        if row.timer is not None:
-            claim.timer = self._timers.restore(row.timer, partial(self._timed_out, claim))
-        _index(index, claim)
-        return claim
 
     # --- looking -----------------------------------------------------------------------------------------------------------------
 
@@ -294,59 +332,76 @@ class Locks:
         """Return every lock with its path, in order of paths."""
         return self._names.of_type(Lock)
 
+    def listed(self, path: str, lock: Lock) -> ListedLock:
+        holder = None if lock.holder is None else self._party(lock.holder)
+        return ListedLock(path, Lock.kind, 1, int(holder is not None), holder, len(queue(lock)), self._closure(lock))
+
     def _info(self, query: LockInfo) -> LockState | Failed:
-        lock = self._names.find(query.path, Lock)
+        return self._state(query.path, query.waiters_max)
+
+    def _state(self, path: str, waiters_max: int = 0) -> LockState | Failed:
+        lock = self._names.find(path, Lock)
         if lock is None:
             return LockState(None, (), 0)
         if isinstance(lock, Failed):
             return lock
-        named = max(0, min(query.waiters_max, WAITERS_NAMED_MAX))
-        waiters = tuple(self._party(claim) for claim, _ in zip(_queue(lock), range(named), strict=False))
-        return LockState(self._party(lock.holder), waiters, len(_queue(lock)))
+        waiters = tuple(map(self._party, first(queue(lock), min(waiters_max, WAITERS_NAMED_MAX))))
+        holder = None if lock.holder is None else self._party(lock.holder)
+        return LockState(holder, waiters, len(queue(lock)), self._closure(lock))
 
     def _party(self, claim: Claim) -> LockParty:
         since_ms = self._entry.time_ms - claim.since_ms
         return LockParty(claim.attachment.session, claim.attachment.id, claim.owner, since_ms, claim.token)
 
-
-def _index(index: _Index, claim: Claim) -> None:
-    number = claim.attachment.id
-    claims = index.setdefault(number, {})
-    claims[claim.request] = claim
-    if len(claims) == SPREAD_AT:
-        index[number] = spread(claims)
+    def _closure(self, lock: Lock) -> LockClosure | None:
+        closed = lock.closed
+        if closed is None or closed.timer is None:
+            return None
+        return LockClosure(closed.reason, closed.token, closed.owner, closed.timer.deadline_ms - self._entry.time_ms)
 
 
-def _remove(index: _Index, claim: Claim) -> None:
-    claims = index[claim.attachment.id]
-    del claims[claim.request]
-    if not claims:
-        del index[claim.attachment.id]
+def _check_closed_ms(field: str, duration_ms: int) -> Failed | None:
+    if not 0 <= duration_ms <= CLOSED_MS_MAX:
+        return refusals.invalid(field, f"must be between 0 and {CLOSED_MS_MAX} ms")
+    return None
 
 
-def _in_order(index: _Index, attachment: Attachment) -> list[Claim]:
-    """Return the attachment's claims in order of their requests."""
-    claims = index.get(attachment.id)
-    return [] if claims is None else [claims[request] for request in sorted(claims)]
+def _check_reason(reason: str) -> Failed | None:
+    length = refusals.utf8_length(reason)
+    if length < 1:
+        return refusals.invalid("reason", "must be given, and be UTF-8")
+    if length > REASON_BYTES_MAX:
+        return refusals.over_limit("bytes of a reason", REASON_BYTES_MAX, length)
+    return None
 
 
-def _queue(lock: Lock) -> Mapping[Claim, None]:
-    return {} if lock.waiters is None else lock.waiters
+def _not_holder(path: str, token: FencingToken, lock: Lock | None) -> Failed:
+    broken = None if lock is None else lock.broken
+    if broken is None or broken.token != token:
+        message = f"{path} is not held by this attachment under token {token}"
+        return refusals.refuse(errors.NotHolder, message, path=path, token=token)
+    by = f"{broken.by.host}:{broken.by.pid}" + (f" {broken.by.label}" if broken.by.label else "")
+    message = f"{path} was taken from token {token} by {by}: {broken.reason}"
+    return refusals.refuse(errors.NotHolder, message, path=path, token=token, broken_by=by, reason=broken.reason)
 
 
 def _not_granted(reason: str, lock: Lock) -> NotGranted:
-    return NotGranted(reason, lock.holder.owner, lock.holder.token, len(_queue(lock)))
+    if lock.holder is not None:
+        return NotGranted(reason, lock.holder.owner, lock.holder.token, len(queue(lock)))
+    return NotGranted("closed" if reason == "busy" else reason, waiters=len(queue(lock)))
 
 
-def _claim_state(claim: Claim) -> tuple[Any, ...]:
-    timer = None if claim.timer is None else claim.timer.row()
-    owner = msgspec.structs.astuple(claim.owner)
-    return claim.attachment.id, claim.request, owner, claim.since_ms, claim.token, timer
+def _lock_state(path: str, lock: Lock) -> tuple[Any, ...]:
+    holder = None if lock.holder is None else claim_state(lock.holder)
+    state = (path, holder, [claim_state(claim) for claim in queue(lock)])
+    if lock.closed is None and lock.broken is None:
+        return state
+    return (*state, _closure_row(lock), lock.broken)
 
 
-def _claim_row(claim: Claim) -> ClaimRow:
-    attachment = claim.attachment
-    # Nearly always the same record; so a million locks of one process do not repeat its name.
-    owner = None if claim.owner is attachment.owner else claim.owner
-    timer = None if claim.timer is None else claim.timer.row()
-    return ClaimRow(attachment.id, claim.request, owner, claim.since_ms, claim.token, timer)
+def _closure_row(lock: Lock) -> ClosureRow | None:
+    closed = lock.closed
+    if closed is None:
+        return None
+    assert closed.timer is not None, "what is due is opened before the entry ends"
+    return ClosureRow(closed.reason, closed.token, closed.owner, closed.timer.row())

@@ -1,6 +1,7 @@
 """The face of the state machine: an entry in, its answer and the answers it caused out.
 
-An entry is applied in this order: the cluster time rises to its stamp; timers that are due fire; its command is applied.  Which
+An entry is applied in this order: the cluster time rises to its stamp; timers that are due fire; its command is applied; locks
+that those timers opened are granted.  Which
 command does what to sessions is decided here; what a session's operation does is the resources' matter.
 
 The duties of the caller (replica):
@@ -26,11 +27,14 @@ from coord_core.machine.bounds import NUMBER_MAX, WINDOW_CONTROL_MAX
 from coord_core.machine.elections import Elections
 from coord_core.machine.entry import CurrentEntry
 from coord_core.machine.groups import Groups
-from coord_core.machine.locks import Locks
+from coord_core.machine.limiters import Limiters
+from coord_core.machine.lists import list_locks, list_sessions
+from coord_core.machine.locks import Lock, Locks
 from coord_core.machine.names import Names
 from coord_core.machine.resources import OperationHandler, QueryHandler, Registry, Resource
 from coord_core.machine.restoring import Restoring
 from coord_core.machine.rolling import RollingHash
+from coord_core.machine.semaphores import Semaphore, Semaphores
 from coord_core.machine.sessions import Attachment, Session, Sessions, SessionView
 from coord_core.machine.snapshot import Snapshot
 from coord_core.machine.stream import CHUNK_BYTES_MAX, Cutter, Header
@@ -51,8 +55,9 @@ from coord_core.protocol.commands import (
     SetMachineVersion,
     Tick,
 )
+from coord_core.protocol.locks import LockList, LockRows, SessionList, SessionRows
 from coord_core.protocol.operations import FREEING, Cancel
-from coord_core.protocol.queries import Answer, Query, SessionInfo, SessionState
+from coord_core.protocol.queries import Answer, PathInfo, PathState, Query, SessionInfo, SessionState
 from coord_core.protocol.results import AttachmentOpened, Done, Failed, NotGranted, Result, SessionOpened
 from coord_core.protocol.topics import TopicRecord
 from coord_core.types import AttachmentId, LogIndex, RequestNumber, SessionId, SubscriptionId, TopicNumber
@@ -93,11 +98,13 @@ class Machine:
         self._names = Names()
         self._sessions = Sessions()
         self._streams = Streams(self._entry, self._sessions, self._names)
-        self._locks = Locks(self._entry, self._sessions, self._names, self._timers)
+        self._locks = Locks(self._entry, self._sessions, self._names, self._timers, self._streams)
+        self._semaphores = Semaphores(self._entry, self._sessions, self._names, self._timers)
+        self._limiters = Limiters(self._entry, self._sessions, self._names, self._timers)
         self._values = Values(self._entry, self._names, self._timers, self._streams)
         self._elections = Elections(self._entry, self._sessions, self._names, self._streams)
         self._groups = Groups(self._entry, self._sessions, self._names, self._streams)
-        self._topics = Topics(self._entry, self._sessions, self._names, self._timers)
+        self._topics = Topics(self._entry, self._sessions, self._names, self._timers, self._streams)
         self._registry = Registry()
         # Streams first: who ends in an entry is told no more of what that entry does.
         resources: tuple[Resource, ...] = (
@@ -106,6 +113,8 @@ class Machine:
             self._values,
             self._elections,
             self._groups,
+            self._semaphores,
+            self._limiters,
             self._topics,
         )
         for resource in resources:
@@ -128,7 +137,13 @@ class Machine:
         }
         # How many were begun.
         self._snapshots = 0
-        self._queries: dict[type[Any], QueryHandler] = {**self._registry.queries, SessionInfo: self._session_info}
+        self._queries: dict[type[Any], QueryHandler] = {
+            **self._registry.queries,
+            SessionInfo: self._session_info,
+            SessionList: self._session_list,
+            LockList: self._lock_list,
+            PathInfo: self._path_info,
+        }
 
     @property
     def time_ms(self) -> int:
@@ -159,6 +174,8 @@ class Machine:
         entry.begin(index, time_ms)
         self._timers.fire(entry.time_ms)
         result = self._commands[type(command)](command)
+        if entry.closures_due:
+            self._locks.open_due()
         self._rolling.add(entry, result)
         return Applied(
             result,
@@ -348,12 +365,25 @@ class Machine:
 
     # --- looking -----------------------------------------------------------------------------------------------------------------
 
+    def _path_info(self, query: PathInfo) -> PathState | Failed:
+        fault = refusals.check_path(query.path)
+        if fault is not None:
+            return fault
+        found = self._names.look_up(query.path)
+        return PathState("" if found is None else found.kind)
+
     def _session_info(self, query: SessionInfo) -> SessionState:
         session = self._sessions.get(query.session)
         if session is None:
             return SessionState(False, 0, 0)
         holdings = sum(self._registry.holdings(attachment) for attachment in session.attachments.values())
         return SessionState(True, len(session.attachments), holdings)
+
+    def _session_list(self, query: SessionList) -> SessionRows:
+        return list_sessions(self._sessions, self._registry, query)
+
+    def _lock_list(self, query: LockList) -> LockRows:
+        return list_locks(self._names, {Lock: self._locks.listed, Semaphore: self._semaphores.listed}, query)
 
 
 def _view(session: Session) -> SessionView:

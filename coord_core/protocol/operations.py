@@ -11,6 +11,9 @@ from typing import TypeAlias
 from coord_core.protocol.base import LABEL_BYTES_MAX, PATH_BYTES_MAX, VALUE_BYTES_MAX, OperationStruct, Owner
 from coord_core.protocol.elections import ElectionEnter, ElectionResign, ElectionTransfer
 from coord_core.protocol.groups import GroupJoin, GroupLeave, GroupUpdate
+from coord_core.protocol.limiters import RateAcquire
+from coord_core.protocol.locks import LockBreak
+from coord_core.protocol.semaphores import SemaphoreAcquire, SemaphoreRelease, SemaphoreSetLimit
 from coord_core.protocol.streams import Subscribe, Unsubscribe
 from coord_core.protocol.topics import (
     TopicClaim,
@@ -25,10 +28,11 @@ from coord_core.protocol.topics import (
 from coord_core.types import FencingToken, RequestNumber
 
 __all__ = [
+    "FREEING",
     "LABEL_BYTES_MAX",
     "PATH_BYTES_MAX",
     "VALUE_BYTES_MAX",
-    "FREEING",
+    "Announcing",
     "Cancel",
     "LockAcquire",
     "LockRelease",
@@ -36,6 +40,7 @@ __all__ = [
     "Owner",
     "ValueDelete",
     "ValueSet",
+    "Waiting",
 ]
 
 
@@ -49,6 +54,8 @@ class LockAcquire(OperationStruct, frozen=True, tag=1):
     #: None: wait for as long as it takes.  0: do not wait.
     wait_ms: int | None
     owner: Owner
+    #: Should the holder end without a release, the lock stays closed for so long before the next one has it.
+    delay_ms: int = 0
 
 
 class LockRelease(OperationStruct, frozen=True, tag=2):
@@ -59,6 +66,8 @@ class LockRelease(OperationStruct, frozen=True, tag=2):
 
     path: str
     token: FencingToken
+    #: The lock stays closed for so long before the next one has it.
+    quarantine_ms: int = 0
 
 
 class Cancel(OperationStruct, frozen=True, tag=3):
@@ -103,6 +112,11 @@ Operation: TypeAlias = (
     | GroupJoin
     | GroupLeave
     | GroupUpdate
+    | LockBreak
+    | SemaphoreAcquire
+    | SemaphoreRelease
+    | SemaphoreSetLimit
+    | RateAcquire
     | TopicCreate
     | TopicConfigure
     | TopicPublish
@@ -114,4 +128,8 @@ Operation: TypeAlias = (
 )
 
 #: What gives something back: it goes before everything else, and is admitted where other operations are not any more.
-FREEING: frozenset[type] = frozenset({LockRelease, Cancel, Unsubscribe, ElectionResign, GroupLeave})
+FREEING: frozenset[type] = frozenset({LockRelease, Cancel, Unsubscribe, ElectionResign, GroupLeave, LockBreak, SemaphoreRelease})
+#: What waits in a queue by the cluster's clock, and can be withdrawn from it without a trace.
+Waiting: TypeAlias = LockAcquire | SemaphoreAcquire | RateAcquire
+#: What may be announced: its answer waits for its audience, for `announce_ms`.
+Announcing: TypeAlias = GroupJoin | TopicPublish

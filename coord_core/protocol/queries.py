@@ -2,14 +2,17 @@
 
 from typing import TypeAlias
 
-import msgspec
-
-from coord_core.protocol.base import AnswerStruct, Owner, QueryStruct
+from coord_core.protocol.base import AnswerStruct, QueryStruct
 from coord_core.protocol.elections import ElectionInfo, ElectionState
 from coord_core.protocol.groups import GroupInfo, GroupState
+from coord_core.protocol.limiters import LimiterInfo, LimiterState
+from coord_core.protocol.locks import LockClosure, LockList, LockParty, LockRows, SessionList, SessionRows
 from coord_core.protocol.results import Failed
+from coord_core.protocol.semaphores import SemaphoreInfo, SemaphoreState
 from coord_core.protocol.topics import TopicFetch, TopicFetched, TopicInfo, TopicList, TopicListing, TopicState
-from coord_core.types import AttachmentId, FencingToken, SessionId
+from coord_core.types import SessionId
+
+__all__ = ["Answer", "LockInfo", "LockParty", "LockState", "Query", "SessionInfo", "SessionState", "ValueGet", "ValueState"]
 
 
 class LockInfo(QueryStruct, frozen=True, tag=1):
@@ -31,25 +34,40 @@ class SessionInfo(QueryStruct, frozen=True, tag=3):
     session: SessionId
 
 
-Query: TypeAlias = LockInfo | ValueGet | SessionInfo | ElectionInfo | GroupInfo | TopicInfo | TopicList | TopicFetch
+class PathInfo(QueryStruct, frozen=True, tag=12):
+    """What is bound to a path.  Answers `PathState`."""
+
+    path: str
 
 
-class LockParty(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """One holder or waiter."""
+Query: TypeAlias = (
+    LockInfo
+    | PathInfo
+    | ValueGet
+    | SessionInfo
+    | ElectionInfo
+    | GroupInfo
+    | LockList
+    | SessionList
+    | SemaphoreInfo
+    | LimiterInfo
+    | TopicInfo
+    | TopicList
+    | TopicFetch
+)
 
-    session: SessionId
-    attachment: AttachmentId
-    owner: Owner
-    #: Milliseconds of cluster time since it was granted (holder) or began to wait.
-    since_ms: int
-    #: 0 for a waiter.
-    token: FencingToken = FencingToken(0)
+
+class PathState(AnswerStruct, frozen=True, tag=112):
+    #: "lock", "election", "topic", ...; empty: nothing is bound to the path.
+    kind: str
 
 
 class LockState(AnswerStruct, frozen=True, tag=101):
     holder: LockParty | None
     waiters: tuple[LockParty, ...]
     waiters_total: int
+    #: Set where there is no holder and it is not free.
+    closed: LockClosure | None = None
 
 
 class ValueState(AnswerStruct, frozen=True, tag=102):
@@ -62,8 +80,23 @@ class SessionState(AnswerStruct, frozen=True, tag=103):
     alive: bool
     attachments: int
     holdings: int
+    #: As the leader reckons it: at least as long as its client may believe.  None where it does not live.
+    lease_left_ms: int | None = None
 
 
 Answer: TypeAlias = (
-    LockState | ValueState | SessionState | ElectionState | GroupState | TopicState | TopicListing | TopicFetched | Failed
+    LockState
+    | PathState
+    | ValueState
+    | SessionState
+    | ElectionState
+    | GroupState
+    | LockRows
+    | SessionRows
+    | SemaphoreState
+    | LimiterState
+    | TopicState
+    | TopicListing
+    | TopicFetched
+    | Failed
 )

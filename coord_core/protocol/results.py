@@ -4,7 +4,10 @@ from typing import TypeAlias
 
 from coord_core.protocol.base import Owner, ResultStruct
 from coord_core.protocol.elections import Entered
-from coord_core.protocol.streams import Joined, Subscribed
+from coord_core.protocol.limiters import RateGranted, RateRefused
+from coord_core.protocol.locks import LockBroken
+from coord_core.protocol.semaphores import PermitsGranted
+from coord_core.protocol.streams import Announced, Joined, Subscribed
 from coord_core.protocol.topics import Claimed, ClaimRefused, Committed, Published, TopicCreated
 from coord_core.types import AttachmentId, FencingToken, SessionId
 
@@ -42,7 +45,7 @@ class Granted(ResultStruct, frozen=True, tag=5):
 class NotGranted(ResultStruct, frozen=True, tag=6):
     """The lock was busy for as long as the caller would wait.  Expected, so not an error."""
 
-    #: "busy" (would not wait), "timeout" or "cancelled".
+    #: "busy" or "closed" (would not wait), "timeout" or "cancelled".
     reason: str
     holder: Owner | None = None
     holder_token: FencingToken = FencingToken(0)
@@ -74,6 +77,11 @@ Result: TypeAlias = (
     | Subscribed
     | Entered
     | Joined
+    | Announced
+    | LockBroken
+    | RateGranted
+    | RateRefused
+    | PermitsGranted
     | Published
     | TopicCreated
     | Committed

@@ -1,8 +1,12 @@
-"""What a replica tells its driver to note: nothing here needs to be carried out."""
+"""What a replica tells its driver to note: nothing here needs to be carried out.
+
+`LockBroken`, as the operator is answered, is the leader's: one node writes down who took a lock from whom, and why.
+"""
 
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from coord_core.protocol.locks import LockBroken
 from coord_core.types import LogIndex, NodeId, SessionId, Term
 
 
@@ -118,6 +122,7 @@ Fact: TypeAlias = (
     RoleChanged
     | LeaderReady
     | SessionsEnded
+    | LockBroken
     | Stalled
     | SnapshotTaken
     | SnapshotAbandoned

@@ -7,8 +7,12 @@ Cluster time is the time of the last applied stamp plus the leader's own monoton
 stands still (spec: sessions outlive a failover).
 """
 
+import msgspec
+
 from coord_core.machine import Machine
 from coord_core.protocol.commands import Command, ExpireSession, SetMachineVersion, Tick
+from coord_core.protocol.locks import ListedSession, SessionRows
+from coord_core.protocol.queries import Answer, Query, SessionInfo, SessionState
 from coord_core.replica.leases import Leases
 from coord_core.replica.reads import ExpiryCheck, Reads
 from coord_core.types import SessionId, Term
@@ -105,6 +109,22 @@ class Leading:
         if view is None or view.generation != generation:
             return None
         return self._leases.renew(session, lease_ms)
+
+    def with_leases(self, query: Query, answer: Answer, lease_ms: int) -> Answer:
+        """Add to an answer what the machine does not know: how much is left of sessions' leases."""
+        if type(answer) is SessionState and type(query) is SessionInfo:
+            return msgspec.structs.replace(answer, lease_left_ms=self._left_ms(query.session, lease_ms))
+        if type(answer) is SessionRows:
+            rows = tuple(self._with_lease(row, lease_ms) for row in answer.rows)
+            return SessionRows(rows, answer.more)
+        return answer
+
+    def _with_lease(self, row: ListedSession, lease_ms: int) -> ListedSession:
+        return msgspec.structs.replace(row, lease_left_ms=self._left_ms(row.session, lease_ms))
+
+    def _left_ms(self, session: SessionId, lease_ms: int) -> int | None:
+        deadline_ms = self._leases.deadline_ms(session)
+        return None if deadline_ms is None else max(0, deadline_ms - lease_ms)
 
     def ticked(self) -> None:
         self._tick_under_way = False

@@ -29,6 +29,7 @@ from dataclasses import dataclass, field, replace
 from coord_core.errors import CoordError
 from coord_core.machine import Applied, Machine
 from coord_core.protocol.commands import LEADERS_OWN, Call, Command, ExpireSession, SetMachineVersion, Tick
+from coord_core.protocol.locks import LockBroken
 from coord_core.protocol.members import Member
 from coord_core.protocol.messages import (
     Acknowledge,
@@ -146,6 +147,8 @@ class ReplicaStatus:
     first_index: LogIndex
     #: Up to here this node knows the log to be committed, also after a crash.
     durable_commit: LogIndex
+    #: Why this leader refuses new commands (want of room on the disks); empty where it takes them, or does not lead.
+    refuses: str = ""
 
 
 class Replica:
@@ -626,6 +629,8 @@ class Replica:
             if applied.emitted:
                 self._watches.emitted(applied.emitted)
             self._keep_leases(self._leading, command, applied, lease_ms)
+            if type(applied.result) is LockBroken:
+                effects.facts.append(applied.result)
         if applied.closed:
             expired = type(command) is ExpireSession
             effects.facts.append(SessionsEnded(entry.index, tuple(applied.closed), expired))
@@ -705,7 +710,8 @@ class Replica:
                 case Question(origin, TopicFetch() as query):
                     self._fetches.fetch(origin, query, self.machine, leading.stamp_ms(now_ms))
                 case Question(origin, query):
-                    effects.replies.append((origin[0], Told(origin[1], self.machine.query(query))))
+                    answer = leading.with_leases(query, self.machine.query(query), lease_ms)
+                    effects.replies.append((origin[0], Told(origin[1], answer)))
                 case Renewal():
                     self._renew(leading, item, lease_ms, effects)
                 case ExpiryCheck(session):
@@ -814,11 +820,17 @@ class Replica:
             snapshot_index=self._snapshots.index,
             first_index=self._raft.first_index,
             durable_commit=self._raft.durable_commit,
+            refuses=self._space.reason(self._membership.members) if self._space.refuses_commands else "",
         )
 
     def recent_records(self, topic: TopicNumber) -> Sequence[TopicRecord]:
         """Return the records of a topic that are in memory, whether or not they are stored; for who judges what there is."""
         return self._records.recent(topic)
+
+    @property
+    def durable_commit(self) -> LogIndex:
+        """As in `status`, for those who ask with every message."""
+        return self._raft.durable_commit
 
     def matched(self) -> dict[NodeId, LogIndex]:
         """Return up to where each member's log is known to equal this leader's; nothing elsewhere."""

@@ -23,6 +23,7 @@ from coord_core.storage.api import Bootstrap, Identity
 from coord_core.testing.checkers.announcements import AnnouncementChecks
 from coord_core.testing.checkers.applied import AppliedChecks, ObservedMachine
 from coord_core.testing.checkers.beliefs import BeliefChecks
+from coord_core.testing.checkers.claims import ClaimChecks
 from coord_core.testing.checkers.consensus import ConsensusChecks
 from coord_core.testing.checkers.leases import LeaseChecks
 from coord_core.testing.checkers.streams import StreamChecks
@@ -35,7 +36,7 @@ from coord_core.testing.network import Network
 from coord_core.testing.node import Node, Pace
 from coord_core.testing.operators import Applicant, Operator
 from coord_core.testing.simulator import SECOND, Simulator
-from coord_core.testing.workload import LOCKS, STREAMS, Books
+from coord_core.testing.workload import CLOSING_LOCKS, LIMITERS, LOCKS, SEMAPHORES, STREAMS, Books
 from coord_core.types import LogIndex, NodeId, SessionId, Term
 
 #: 32 hexadecimal digits, as a real one.
@@ -49,12 +50,13 @@ Disks = Callable[[Bootstrap, random.Random, DiskSpeed], SimulatedDisk]
 class Watchers:
     """All checkers that watch the nodes, behind one face (`node.Witness`)."""
 
-    def __init__(self, nodes: dict[NodeId, Node], base: SnapshotMetadata, ring_records_max: int) -> None:
+    def __init__(self, nodes: dict[NodeId, Node], base: SnapshotMetadata, mix: Mix) -> None:
         self.consensus = ConsensusChecks(nodes, int(base.index), int(base.term), [(int(base.index), base.configuration)])
-        self.applied = AppliedChecks(LOCKS, self._first_applied, self._applied, ring_records_max)
+        self.applied = AppliedChecks(LOCKS, self._first_applied, self._applied, mix.ring_records_max)
         self.leases = LeaseChecks()
         self.beliefs = BeliefChecks()
-        self.streams = StreamChecks(STREAMS)
+        self.streams = StreamChecks(STREAMS, mix.pushed_records_max)
+        self.claims = ClaimChecks(CLOSING_LOCKS, SEMAPHORES, LIMITERS)
         self.announcements = AnnouncementChecks(self.streams)
         #: What happened to snapshots, by kind of fact.
         self.snapshots: Counter[str] = Counter()
@@ -86,6 +88,7 @@ class Watchers:
     def _first_applied(self, machine: ObservedMachine, index: int, command: Command, applied: Applied) -> None:
         self.leases.applied(machine.node, self.consensus.term_of(machine.node, index), index, command, applied)
         self.streams.applied(machine, index, command, applied)
+        self.claims.applied(machine, index, command, applied)
         if applied.closed or type(command) is CloseAttachment:
             check(machine)  # What somebody had is gone with it, whole.
 
@@ -105,7 +108,7 @@ class Cluster:
         self.nodes: dict[NodeId, Node] = {}
         self._members = tuple(_member(number) for number in range(1, mix.nodes + 1))
         self._founding = _founding(self._members)
-        self.watchers = Watchers(self.nodes, self._founding, mix.ring_records_max)
+        self.watchers = Watchers(self.nodes, self._founding, mix)
         self.books = Books(self.watchers.applied.acknowledged, self.watchers.beliefs, self.watchers.streams)
         self.tick_ms = 50
         self.ttl_ms = mix.habits.ttl_ms

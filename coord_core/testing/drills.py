@@ -122,11 +122,34 @@ STREAMS = replace(
     every_us=500 * MILLISECOND,
     tick_skew_max=0.05,
     habits=Habits(
-        think_us_max=400 * MILLISECOND, locks=0.1, paths=1, participants=4, part_us_max=3_000 * MILLISECOND, announce_ms_max=3_000
+        think_us_max=400 * MILLISECOND,
+        locks=0.1,
+        paths=1,
+        participants=4,
+        pause_us_max=1_000 * MILLISECOND,
+        part_us_max=3_000 * MILLISECOND,
+        announce_ms_max=3_000,
     ),
     snapshots=SnapshotConfig(entries=30, trailing_entries=5, chunk_bytes=500),
     ring_records_max=3,
     pushed_records_max=2,
+)
+#: Many who take permits, break locks and leave them closed, with sessions that end all the time and snapshots every few entries.
+CLAIMS = replace(
+    CUTS,
+    kinds=("client cut", "client isolate", "client kill", "client kill", "leader isolate", "blink"),
+    every_us=500 * MILLISECOND,
+    habits=Habits(
+        think_us_max=200 * MILLISECOND,
+        hold_us_max=800 * MILLISECOND,
+        locks=0.1,
+        cancels=0.2,
+        participants=0,
+        claimants=4,
+        ttl_ms=1_000,
+    ),
+    work_items_max=5,
+    snapshots=SnapshotConfig(entries=20, trailing_entries=5, chunk_bytes=100),
 )
 
 #: Messages without end into two small topics, which are deleted now and then, and nodes that crash at every boundary, lag and come
@@ -153,6 +176,7 @@ DRILLS = {
     "divided": DIVIDED,
     "membership": MEMBERSHIP,
     "streams": STREAMS,
+    "claims": CLAIMS,
 }
 
 

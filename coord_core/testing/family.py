@@ -6,9 +6,11 @@ is over ends; an orphan lives on until then.
 
 import random
 from collections.abc import Callable
+from typing import TypeAlias
 
 from coord_core.client.session import Outcome, SessionState
 from coord_core.protocol.commands import CloseAttachment
+from coord_core.testing.claimants import Claimant
 from coord_core.testing.client import ClientProcess
 from coord_core.testing.participants import Participant
 from coord_core.testing.simulator import MILLISECOND, SECOND
@@ -16,6 +18,8 @@ from coord_core.testing.workload import Books, Habits, Worker
 from coord_core.types import AttachmentId, SessionId
 
 WORKERS = 2
+
+Thread: TypeAlias = Worker | Participant | Claimant
 
 
 class Family:
@@ -31,12 +35,13 @@ class Family:
     ) -> None:
         self.keeper = keeper
         self.child: ClientProcess | None = None
-        self.workers: list[Worker | Participant] = []
-        self._child_workers: list[Worker | Participant] = []
+        self.workers: list[Thread] = []
+        self._child_workers: list[Thread] = []
         self._books = books
         self._habits = habits
         self._rng = rng
         self._parts_rng = keeper.simulator.stream(f"parts of {keeper.name}")
+        self._claims_rng = keeper.simulator.stream(f"claims of {keeper.name}")
         self._spawn = spawn
         self._children = 0
         keeper.on_start = self._begin
@@ -49,6 +54,7 @@ class Family:
         self.workers += [
             Participant(self.keeper, self._books, self._habits, self._parts_rng) for _ in range(self._habits.participants)
         ]
+        self.workers += [Claimant(self.keeper, self._books, self._habits, self._claims_rng) for _ in range(self._habits.claimants)]
         for worker in self.workers:
             worker.start()
         self.keeper.later(self._rng.randint(1, 4) * SECOND, self._look_after)
@@ -93,6 +99,8 @@ class Family:
             Worker(child, self._books, self._habits, self._rng),
             Participant(child, self._books, self._habits, self._parts_rng),
         ]
+        if self._habits.claimants:
+            self._child_workers.append(Claimant(child, self._books, self._habits, self._claims_rng))
         for worker in self._child_workers:
             worker.start()
 

@@ -14,6 +14,7 @@ from coord_core.protocol.groups import GroupInfo, GroupState
 from coord_core.protocol.operations import LockAcquire, LockRelease, Owner, ValueSet
 from coord_core.protocol.queries import LockInfo, LockState
 from coord_core.protocol.results import Done, Granted, ValueWritten
+from coord_core.protocol.semaphores import SemaphoreInfo, SemaphoreState
 from coord_core.testing.client import ClientProcess
 from coord_core.testing.cluster import Cluster, Disks
 from coord_core.testing.disk import SimulatedDisk
@@ -24,7 +25,7 @@ from coord_core.testing.linearizability import Judgement, Verdict, judge
 from coord_core.testing.mix import CALM, Mix
 from coord_core.testing.models import LockModel, RegisterModel
 from coord_core.testing.simulator import MILLISECOND, SECOND, Simulator, Violation
-from coord_core.testing.workload import ELECTIONS, GROUPS, LOCKS
+from coord_core.testing.workload import CLOSING_LOCKS, ELECTIONS, GROUPS, LOCKS, SEMAPHORES
 
 #: How long faults happen, in virtual time.
 TROUBLE_US = 20 * SECOND
@@ -78,6 +79,8 @@ class Report:
     undecided: int
     #: What clients were handed of streams: "record", "state", "resync"; and what became of announcements (`AnnouncementChecks`).
     streams: dict[str, int]
+    #: What happened to semaphores, limiters and locks that close, by what it was (`ClaimChecks`).
+    claims: dict[str, int]
     #: Messages of topics: acknowledged, fetched, and found on the nodes at the end.
     messages: dict[str, int] = field(default_factory=dict)
 
@@ -87,7 +90,8 @@ class Report:
             f"seed {self.seed}: {self.mix.nodes} nodes, {self.virtual_s:.0f} s, {self.entries} entries, {self.leaders} leaders,"
             f" {self.operations} operations, {self.expired} expired, {self.taken} snapshots, {self.installed} installed,"
             f" {self.changes} changes of members, {self.streams.get('record', 0)} records, {self.streams.get('resync', 0)} resyncs,"
-            f" {self.streams.get('waited', 0)} announcements that waited ({kinds})"
+            f" {self.streams.get('waited', 0)} announcements that waited, {self.claims.get('permits', 0)} grants of permits,"
+            f" {self.claims.get('delay', 0)} delays, {self.claims.get('broken', 0)} locks broken ({kinds})"
         )
 
 
@@ -148,6 +152,7 @@ class _Run:
             changes=0 if self._cluster.operator is None else sum(self._cluster.operator.done.values()),
             undecided=self._undecided,
             streams=dict(watchers.streams.handed + watchers.announcements.outcomes),
+            claims=dict(watchers.claims.seen),
             messages=books.records.counts,
         )
 
@@ -251,11 +256,15 @@ class _Run:
             return ["no leader is ready"]
         query = leader.replica.machine.query
         states = [
-            *((path, query(LockInfo(path))) for path in LOCKS),
+            *((path, query(LockInfo(path))) for path in (*LOCKS, *CLOSING_LOCKS)),
             *((path, query(ElectionInfo(path))) for path in ELECTIONS),
             *((path, query(GroupInfo(path))) for path in GROUPS),
         ]
         held = [f"{path} is held: {state}" for path, state in states if state not in _FREE]
+        for path in SEMAPHORES:
+            permits = query(SemaphoreInfo(path))
+            if not isinstance(permits, SemaphoreState) or permits.holders or permits.waiters:
+                held.append(f"{path} is held: {permits}")
         return held + self._cluster.watchers.streams.forgotten()
 
     def _in(self, delay_us: int) -> int:

@@ -33,6 +33,10 @@ LOCKS = ("/locks/a", "/locks/b", "/locks/c")
 VALUES = ("/values/x", "/values/y", "/values/z")
 ELECTIONS = ("/elections/a", "/elections/b")
 GROUPS = ("/groups/a", "/groups/b")
+#: Locks that are broken, and that stay closed after some of their holders.
+CLOSING_LOCKS = ("/closing/a", "/closing/b")
+SEMAPHORES = ("/semaphores/a",)
+LIMITERS = ("/limiters/a",)
 
 #: All that anybody subscribes to.
 STREAMS: tuple[StreamName, ...] = (
@@ -82,9 +86,12 @@ class Habits:
     paths: int = 2
     #: How long the cluster keeps a session that it does not hear of.
     ttl_ms: int = 2_000
-    #: Of each keeper: how many of its threads watch, stand for election and are members; and for how long at a time.
-    participants: int = 2
+    #: Of each keeper: how many of its threads watch, stand for election and are members; how long until they do, and for how long.
+    participants: int = 1
+    pause_us_max: int = 3_000 * MILLISECOND
     part_us_max: int = 6_000 * MILLISECOND
+    #: Of each keeper: how many of its threads take permits, break locks, and the like.
+    claimants: int = 1
     #: How long a join waits for the others, at most.
     announce_ms_max: int = 2_000
     #: Of all things to do, how many are about topics.

@@ -226,11 +226,11 @@ def strike(number, frame):
     raise TimeoutError
 signal.signal(signal.SIGUSR1, strike)
 inner = lock._inner.release
-async def slow():
+async def slow(**options):
     os.kill(os.getpid(), signal.SIGUSR1)
     import asyncio
     await asyncio.sleep(0.2)
-    await inner()
+    await inner(**options)
 lock._inner.release = slow
 try:
     lock.release()

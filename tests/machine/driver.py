@@ -19,9 +19,12 @@ from coord_core.protocol.commands import (
 )
 from coord_core.protocol.elections import ElectionEnter, ElectionInfo, ElectionState, Entered
 from coord_core.protocol.groups import GroupInfo, GroupJoin, GroupState
+from coord_core.protocol.limiters import LimiterInfo, LimiterState, RateAcquire
+from coord_core.protocol.locks import LockBreak
 from coord_core.protocol.operations import Cancel, LockAcquire, LockRelease, Operation, Owner, ValueDelete, ValueSet
 from coord_core.protocol.queries import LockInfo, LockState, SessionInfo, SessionState, ValueGet, ValueState
 from coord_core.protocol.results import AttachmentOpened, Failed, Granted, Result, SessionOpened
+from coord_core.protocol.semaphores import PermitsGranted, SemaphoreAcquire, SemaphoreInfo, SemaphoreRelease, SemaphoreState
 from coord_core.protocol.streams import Change, Joined, Subscribe, Subscribed
 from coord_core.types import AttachmentId, FencingToken, LogIndex, MemberId, RequestNumber, SessionId, SubscriptionId
 
@@ -59,6 +62,16 @@ class Log:
     def lock(self, path: str) -> LockState:
         state = self.machine.query(LockInfo(path))
         assert isinstance(state, LockState)
+        return state
+
+    def semaphore(self, path: str = "/s", token: int = 0) -> SemaphoreState:
+        state = self.machine.query(SemaphoreInfo(path, token=FencingToken(token)))
+        assert isinstance(state, SemaphoreState)
+        return state
+
+    def limiter(self, path: str = "/r") -> LimiterState:
+        state = self.machine.query(LimiterInfo(path))
+        assert isinstance(state, LimiterState)
         return state
 
     def value(self, path: str) -> ValueState:
@@ -111,17 +124,39 @@ class Process:
         """Send under the next number."""
         return self.send(self.last_request + 1, operation, low_water, answered)
 
-    def acquire(self, path: str = "/l", wait_ms: int | None = None, owner: Owner = OWNER) -> Result | None:
-        return self.call(LockAcquire(path, wait_ms, owner)).result
+    def acquire(self, path: str = "/l", wait_ms: int | None = None, owner: Owner = OWNER, delay_ms: int = 0) -> Result | None:
+        return self.call(LockAcquire(path, wait_ms, owner, delay_ms)).result
 
-    def hold(self, path: str = "/l") -> FencingToken:
+    def hold(self, path: str = "/l", delay_ms: int = 0) -> FencingToken:
         """Acquire a free lock; return its token."""
-        granted = self.acquire(path)
+        granted = self.acquire(path, delay_ms=delay_ms)
         assert isinstance(granted, Granted)
         return granted.token
 
     def release(self, token: int, path: str = "/l") -> Applied:
         return self.call(LockRelease(path, FencingToken(token)))
+
+    def take(self, permits: int = 1, limit: int = 2, wait_ms: int | None = None, path: str = "/s") -> Result | None:
+        """Acquire permits of a semaphore."""
+        return self.call(SemaphoreAcquire(path, wait_ms, OWNER, permits, limit)).result
+
+    def taken(self, permits: int = 1, limit: int = 2, path: str = "/s") -> FencingToken:
+        """Acquire permits that are there; return the token."""
+        granted = self.take(permits, limit, path=path)
+        assert isinstance(granted, PermitsGranted)
+        return granted.token
+
+    def give(self, token: int, path: str = "/s") -> Applied:
+        return self.call(SemaphoreRelease(path, FencingToken(token)))
+
+    def spend(
+        self, amount: int = 1, rate: tuple[int, int, int] = (1, 100, 3), wait_ms: int | None = 0, path: str = "/r"
+    ) -> Result | None:
+        """Ask a rate limiter; `rate`: permits, milliseconds, burst."""
+        return self.call(RateAcquire(path, wait_ms, amount, *rate)).result
+
+    def break_lock(self, token: int, reason: str = "it hangs", path: str = "/l") -> Applied:
+        return self.call(LockBreak(path, FencingToken(token), reason, OWNER))
 
     def cancel(self, request: int) -> Applied:
         return self.call(Cancel(RequestNumber(request)))

@@ -73,7 +73,7 @@ def test_attachments_of_all_sessions_are_bounded(log: Log, lower: Callable[[str,
 
 def test_waiters_of_a_lock_are_bounded(log: Log, lower: Callable[[str, int], None]) -> None:
     """The refused one is not in the queue; the others wait on."""
-    lower("locks.WAITERS_PER_LOCK_MAX", 2)
+    lower("claims.WAITERS_PER_LOCK_MAX", 2)
     process = log.open()
     process.hold()
     process.acquire()
@@ -86,7 +86,7 @@ def test_waiters_of_a_lock_are_bounded(log: Log, lower: Callable[[str, int], Non
 
 def test_waiters_of_all_locks_are_bounded(log: Log, lower: Callable[[str, int], None]) -> None:
     """Also where the lock has no other waiter: it is released as if nobody had come."""
-    lower("locks.WAITERS_MAX", 1)
+    lower("claims.WAITERS_MAX", 1)
     process = log.open()
     process.hold("/a")
     token = process.hold("/b")

@@ -59,7 +59,7 @@ def test_machine_answers_as_the_naive_model_does(seed: int) -> None:
         assert _plain(applied.result) == model.apply(step, stamp, command), where
         assert [(*reply[:2], _plain(reply[2])) for reply in applied.replies] == model.replies, where
         assert {path: [claim.token for claim in claims] for path, claims in model.locks.items()} == {
-            path: [lock.holder.token, *(0 for _ in lock.waiters or ())] for path, lock in machine._locks.all()
+            path: [lock.holder and lock.holder.token, *(0 for _ in lock.waiters or ())] for path, lock in machine._locks.all()
         }, where
         assert {path: value.content for path, value in model.values.items()} == {
             path: value.content for path, value in machine._values.all()

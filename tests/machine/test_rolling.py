@@ -82,6 +82,7 @@ def test_another_holder_shows_with_the_next_entry_that_meets_it(meets: str) -> N
         token = first.hold()
         if faulty:
             claim = log.machine._locks.all()[0][1].holder
+            assert claim is not None
             claim.attachment = log.machine._sessions.attachment(second.attachment)
             claim.owner = claim.attachment.owner
         before = log.machine.rolling_hash

@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 
-from coord_core.machine import Machine, locks
+from coord_core.machine import Machine, claims
 from coord_core.machine.invariants import check
 from coord_core.machine.spread import Spread, spread
 from coord_core.types import LogIndex
@@ -52,7 +52,7 @@ def test_holders_of_much_are_served_as_all_others(seed: int, monkeypatch: pytest
         time_ms, command = traffic.next()
         applied = machine.apply(LogIndex(index), time_ms, command)
         with monkeypatch.context() as patched:
-            patched.setattr(locks, "SPREAD_AT", 2)
+            patched.setattr(claims, "SPREAD_AT", 2)
             assert other.apply(LogIndex(index), time_ms, command) == applied
         traffic.hear(command, applied)
         check(other)

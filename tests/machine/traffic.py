@@ -16,9 +16,12 @@ from coord_core.protocol.commands import (
 )
 from coord_core.protocol.elections import ElectionEnter, ElectionResign, ElectionTransfer
 from coord_core.protocol.groups import GroupJoin, GroupLeave, GroupUpdate
+from coord_core.protocol.limiters import RateAcquire
+from coord_core.protocol.locks import LockBreak
 from coord_core.protocol.operations import Cancel, LockAcquire, LockRelease, Operation, Owner, ValueDelete, ValueSet
 from coord_core.protocol.ranges import RequestRanges
 from coord_core.protocol.results import AttachmentOpened, Granted, SessionOpened
+from coord_core.protocol.semaphores import PermitsGranted, SemaphoreAcquire, SemaphoreRelease, SemaphoreSetLimit
 from coord_core.protocol.streams import Subscribe, Unsubscribe
 from coord_core.protocol.topics import (
     Retention,
@@ -101,7 +104,7 @@ class Traffic:
         operation = self._operation(process)
         request = process.last_request + draw.choice([1, 1, 1, 1, 2])
         process.last_request = request
-        if isinstance(operation, LockAcquire):
+        if isinstance(operation, LockAcquire | SemaphoreAcquire):
             process.paths[request] = operation.path
         acknowledged = process.answered if draw.random() < 0.7 else RequestRanges()
         if draw.random() < 0.01:
@@ -143,7 +146,7 @@ class Traffic:
                 if attachment != process.attachment or self.random.random() < 0.2:
                     continue
                 process.answered.add(request)
-                if isinstance(answer, Granted) and request in process.paths:
+                if isinstance(answer, Granted | PermitsGranted) and request in process.paths:
                     process.tokens.append((process.paths[request], answer.token))
 
 
@@ -173,6 +176,38 @@ class StreamTraffic(Traffic):
             return GroupLeave(path, MemberId(number))
         if chance < 0.65:
             return GroupUpdate(path, MemberId(number), draw.randbytes(3))
+        return super()._operation(process)
+
+
+class ClaimTraffic(Traffic):
+    """The same clients; most of what they do concerns semaphores, rate limiters, and locks that are broken or closed."""
+
+    def _operation(self, process: Process) -> Operation:
+        draw = self.random
+        chance = draw.random()
+        path = draw.choice(PATHS) if draw.random() < 0.1 else "/s" if chance < 0.4 else "/r" if chance < 0.55 else "/l"
+        owner = Owner("host", 1, f"task-{draw.randrange(3)}")
+        wait_ms = draw.choice([None, None, 0, 3, 30, 100])
+        number = FencingToken(max(1, len(self.sent) - draw.choice([1, 2, 5, 10, 40])))
+        if chance < 0.25:
+            limit = draw.randint(2, 5)
+            return SemaphoreAcquire(path, wait_ms, owner, draw.randint(1, limit), limit)
+        if chance < 0.35:
+            held = [token for of, token in process.tokens if of == path]
+            return SemaphoreRelease(path, draw.choice(held) if held else number)
+        if chance < 0.4:
+            return SemaphoreSetLimit(path, draw.choice([None, None, 0, 2, 4, 8]))
+        if chance < 0.55:
+            burst = draw.choice([1, 5, 10])
+            return RateAcquire(path, wait_ms, draw.randint(1, burst), draw.choice([1, 3]), draw.choice([7, 10]), burst)
+        if chance < 0.65:
+            return LockAcquire(path, wait_ms, owner, draw.choice([0, 5, 40]))
+        if chance < 0.75:
+            held = [token for of, token in process.tokens if of == path]
+            return LockRelease(path, draw.choice(held) if held else number, draw.choice([0, 0, 10]))
+        if chance < 0.8:
+            tokens = [token for other in self.processes for of, token in other.tokens if of == path]
+            return LockBreak(path, draw.choice(tokens) if tokens else number, "it hangs", owner)
         return super()._operation(process)
 
 

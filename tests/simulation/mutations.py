@@ -12,8 +12,11 @@ import pytest
 from coord_core.client.calls import Calls
 from coord_core.client.session import ClientSession
 from coord_core.client.settings import SessionConfig
-from coord_core.machine import Restoring, Snapshot
-from coord_core.machine.locks import LockRow, Locks
+from coord_core.machine import Restoring, Snapshot, semaphores
+from coord_core.machine.claims import Claim
+from coord_core.machine.limiters import Limiter
+from coord_core.machine.locks import Lock, LockRow, Locks
+from coord_core.machine.semaphores import Semaphore, Semaphores
 from coord_core.machine.windows import RequestWindow, WindowRow
 from coord_core.protocol.messages import Ask, KeepAlive, KeptAlive, Told
 from coord_core.raft import replication
@@ -336,3 +339,79 @@ def chunks_of_a_former_life_are_kept(patch: pytest.MonkeyPatch) -> None:
         return found
 
     patch.setattr(MemoryStorage, "load", keep)
+
+
+def delay_is_forgotten(patch: pytest.MonkeyPatch) -> None:
+    """A lock goes on at once though its holder ended without a release and had asked for a delay."""
+
+    def hasty(locks: Locks, lock: Lock, released: Claim, reason: str, duration_ms: int) -> None:
+        locks._give_back(lock, released)
+
+    patch.setattr(Locks, "_close", hasty)
+
+
+def closed_lock_is_granted_to_who_asks(patch: pytest.MonkeyPatch) -> None:
+    """Who waits, waits; who comes then gets it."""
+    enqueue = Locks._enqueue
+
+    def generous(locks: Locks, place: Any, claim: Claim, wait_ms: int | None) -> Any:
+        refused = enqueue(locks, place, claim, wait_ms)
+        if place.closed is not None and refused is None:
+            locks._timers.cancel(place.closed.timer)
+            place.closed.timer = None
+            locks._open(claim.path, place)
+        return refused
+
+    patch.setattr(Locks, "_enqueue", generous)
+
+
+def broken_lock_stays_held(patch: pytest.MonkeyPatch) -> None:
+    """The operator is told that it was taken from its holder."""
+    patch.setattr(Locks, "_take_away", lambda locks, path, lock: None)
+
+
+def permits_are_counted_by_holders(patch: pytest.MonkeyPatch) -> None:
+    """Whoever wants two gets them where one is left."""
+    patch.setattr(semaphores, "_has_room", lambda semaphore, claim: semaphore.taken < semaphore.limit)
+
+
+def few_permits_pass_many(patch: pytest.MonkeyPatch) -> None:
+    """Who asks for what is there gets it, though another waits for more: the first starves."""
+    acquire = Semaphores._acquire
+
+    def unfair(these: Semaphores, attachment: Any, request: Any, operation: Any) -> Any:
+        semaphore = these._names.find(operation.path, Semaphore)
+        hidden = None
+        if isinstance(semaphore, Semaphore) and semaphore.taken + operation.permits <= semaphore.limit:
+            hidden, semaphore.waiters = semaphore.waiters, None
+        answer = acquire(these, attachment, request, operation)
+        if isinstance(semaphore, Semaphore) and hidden is not None:
+            semaphore.waiters = hidden
+        return answer
+
+    patch.setattr(Semaphores, "_acquire", unfair)
+
+
+def expiry_frees_no_permits(patch: pytest.MonkeyPatch) -> None:
+    """atomix#64, of semaphores."""
+    patch.setattr(Semaphores, "attachments_ended", lambda semaphores, ended, answer: None)
+
+
+def bucket_fills_twice(patch: pytest.MonkeyPatch) -> None:
+    """The time that has passed is counted again with every look."""
+
+    def fill(limiter: Limiter, now_ms: int) -> None:
+        limiter.level = min(limiter.burst * limiter.per_ms, limiter.level + (now_ms - limiter.as_of_ms) * limiter.permits)
+
+    patch.setattr(Limiter, "fill", fill)
+
+
+def snapshot_opens_closed_locks(patch: pytest.MonkeyPatch) -> None:
+    """After a restore nobody knows of the delay any more."""
+    row = Locks.row
+
+    def open_row(locks: Locks, path: str, lock: Lock) -> Any:
+        found, size = row(locks, path, lock)
+        return LockRow(found.path, found.holder, found.waiters), size
+
+    patch.setattr(Locks, "row", open_row)

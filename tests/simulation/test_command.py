@@ -22,7 +22,7 @@ def fails_in_seven(seed: int, **_: object) -> Report:
     mix = draw_mix(Simulator(seed).stream("mix"))
     if seed == 7:
         raise Failure(seed, mix, Violation("two leaders in term 3"), ["the last event"])
-    return Report(seed, mix, "", 1, 20.0, 10, 1, 5, 0, 0, 0, 0, 0, {})
+    return Report(seed, mix, "", 1, 20.0, 10, 1, 5, 0, 0, 0, 0, 0, {}, {})
 
 
 @pytest.mark.parametrize("seeds", ["1", "20"])

@@ -8,7 +8,18 @@ import re
 
 import pytest
 
-from coord_core.testing.drills import CRASHES, CUTS, DRILLS, FAR, PARTITIONS, READS, SECOND_THOUGHTS, SMALL_APPENDS, SNAPSHOTS
+from coord_core.testing.drills import (
+    CLAIMS,
+    CRASHES,
+    CUTS,
+    DRILLS,
+    FAR,
+    PARTITIONS,
+    READS,
+    SECOND_THOUGHTS,
+    SMALL_APPENDS,
+    SNAPSHOTS,
+)
 from coord_core.testing.mix import Mix
 from coord_core.testing.run import Failure, run
 from tests.simulation import mutations
@@ -41,6 +52,14 @@ CASES: list[tuple[Mutation, Mix, int, str]] = [
     (mutations.entries_behind_a_snapshot_are_applied_again, SNAPSHOTS, 5, "comes after|has another state|applied"),
     (mutations.term_is_taken_from_a_snapshot, SNAPSHOTS, 20, "the term fell|stored term|forgot term|voted twice"),
     (mutations.log_is_trimmed_beyond_the_snapshot, SNAPSHOTS, 5, "no storage would take|does not fit"),
+    (mutations.delay_is_forgotten, CLAIMS, 10, "must be closed until|it is closed until"),
+    (mutations.closed_lock_is_granted_to_who_asks, CLAIMS, 10, "must be closed until|it is closed until"),
+    (mutations.broken_lock_stays_held, CLAIMS, 5, "which was broken"),
+    (mutations.permits_are_counted_by_holders, CLAIMS, 10, "permits were held when"),
+    (mutations.few_permits_pass_many, CLAIMS, 10, "was passed"),
+    (mutations.expiry_frees_no_permits, CLAIMS, 10, "its session .* has ended"),
+    (mutations.bucket_fills_twice, CLAIMS, 10, "let through at"),
+    (mutations.snapshot_opens_closed_locks, CLAIMS, 10, "has another state"),
     (mutations.chunks_of_a_former_life_are_kept, SNAPSHOTS, 20, "no storage would take|does not decode|no snapshot|follow"),
 ]
 
