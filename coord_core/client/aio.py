@@ -9,12 +9,13 @@ import os
 import socket
 import ssl
 import sys
+from collections.abc import Sequence
 from fractions import Fraction
 from functools import partial
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from coord_core.client import forks, paths
+from coord_core.client import catalog, forks, paths
 from coord_core.client.administration import administer
 from coord_core.client.callbacks import CallbackThread
 from coord_core.client.clocks import clock_ms
@@ -46,6 +47,7 @@ from coord_core.types import AttachmentId, FencingToken, SessionId
 CLOSE_TIMEOUT_S = 2.0
 _STATUS_TIMEOUT_S = 2.0
 
+R = TypeVar("R")
 _Self = TypeVar("_Self", bound="AsyncClient")
 
 
@@ -135,6 +137,23 @@ class AsyncClient:
             after = listing.topics[-1].path if listing.topics else after
         return found
 
+    async def create(self, path: str, kind: type[R], **options: Any) -> R:
+        """Return a handle of a class of resource (`AsyncDistributedLock`, ...) at a path that is free or of that type.
+
+        The same as the method of that name; besides, a topic is made.  Raises `WrongType`, `InvalidRequest`, `Unavailable`.
+        """
+        handle: R = getattr(self, catalog.factory_of(kind))(path, **options)
+        await catalog.check(self, path, kind, must_exist=False)
+        if isinstance(handle, AsyncDistributedTopic):
+            await handle.create()
+        return handle
+
+    async def get(self, path: str, kind: type[R], **options: Any) -> R:
+        """Return a handle of what is there at a path.  Raises `NotFound`, `WrongType`, `InvalidRequest`, `Unavailable`."""
+        handle: R = getattr(self, catalog.factory_of(kind))(path, **options)
+        await catalog.check(self, path, kind, must_exist=True)
+        return handle
+
     # --- the session and the cluster ---------------------------------------------------------------------------------------------
 
     async def wait_connected(self, timeout: float | None = None) -> None:
@@ -178,13 +197,22 @@ class AsyncClient:
         addresses = [member.client_address for member in await self.members()]
         await administer(addresses, self._url.token, _tls(self._url), request, timeout)
 
-    async def list_locks(self, prefix: str = "/", *, limit: int = 1_000, after: ListCursor | None = None) -> LockListing:
+    async def list_locks(
+        self,
+        prefix: str = "/",
+        *,
+        limit: int = 1_000,
+        after: ListCursor | None = None,
+        kinds: Sequence[str] = ("lock", "semaphore"),
+    ) -> LockListing:
         """Return the locks and semaphores of this namespace whose names begin so, about `limit` of them, linearizably.
+
+        `kinds`: also "election" and "group".
 
         Names are those of the cluster, with the namespace.  Where there are more, `next` says where to go on; what comes or goes
         between two calls may be told or not.  Raises `Unavailable`.
         """
-        return await list_locks(self.driver(), self._url.namespace + prefix, limit, after)
+        return await list_locks(self.driver(), self._url.namespace + prefix, limit, after, kinds)
 
     async def list_sessions(self, *, limit: int = 1_000, after: int = 0) -> SessionListing:
         """Return the sessions of the cluster, of all namespaces, in order of their numbers.  Raises `Unavailable`."""

@@ -194,15 +194,25 @@ class Consumer(AsyncIterator["TopicMessage"]):
         """Take one piece of news.  Raises `LostError` where there will be none any more."""
         item = await feed.get()
         self._pause_s = POLL_S_MIN
+        self.take(item)
+        self._acknowledge()
+
+    def take(self, item: Item) -> None:
+        """Take news of the topic, whenever the consumer subscribed (apart for tests)."""
         if isinstance(item, StateDelivered):
             assert isinstance(item.state, TopicState)
-            if self._start == LATEST:
-                self._start, self._number = item.state.end, item.state.topic
-            self._end = item.state.end if item.state.topic == self._number else None
+            self._take_state(item.state)
             self._told.append((item.state.end, item))
         else:
             self._take(item)
-        self._acknowledge()
+
+    def _take_state(self, state: TopicState) -> None:
+        if self._start == LATEST:
+            self._start, self._number = state.end, state.topic
+        elif self._number and state.topic != self._number:
+            self._deleted()
+            self._number = state.topic
+        self._end = state.end if state.topic == self._number else None
 
     def _take(self, item: Record) -> None:
         end = 0

@@ -7,12 +7,12 @@ The thread starts with the first use.  In a forked child every inherited client 
 import atexit
 import threading
 import weakref
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from fractions import Fraction
 from types import TracebackType
 from typing import Any, TypeVar
 
-from coord_core.client import forks
+from coord_core.client import catalog, forks
 from coord_core.client.aio import CLOSE_TIMEOUT_S, AsyncClient
 from coord_core.client.listing import LockListing, SessionListing
 from coord_core.client.status import ClusterReport
@@ -98,6 +98,23 @@ class Client:
         """Return the topics whose path begins with `prefix`, in order, at most `limit`.  Raises `Unavailable`."""
         return self.run(lambda: self._inner.topics(prefix, limit))
 
+    def create(self, path: str, kind: type[_T], **options: Any) -> _T:
+        """Return a handle of a class of resource (`DistributedLock`, ...) at a path that is free or of that type.
+
+        The same as the method of that name; besides, a topic is made.  Raises `WrongType`, `InvalidRequest`, `Unavailable`.
+        """
+        handle: _T = getattr(self, catalog.factory_of(kind))(path, **options)
+        self.run(lambda: catalog.check(self._inner, path, kind, must_exist=False))
+        if isinstance(handle, DistributedTopic):
+            handle.create()
+        return handle
+
+    def get(self, path: str, kind: type[_T], **options: Any) -> _T:
+        """Return a handle of what is there at a path.  Raises `NotFound`, `WrongType`, `InvalidRequest`, `Unavailable`."""
+        handle: _T = getattr(self, catalog.factory_of(kind))(path, **options)
+        self.run(lambda: catalog.check(self._inner, path, kind, must_exist=True))
+        return handle
+
     def wait_connected(self, timeout: float | None = None) -> None:
         """Connect and open the session now; return once it stands.  Raises as `AsyncClient.wait_connected` does."""
         self.run(lambda: self._inner.wait_connected(timeout))
@@ -117,9 +134,16 @@ class Client:
         """
         self.run(lambda: self._inner.administer(request, timeout))
 
-    def list_locks(self, prefix: str = "/", *, limit: int = 1_000, after: ListCursor | None = None) -> LockListing:
+    def list_locks(
+        self,
+        prefix: str = "/",
+        *,
+        limit: int = 1_000,
+        after: ListCursor | None = None,
+        kinds: Sequence[str] = ("lock", "semaphore"),
+    ) -> LockListing:
         """Return the locks and semaphores of this namespace whose names begin so.  See `AsyncClient.list_locks`."""
-        return self.run(lambda: self._inner.list_locks(prefix, limit=limit, after=after))
+        return self.run(lambda: self._inner.list_locks(prefix, limit=limit, after=after, kinds=kinds))
 
     def list_sessions(self, *, limit: int = 1_000, after: int = 0) -> SessionListing:
         """Return the sessions of the cluster.  Raises `Unavailable`."""

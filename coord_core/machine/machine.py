@@ -24,11 +24,11 @@ import msgspec
 
 from coord_core.machine import refusals
 from coord_core.machine.bounds import NUMBER_MAX, WINDOW_CONTROL_MAX
-from coord_core.machine.elections import Elections
+from coord_core.machine.elections import Election, Elections
 from coord_core.machine.entry import CurrentEntry
-from coord_core.machine.groups import Groups
+from coord_core.machine.groups import Group, Groups
 from coord_core.machine.limiters import Limiters
-from coord_core.machine.lists import list_locks, list_sessions
+from coord_core.machine.lists import Listed, list_locks, list_sessions
 from coord_core.machine.locks import Lock, Locks
 from coord_core.machine.names import Names
 from coord_core.machine.resources import OperationHandler, QueryHandler, Registry, Resource
@@ -57,7 +57,7 @@ from coord_core.protocol.commands import (
 )
 from coord_core.protocol.locks import LockList, LockRows, SessionList, SessionRows
 from coord_core.protocol.operations import FREEING, Cancel
-from coord_core.protocol.queries import Answer, Query, SessionInfo, SessionState
+from coord_core.protocol.queries import Answer, PathInfo, PathState, Query, SessionInfo, SessionState
 from coord_core.protocol.results import AttachmentOpened, Done, Failed, NotGranted, Result, SessionOpened
 from coord_core.protocol.topics import TopicRecord
 from coord_core.types import AttachmentId, LogIndex, RequestNumber, SessionId, SubscriptionId, TopicNumber
@@ -83,8 +83,8 @@ class Applied:
     emitted: Sequence[StreamName]
     unsubscribed: Sequence[SubscriptionId]
     #: What it published, to be stored; and the topics of which nothing below an offset is kept any more (None: nothing at all).
-    records: list[tuple[TopicNumber, TopicRecord]]
-    trimmed: list[tuple[TopicNumber, int | None]]
+    records: Sequence[tuple[TopicNumber, TopicRecord]]
+    trimmed: Sequence[tuple[TopicNumber, int | None]]
 
 
 class Machine:
@@ -98,7 +98,7 @@ class Machine:
         self._names = Names()
         self._sessions = Sessions()
         self._streams = Streams(self._entry, self._sessions, self._names)
-        self._locks = Locks(self._entry, self._sessions, self._names, self._timers)
+        self._locks = Locks(self._entry, self._sessions, self._names, self._timers, self._streams)
         self._semaphores = Semaphores(self._entry, self._sessions, self._names, self._timers)
         self._limiters = Limiters(self._entry, self._sessions, self._names, self._timers)
         self._values = Values(self._entry, self._names, self._timers, self._streams)
@@ -142,6 +142,7 @@ class Machine:
             SessionInfo: self._session_info,
             SessionList: self._session_list,
             LockList: self._lock_list,
+            PathInfo: self._path_info,
         }
 
     @property
@@ -183,8 +184,8 @@ class Machine:
             entry.closed,
             entry.emitted or (),
             entry.unsubscribed or (),
-            entry.records,
-            entry.trimmed,
+            entry.records or (),
+            entry.trimmed or (),
         )
 
     def query(self, query: Query) -> Answer:
@@ -364,6 +365,13 @@ class Machine:
 
     # --- looking -----------------------------------------------------------------------------------------------------------------
 
+    def _path_info(self, query: PathInfo) -> PathState | Failed:
+        fault = refusals.check_path(query.path)
+        if fault is not None:
+            return fault
+        found = self._names.look_up(query.path)
+        return PathState("" if found is None else found.kind)
+
     def _session_info(self, query: SessionInfo) -> SessionState:
         session = self._sessions.get(query.session)
         if session is None:
@@ -375,7 +383,13 @@ class Machine:
         return list_sessions(self._sessions, self._registry, query)
 
     def _lock_list(self, query: LockList) -> LockRows:
-        return list_locks(self._names, {Lock: self._locks.listed, Semaphore: self._semaphores.listed}, query)
+        listed: Listed = {
+            Lock: self._locks.listed,
+            Semaphore: self._semaphores.listed,
+            Election: self._elections.listed,
+            Group: self._groups.listed,
+        }
+        return list_locks(self._names, listed, query)
 
 
 def _view(session: Session) -> SessionView:

@@ -16,6 +16,7 @@ import msgspec
 from coord_core.protocol.base import OperationStruct, Owner, ResultStruct
 from coord_core.protocol.elections import LeaderElected, LeaderGone
 from coord_core.protocol.groups import MemberJoined, MemberLeft, MemberUpdated
+from coord_core.protocol.locks import LockChanged
 from coord_core.protocol.topics import MessagePublished, TopicDeleted
 from coord_core.protocol.values import ValueChanged
 from coord_core.types import LogIndex, MemberId, SubscriptionId, TopicNumber
@@ -68,7 +69,15 @@ class AnnouncedStruct(ResultStruct, frozen=True):
 
 
 Change: TypeAlias = (
-    LeaderElected | LeaderGone | MemberJoined | MemberLeft | MemberUpdated | ValueChanged | MessagePublished | TopicDeleted
+    LeaderElected
+    | LeaderGone
+    | MemberJoined
+    | MemberLeft
+    | MemberUpdated
+    | ValueChanged
+    | LockChanged
+    | MessagePublished
+    | TopicDeleted
 )
 
 

@@ -192,3 +192,15 @@ def test_member_joins_is_listed_watched_and_leaves_with_its_process(cluster: Dev
         left = json.loads(line_of(watch))
         assert (left["change"], left["label"], left["reason"]) == ("left", "me", "closed")
     assert coord("--url", cluster.url, "group", "ls", "/group/g", "-o", "plain").stdout == ""
+
+
+def test_elections_and_groups_are_listed(cluster: Dev) -> None:
+    with electing(cluster, "/elect/listed/one", PATIENT) as leader, running(cluster, "group", "join", "/group/listed") as member:
+        epoch, _ = numbers_of(leader)
+        rows = json.loads(coord("--url", cluster.url, "elections", "ls", "/elect/listed/", "-o", "json").stdout)["elections"]
+        found = [(row["name"], row["epoch"], row["pid"], row["candidates"]) for row in rows]
+        assert found == [("/elect/listed/one", epoch, leader.pid, 0)]
+        assert member.stderr is not None
+        assert "member" in member.stderr.readline()
+        groups = json.loads(coord("--url", cluster.url, "group", "ls", "-o", "json").stdout)["groups"]
+        assert {"name": "/group/listed", "members": 1} in groups
