@@ -83,7 +83,7 @@ def show(settings: Settings, name: str, limit: int) -> None:
 @click.option("--to", type=int, default=0, help="Candidate to hand it to, as `show` numbers them  [default: the next]")
 @pass_settings
 def transfer(settings: Settings, name: str, to: int) -> None:
-    """Let another candidate of the election NAME lead; the leader waits behind the others."""
+    """Let another candidate of the election NAME lead; the leader waits behind the others.  Exit code 5 where there is none."""
     asyncio.run(_transfer(settings, _path(name), to))
 
 
@@ -125,6 +125,8 @@ async def _transfer(settings: Settings, path: str, to: int) -> None:
         leader = await election.leader()
         if leader is None:
             raise CommandFailed(Exit.NOT_FOUND, f"nobody stands in an election {path}")
+        if not to and not await election.candidates(1):
+            raise CommandFailed(Exit.NOT_FOUND, f"nobody else stands in the election {path}")
         await election.transfer(to, epoch=leader.epoch)
         led = await election.leader()
         if led is not None:

@@ -138,12 +138,35 @@ def test_hooks_run_when_it_comes_to_lead_and_when_it_leads_no_more(cluster: Dev,
         assert words[0][1] == words[1][1]
 
 
+def test_hook_of_loss_has_ended_before_another_leads_where_it_is_asked_to_end(cluster: Dev, tmp_path: Path) -> None:
+    """What the first hook started is stopped by then."""
+    said = tmp_path / "said"
+    hooks = ("--on-elected", f"sh -c 'echo up >> {said}'", "--on-lost", f"sh -c 'sleep 0.3; echo down >> {said}'")
+    with running(cluster, "elect", "/elect/ended", *hooks) as leader, coord_core.connect(cluster.url) as client:
+        until(said.exists, what="the hook of election")
+        next_one = client.election("/elect/ended").enter()
+        leader.terminate()
+        assert next_one.wait_elected(10) is not None
+        assert said.read_text() == "up\ndown\n"
+        assert leader.wait(10) == 128 + signal.SIGTERM
+        assert said.read_text() == "up\ndown\n"
+
+
+def test_leadership_that_nobody_else_would_take_is_not_handed_on(cluster: Dev) -> None:
+    """Nothing is wrong with the command line."""
+    with coord_core.connect(cluster.url) as client:
+        client.election("/elect/alone").enter()
+        found = coord("--url", cluster.url, "elections", "transfer", "/elect/alone")
+        assert (found.returncode, "nobody else" in found.stderr) == (Exit.NOT_FOUND, True)
+
+
 @pytest.mark.parametrize(
     "words",
     [
         ("elect", "/e"),
         ("elect", "/e", "--watch", "--", "true"),
         ("elect", "/e", "--watch", "--on-lost", "true"),
+        ("elect", "/e", "--on-lost", "true", "--wait", "1s"),
         ("elect", "/e", "--on-elected", "true", "--", "true"),
     ],
 )
