@@ -25,6 +25,7 @@ OUTBOX = "coord_core/raft/outbox.py"
 PIPELINE = "coord_core/raft/pipeline.py"
 READS = "coord_core/raft/reads.py"
 REPLICA = "coord_core/replica/replica.py"
+TELLING = "coord_core/replica/telling.py"
 REPLICATION = "coord_core/raft/replication.py"
 ROLES = "coord_core/raft/roles.py"
 STREAMS = "coord_core/machine/streams.py"
@@ -681,7 +682,7 @@ MUTANTS: tuple[Mutant, ...] = (
         24,
         "whoever is gone is waited for to the end",
         "",
-        (Edit(REPLICA, "                self._announcements.gone(applied.unsubscribed)\n", ""),),
+        (Edit(TELLING, "            self.announcements.gone(applied.unsubscribed)\n", ""),),
         ("tests/replica/test_watches.py::test_join_ends_when_the_one_who_is_waited_for_has_gone", IN_STREAMS),
     ),
     Mutant(

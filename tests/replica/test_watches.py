@@ -148,7 +148,7 @@ def test_closed_connection_is_pushed_nothing(driver: Driver, writer: Client, wat
     watcher.pushed()
     writer.do(ValueSet("/v", b""))
     assert watcher.pushed() == []
-    assert driver.replicas[1]._watches.is_empty
+    assert driver.replicas[1]._telling.watches.is_empty
 
 
 @pytest.mark.parametrize("pushed", [True, False])
@@ -164,8 +164,8 @@ def test_node_goes_on_when_connections_that_follow_close(driver: Driver, writer:
     for subscription in subscriptions:
         watcher.follow(subscription, after=subscription)
         watcher.do(Unsubscribe(subscription))
-    assert driver.replicas[1]._watches.is_empty
-    assert driver.replicas[1]._watches._connection_bytes == {}
+    assert driver.replicas[1]._telling.watches.is_empty
+    assert driver.replicas[1]._telling.watches._connection_bytes == {}
 
 
 @pytest.mark.parametrize("what", ["unknown", "another's"])
