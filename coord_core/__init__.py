@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from coord_core.client.sync_lock import DistributedLock, DistributedSemaphore, Grant, RateLimiter
     from coord_core.client.sync_topic import DistributedTopic
     from coord_core.client.sync_watch import Watch
-    from coord_core.client.topic import AsyncDistributedTopic, TopicMessage, TopicStatus
+    from coord_core.client.topic import AsyncDistributedTopic, Consistency, TopicMessage, TopicStatus
     from coord_core.client.value import AsyncDistributedValue, Versioned
     from coord_core.client.watch import AsyncWatch
     from coord_core.errors import (
@@ -77,7 +77,7 @@ _HOMES = {
     "coord_core.client.sync_watch": ("Watch",),
     "coord_core.client.watch": ("AsyncWatch",),
     "coord_core.client.sync_topic": ("DistributedTopic",),
-    "coord_core.client.topic": ("AsyncDistributedTopic", "TopicMessage", "TopicStatus"),
+    "coord_core.client.topic": ("AsyncDistributedTopic", "Consistency", "TopicMessage", "TopicStatus"),
     "coord_core.client.value": ("AsyncDistributedValue", "Versioned"),
     "coord_core.errors": (
         "AttachmentClosed",
@@ -131,6 +131,7 @@ __all__ = [
     "Busy",
     "Candidacy",
     "Client",
+    "Consistency",
     "CoordError",
     "Decision",
     "DiskFull",

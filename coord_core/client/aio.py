@@ -12,9 +12,9 @@ import sys
 from fractions import Fraction
 from functools import partial
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from coord_core.client import forks, paths
+from coord_core.client import catalog, forks, paths
 from coord_core.client.administration import administer
 from coord_core.client.callbacks import CallbackThread
 from coord_core.client.clocks import clock_ms
@@ -46,6 +46,7 @@ from coord_core.types import AttachmentId, FencingToken, SessionId
 CLOSE_TIMEOUT_S = 2.0
 _STATUS_TIMEOUT_S = 2.0
 
+R = TypeVar("R")
 _Self = TypeVar("_Self", bound="AsyncClient")
 
 
@@ -134,6 +135,23 @@ class AsyncClient:
             more = listing.more
             after = listing.topics[-1].path if listing.topics else after
         return found
+
+    async def create(self, path: str, kind: type[R], **options: Any) -> R:
+        """Return a handle of a class of resource (`AsyncDistributedLock`, ...) at a path that is free or of that type.
+
+        The same as the method of that name; besides, a topic is made.  Raises `WrongType`, `InvalidRequest`, `Unavailable`.
+        """
+        handle: R = getattr(self, catalog.factory_of(kind))(path, **options)
+        await catalog.check(self, path, kind, must_exist=False)
+        if isinstance(handle, AsyncDistributedTopic):
+            await handle.create()
+        return handle
+
+    async def get(self, path: str, kind: type[R], **options: Any) -> R:
+        """Return a handle of what is there at a path.  Raises `NotFound`, `WrongType`, `InvalidRequest`, `Unavailable`."""
+        handle: R = getattr(self, catalog.factory_of(kind))(path, **options)
+        await catalog.check(self, path, kind, must_exist=True)
+        return handle
 
     # --- the session and the cluster ---------------------------------------------------------------------------------------------
 

@@ -4,8 +4,9 @@
                                                          |                      |                     |
                                                          +----------- leave: back to IDLE ------------+
 
-The rule: only a node that says it leads is READY; from any other the link goes on to the one it names, or to the next.  Who wants a
-link at all, and what is said on it, is `session`'s business.  Pure.
+The rule: only a node that says it leads is READY; from any other the link goes on to the one it names, or to the next.  The first
+node that answers says which cluster it is; a node of another one is passed over from then on, however it came to a known address.
+Who wants a link at all, and what is said on it, is `session`'s business.  Pure.
 """
 
 import random
@@ -43,6 +44,7 @@ class Link:
         self.address = ""
         #: As this or an earlier connection told last; empty before.
         self.members: tuple[Member, ...] = ()
+        #: Whose nodes alone will do; empty before the first has said it.
         self.cluster_id = config.cluster_id
         #: Why the last node was left, for people.
         self.trouble = ""
@@ -111,6 +113,10 @@ class Link:
         self.phase = Phase.GREETING
         return Hello(PROTOCOL_VERSION_MIN, PROTOCOL_VERSION_MAX, "client", self.cluster_id, self._config.token)
 
+    def is_foreign(self, welcome: Welcome) -> bool:
+        """Tell whether the node belongs to another cluster than the first that answered, and did not mind our Hello."""
+        return bool(self.cluster_id) and welcome.cluster_id != self.cluster_id
+
     def welcomed(self, welcome: Welcome) -> bool:
         """Learn from what the node says of its cluster; tell whether it leads."""
         self.cluster_id = welcome.cluster_id
@@ -128,8 +134,13 @@ class Link:
 
     def refused(self, refused: Refused, now_ms: int) -> bool:
         """The node will not have us; tell whether none will, for good: as far as anyone answers."""
-        self.blame(f"{refused.code}: {refused.message}", now_ms)
+        is_foreign = refused.code == "WrongCluster" and bool(self.cluster_id)
+        what = "belongs to another cluster" if is_foreign else refused.code
+        self.blame(f"{what}: {refused.message}", now_ms)
         if refused.code not in _REFUSED_FOR_GOOD:
             return False
         self.route.refusals.add(self.address)
-        return self.route.exhausted() or len(self.route.refusals) == len(self.route.addresses)
+        if len(self.route.refusals) == len(self.route.addresses):
+            return True
+        # A stranger says nothing about the cluster that is meant: that may only be without a leader for a moment.
+        return self.route.exhausted() and not is_foreign

@@ -11,16 +11,20 @@ from typing import TYPE_CHECKING
 
 from coord_core.client import paths
 from coord_core.client.holding import AsyncGrant, AsyncHolding
+from coord_core.client.watch import AsyncWatch
 from coord_core.errors import LockLost
-from coord_core.protocol.locks import LockBreak, LockBroken, LockClosure
+from coord_core.protocol.locks import LockBreak, LockBroken, LockChanged, LockClosure
 from coord_core.protocol.operations import LockAcquire, LockRelease, Owner
-from coord_core.protocol.queries import LockParty
-from coord_core.types import FencingToken
+from coord_core.protocol.queries import Answer, LockParty, LockState
+from coord_core.protocol.streams import Change
+from coord_core.types import FencingToken, LogIndex
 
 if TYPE_CHECKING:
     from coord_core.client.aio import AsyncClient
 
 __all__ = ["AsyncDistributedLock", "AsyncGrant"]
+
+KIND = "lock"
 
 
 class AsyncDistributedLock(AsyncHolding):
@@ -116,6 +120,13 @@ class AsyncDistributedLock(AsyncHolding):
         """Return why and how long nobody gets the lock, though nobody holds it; None where it is held or free."""
         return (await self._client.lock_state(self.path, 0)).closed
 
+    def watch(self) -> "AsyncWatch[LockParty | None]":
+        """Return the holders, one after the other, beginning with the present one: `async for holder in lock.watch()`.
+
+        None: nobody holds it, because it is free or closed for a while.
+        """
+        return AsyncWatch(self._client, KIND, self._full_path, HolderView())
+
     async def __aenter__(self) -> AsyncGrant:
         grant = await self.acquire()
         assert grant is not None
@@ -126,3 +137,26 @@ class AsyncDistributedLock(AsyncHolding):
 
     async def _held_under(self, token: FencingToken) -> LockParty | None:
         return (await self._client.lock_state(self.path, 0, within_lease=True)).holder
+
+
+class HolderView:
+    """Who holds a lock, told when that changes."""
+
+    def __init__(self) -> None:
+        # Token of the last one told, 0: nobody; None: nothing was told yet.
+        self._told: int | None = None
+
+    def state(self, state: Answer, revision: LogIndex) -> Sequence[LockParty | None]:
+        assert isinstance(state, LockState)
+        return self._tell(state.holder)
+
+    def change(self, change: Change, revision: LogIndex) -> Sequence[LockParty | None]:
+        assert isinstance(change, LockChanged)
+        return self._tell(change.holder)
+
+    def _tell(self, holder: LockParty | None) -> Sequence[LockParty | None]:
+        token = 0 if holder is None else holder.token
+        if token == self._told:
+            return ()
+        self._told = token
+        return (holder,)

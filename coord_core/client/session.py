@@ -374,6 +374,8 @@ class ClientSession:
             return
         if not PROTOCOL_VERSION_MIN <= welcome.version <= PROTOCOL_VERSION_MAX:
             self._refused(Refused("UnsupportedVersion", f"the node speaks version {welcome.version}"))
+        elif self._link.is_foreign(welcome):
+            self._refused(Refused("WrongCluster", f"this is node {welcome.node} of cluster {welcome.cluster_id}"))
         elif not self._link.welcomed(welcome):
             self._follow(welcome.leader)
         else:

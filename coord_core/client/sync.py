@@ -12,7 +12,7 @@ from fractions import Fraction
 from types import TracebackType
 from typing import Any, TypeVar
 
-from coord_core.client import forks
+from coord_core.client import catalog, forks
 from coord_core.client.aio import CLOSE_TIMEOUT_S, AsyncClient
 from coord_core.client.listing import LockListing, SessionListing
 from coord_core.client.status import ClusterReport
@@ -97,6 +97,23 @@ class Client:
     def topics(self, prefix: str = "/", limit: int = 1_000) -> list[TopicListed]:
         """Return the topics whose path begins with `prefix`, in order, at most `limit`.  Raises `Unavailable`."""
         return self.run(lambda: self._inner.topics(prefix, limit))
+
+    def create(self, path: str, kind: type[_T], **options: Any) -> _T:
+        """Return a handle of a class of resource (`DistributedLock`, ...) at a path that is free or of that type.
+
+        The same as the method of that name; besides, a topic is made.  Raises `WrongType`, `InvalidRequest`, `Unavailable`.
+        """
+        handle: _T = getattr(self, catalog.factory_of(kind))(path, **options)
+        self.run(lambda: catalog.check(self._inner, path, kind, must_exist=False))
+        if isinstance(handle, DistributedTopic):
+            handle.create()
+        return handle
+
+    def get(self, path: str, kind: type[_T], **options: Any) -> _T:
+        """Return a handle of what is there at a path.  Raises `NotFound`, `WrongType`, `InvalidRequest`, `Unavailable`."""
+        handle: _T = getattr(self, catalog.factory_of(kind))(path, **options)
+        self.run(lambda: catalog.check(self._inner, path, kind, must_exist=True))
+        return handle
 
     def wait_connected(self, timeout: float | None = None) -> None:
         """Connect and open the session now; return once it stands.  Raises as `AsyncClient.wait_connected` does."""

@@ -9,6 +9,7 @@ from coord_core.client.holding import AsyncGrant
 from coord_core.client.limiter import AsyncRateLimiter, Decision
 from coord_core.client.lock import AsyncDistributedLock
 from coord_core.client.semaphore import AsyncDistributedSemaphore
+from coord_core.client.sync_watch import Watch
 from coord_core.protocol.limiters import LimiterState
 from coord_core.protocol.locks import LockBroken, LockClosure
 from coord_core.protocol.queries import LockParty
@@ -112,6 +113,10 @@ class DistributedLock:
     def is_held_locally(self) -> bool:
         """Tell whether this process may believe that this handle holds the lock."""
         return self._inner.is_held_locally()
+
+    def watch(self) -> "Watch[LockParty | None]":
+        """Return the holders, one after the other, beginning with the present one.  None: nobody holds it."""
+        return Watch(self._client, self._inner.watch())
 
     def is_held(self, token: int) -> bool:
         """Tell, linearizably, whether the lock is held under `token`, by whomever.  Raises `Unavailable`."""

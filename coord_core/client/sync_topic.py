@@ -1,10 +1,12 @@
 """The blocking form of `AsyncDistributedTopic`, and of iterating over one."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from coord_core.client.consuming import Consumer
-from coord_core.client.topic import AsyncDistributedTopic, Claim, From, Published, TopicMessage, TopicStatus
+from coord_core.client.group import ANNOUNCE_TIMEOUT_S
+from coord_core.client.listeners import Listener
+from coord_core.client.topic import AsyncDistributedTopic, Claim, Consistency, From, Published, TopicMessage, TopicStatus
 from coord_core.protocol.topics import RETENTION_AGE_MS_DEFAULT, RETENTION_BYTES_DEFAULT
 
 if TYPE_CHECKING:
@@ -49,6 +51,15 @@ class DistributedTopic:
     def path(self) -> str:
         return self._inner.path
 
+    @property
+    def consistency(self) -> Consistency:
+        """When its publishes complete."""
+        return self._inner.consistency
+
+    def with_consistency(self, consistency: Consistency) -> "DistributedTopic":
+        """Return a handle whose publishes complete as `consistency` says."""
+        return DistributedTopic(self._client, self._inner.with_consistency(consistency))
+
     def create(
         self,
         *,
@@ -78,10 +89,18 @@ class DistributedTopic:
         return self._client.run(self._inner.info)
 
     def publish(
-        self, message: bytes, headers: Mapping[str, str | bytes] | None = None, key: str | bytes | None = None
+        self,
+        message: bytes,
+        headers: Mapping[str, str | bytes] | None = None,
+        key: str | bytes | None = None,
+        timeout: float = ANNOUNCE_TIMEOUT_S,
     ) -> Published:
-        """Append a message of at most 256 KiB; return its place when it is durable on a majority."""
-        return self._client.run(lambda: self._inner.publish(message, headers, key))
+        """Append a message of at most 256 KiB; return its place when it is durable on a majority.
+
+        ATOMIC (`with_consistency`): when besides all who were subscribed have been told and their listeners have returned; whoever
+        has not within `timeout` seconds, or is gone, is named in `unacknowledged`.
+        """
+        return self._client.run(lambda: self._inner.publish(message, headers, key, timeout))
 
     def read(self, from_: From = "earliest", limit: int = 1_000) -> list[TopicMessage]:
         """Return up to `limit` messages from there on, linearizably: fewer where the topic ends, or is not there."""
@@ -90,6 +109,14 @@ class DistributedTopic:
     def subscribe(self, from_: From = "latest", *, group: str | None = None, commit: bool = True) -> Subscription:
         """Iterate over the messages from there on, without end.  See `AsyncDistributedTopic.subscribe`."""
         return Subscription(self._client, self._inner.subscribe(from_, group=group, commit=commit))
+
+    def on_message(self, listener: Listener, from_: From = "latest", *, group: str | None = None) -> Callable[[], None]:
+        """Have `listener(message)` called, on the callback thread, for every message from there on; return a function that ends it.
+
+        Subscribed when this completes: an ATOMIC publish from then on waits for the listener.
+        """
+        end = self._client.run(lambda: self._inner.on_message(listener, from_, group=group))
+        return lambda: self._client.run(end)
 
     def __iter__(self) -> Iterator[TopicMessage]:
         return self.subscribe()

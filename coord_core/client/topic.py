@@ -4,15 +4,21 @@ Offsets count a topic's messages from 0.  What a group has *committed* is the of
 """
 
 import asyncio
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from coord_core.client import paths
 from coord_core.client.consuming import Consumer
-from coord_core.errors import InvalidRequest, NotFound
+from coord_core.client.driver import Driver
+from coord_core.client.group import ANNOUNCE_TIMEOUT_S
+from coord_core.client.listeners import Listener, call_listener, is_inside
+from coord_core.errors import InvalidRequest, NotFound, SessionClosed
 from coord_core.protocol.operations import Operation, Owner
+from coord_core.protocol.streams import Announced, Unacknowledged
 from coord_core.protocol.topics import (
     EARLIEST,
     FETCH_RECORDS_MAX,
@@ -49,11 +55,22 @@ if TYPE_CHECKING:
 From: TypeAlias = str | int | timedelta | datetime
 
 
+class Consistency(Enum):
+    """When a publish completes."""
+
+    #: When the message is durable on a majority.
+    ASYNCHRONOUS = "asynchronous"
+    #: When all who were subscribed by then have also been told, and their listeners have returned.
+    ATOMIC = "atomic"
+
+
 class Published(NamedTuple):
     """A message is replicated and durable."""
 
     offset: int
     revision: LogIndex
+    #: Of an ATOMIC publish: who was subscribed and had not worked it off when it completed.
+    unacknowledged: tuple[Unacknowledged, ...] = ()
 
 
 class Claim(NamedTuple):
@@ -113,14 +130,19 @@ class AsyncDistributedTopic:
     session was lost meanwhile: look before trying again), `SessionExpired` (not applied), `WrongType`, `LimitExceeded`.
     """
 
-    def __init__(self, client: "AsyncClient", path: str, owner: Owner) -> None:
+    def __init__(self, client: "AsyncClient", path: str, owner: Owner, consistency: Consistency = Consistency.ASYNCHRONOUS) -> None:
         self.path = path
+        self.consistency = consistency
         self._client = client
         self._full_path = client.full_path(path)
         self._owner = owner
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.path}>"
+
+    def with_consistency(self, consistency: Consistency) -> "AsyncDistributedTopic":
+        """Return a handle whose publishes complete as `consistency` says."""
+        return AsyncDistributedTopic(self._client, self.path, self._owner, consistency)
 
     # --- the topic itself --------------------------------------------------------------------------------------------------------
 
@@ -164,16 +186,25 @@ class AsyncDistributedTopic:
     # --- messages ----------------------------------------------------------------------------------------------------------------
 
     async def publish(
-        self, message: bytes, headers: Mapping[str, str | bytes] | None = None, key: str | bytes | None = None
+        self,
+        message: bytes,
+        headers: Mapping[str, str | bytes] | None = None,
+        key: str | bytes | None = None,
+        timeout: float = ANNOUNCE_TIMEOUT_S,
     ) -> Published:
         """Append a message of at most 256 KiB; return its place when it is durable on a majority.
+
+        ATOMIC (`with_consistency`): when besides all who were subscribed have been told and their listeners have returned; whoever
+        has not within `timeout` seconds, or is gone, is named in `unacknowledged`.  The message stands in any case.
 
         Publishes that are awaited one after the other keep their order.  Of several under way at a time, one that the cluster was
         too busy for may come behind those made after it.
         """
-        operation = TopicPublish(self._full_path, paths.payload(message), paths.key(key), paths.headers(headers))
-        result: PublishedResult = await self._do(operation)
-        return Published(result.offset, result.revision)
+        wait_ms = paths.announce_ms(timeout) if self.consistency is Consistency.ATOMIC else 0
+        content = (self._full_path, paths.payload(message), paths.key(key), paths.headers(headers))
+        result: PublishedResult | Announced = await self._do(TopicPublish(*content, wait_ms, is_inside()))
+        told = result.unacknowledged if isinstance(result, Announced) else ()
+        return Published(result.offset, result.revision, told)
 
     async def read(self, from_: From = "earliest", limit: int = 1_000) -> list[TopicMessage]:
         """Return up to `limit` messages from there on, linearizably: fewer where the topic ends, or is not there.
@@ -201,6 +232,40 @@ class AsyncDistributedTopic:
 
     def __aiter__(self) -> Consumer:
         return self.subscribe()
+
+    async def on_message(
+        self, listener: Listener, from_: From = "latest", *, group: str | None = None
+    ) -> Callable[[], Coroutine[Any, Any, None]]:
+        """Have `listener(message)` called for every message from there on, one after the other; return a function that ends it.
+
+        Subscribed when this completes: an ATOMIC publish from then on waits for the listener.  With `group`, what was worked off is
+        committed, and goes on there the next time.  A listener that raises is logged, and the message counts as worked off.
+        """
+        consumer = self.subscribe(from_, group=group)
+        await consumer.start()
+        listening = asyncio.get_running_loop().create_task(self._listen(consumer, listener))
+
+        async def end() -> None:
+            listening.cancel()
+            await asyncio.wait([listening])
+            await consumer.aclose()
+
+        return end
+
+    async def _listen(self, consumer: Consumer, listener: Listener) -> None:
+        with contextlib.suppress(SessionClosed):
+            async for message in consumer:
+                await call_listener(self._client.callbacks, listener, message)
+                consumer.worked_off()
+
+    def driver(self) -> Driver:
+        """Return the client's driver (for the consumer)."""
+        return self._client.driver()
+
+    @property
+    def full_path(self) -> str:
+        """As the cluster knows it."""
+        return self._full_path
 
     # --- consumer groups ---------------------------------------------------------------------------------------------------------
 
@@ -300,6 +365,11 @@ def begin(from_: From) -> tuple[int, int | None]:
 def messages(fetched: TopicFetched) -> list[TopicMessage]:
     now = datetime.now(UTC)
     return [_message(record, now - timedelta(milliseconds=fetched.time_ms - record.time_ms)) for record in fetched.records]
+
+
+def message_of(record: TopicRecord) -> TopicMessage:
+    """Return a message that was published just now."""
+    return _message(record, datetime.now(UTC))
 
 
 def _message(record: TopicRecord, published_at: datetime) -> TopicMessage:

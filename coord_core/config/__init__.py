@@ -10,12 +10,13 @@ environment or a file again.
 - `values`: how one value is written.
 """
 
-from coord_core.config.faults import NAME
+from coord_core.config.faults import LOST_FOUNDER, NAME
 from coord_core.config.load import OPTIONS, load_config, load_with_origins
 from coord_core.config.model import LimitsConfig, RaftTimes, ServerConfig, SnapshotsConfig, StorageConfig, TlsConfig
 from coord_core.config.values import format_address, parse_address, parse_duration_ms
 
 __all__ = [
+    "LOST_FOUNDER",
     "NAME",
     "LimitsConfig",
     "OPTIONS",

@@ -20,6 +20,8 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 WILDCARDS: Final = ("", "0.0.0.0", "::")
 #: A checkpoint of what a quiet moment leaves, and a few transactions.
 RESERVE_BYTES_MIN: Final = 1024 * 1024
+#: What whoever starts a founder on an empty directory has to know, wherever that is noticed.
+LOST_FOUNDER: Final = "a founder that lost its disk comes back with an empty directory and --join ADDRESS --replace, without --init"
 
 
 def faults_of(config: "ServerConfig") -> list[str]:
@@ -87,12 +89,17 @@ def _host(address: str) -> str | None:
 
 def _forming_faults(config: "ServerConfig") -> Iterator[str]:
     if config.init and config.join:
-        yield "init and join exclude each other: exactly one founder forms the cluster (init), all other nodes join"
+        yield (
+            "init and join exclude each other: exactly one founder forms the cluster (init), all other nodes join; and "
+            + LOST_FOUNDER
+        )
     if config.founders and not config.init:
         yield "founders is only for the node with init: the others learn the founders from it"
     if config.founders and config.name not in config.founders:
         yield f"name {config.name!r} is not among the founders ({', '.join(config.founders)}): the node with init is one of them"
-    if config.replace and not config.join:
+    if config.replace and config.init:
+        yield f"replace and init exclude each other: {LOST_FOUNDER}"
+    elif config.replace and not config.join:
         yield "replace is only for a node with join: it asks the cluster to take the place of a lost one"
     for name in sorted({name for name in config.founders if config.founders.count(name) > 1}):
         yield f"founder {name!r} is named twice: every node needs a name of its own"

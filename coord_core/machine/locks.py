@@ -41,6 +41,7 @@ from coord_core.machine.names import Names
 from coord_core.machine.resources import OperationHandler, QueryHandler, StateOf
 from coord_core.machine.sessions import Attachment, Sessions
 from coord_core.machine.stream import decode
+from coord_core.machine.streams import Streams
 from coord_core.machine.timers import Timer, TimerRow, Timers
 from coord_core.protocol.locks import (
     CLOSED_MS_MAX,
@@ -48,6 +49,7 @@ from coord_core.protocol.locks import (
     ListedLock,
     LockBreak,
     LockBroken,
+    LockChanged,
     LockClosure,
     LockParty,
 )
@@ -111,12 +113,13 @@ _decode = msgspec.msgpack.Decoder(list[LockRow]).decode
 
 
 class Locks(Claims):
-    __slots__ = ("_due",)
+    __slots__ = ("_due", "_streams")
 
     noun = "lock"
 
-    def __init__(self, entry: CurrentEntry, sessions: Sessions, names: Names, timers: Timers) -> None:
+    def __init__(self, entry: CurrentEntry, sessions: Sessions, names: Names, timers: Timers, streams: Streams) -> None:
         super().__init__(entry, sessions, names, timers)
+        self._streams = streams
         # What timers opened in the present entry.
         self._due: list[tuple[str, Closure]] = []
 
@@ -130,7 +133,7 @@ class Locks(Claims):
 
     @property
     def watched(self) -> Mapping[str, StateOf]:
-        return {}
+        return {Lock.kind: self._state}
 
     # --- operations --------------------------------------------------------------------------------------------------------------
 
@@ -198,13 +201,15 @@ class Locks(Claims):
             self._held[claim.attachment.id] = {claim.request: claim}  # `add`, without the call: the hottest path
         else:
             add(self._held, claim)
+        if self._streams:
+            self._streams.emit((Lock.kind, claim.path), LockChanged(self._party(claim)))
         return Granted(token)
 
     def _give_back(self, lock: Lock, released: Claim) -> None:
         """End the holder's claim; the first waiter, if any, holds the lock from this entry on."""
         remove(self._held, released)
         if lock.waiters is None:
-            self._names.drop(released.path)
+            self._drop(released.path)
         else:
             assert released.token < self._entry.index, "an entry grants a lock once"
             self._promote(lock)
@@ -229,6 +234,8 @@ class Locks(Claims):
         lock.closed = closure = Closure(reason, released.token, released.owner)
         on_due = partial(self._closed_long_enough, released.path, closure)
         closure.timer = self._timers.set(self._entry.time_ms + duration_ms, on_due)
+        if self._streams:
+            self._streams.emit((Lock.kind, released.path), LockChanged(None, self._closure(lock)))
 
     def _closed_long_enough(self, path: str, closure: Closure) -> None:
         self._names.get(path)  # it changes
@@ -253,9 +260,14 @@ class Locks(Claims):
             self._timers.cancel(lock.closed.timer)
         lock.closed = None
         if lock.waiters is None:
-            self._names.drop(path)
+            self._drop(path)
         else:
             self._promote(lock)
+
+    def _drop(self, path: str) -> None:
+        self._names.drop(path)
+        if self._streams:
+            self._streams.emit((Lock.kind, path), LockChanged(None))
 
     def _timed_out(self, lock: Lock, claim: Claim) -> None:
         self._stop_waiting(lock, claim)
@@ -325,12 +337,15 @@ class Locks(Claims):
         return ListedLock(path, Lock.kind, 1, int(holder is not None), holder, len(queue(lock)), self._closure(lock))
 
     def _info(self, query: LockInfo) -> LockState | Failed:
-        lock = self._names.find(query.path, Lock)
+        return self._state(query.path, query.waiters_max)
+
+    def _state(self, path: str, waiters_max: int = 0) -> LockState | Failed:
+        lock = self._names.find(path, Lock)
         if lock is None:
             return LockState(None, (), 0)
         if isinstance(lock, Failed):
             return lock
-        waiters = tuple(map(self._party, first(queue(lock), min(query.waiters_max, WAITERS_NAMED_MAX))))
+        waiters = tuple(map(self._party, first(queue(lock), min(waiters_max, WAITERS_NAMED_MAX))))
         holder = None if lock.holder is None else self._party(lock.holder)
         return LockState(holder, waiters, len(queue(lock)), self._closure(lock))
 

@@ -57,7 +57,7 @@ from coord_core.protocol.commands import (
 )
 from coord_core.protocol.locks import LockList, LockRows, SessionList, SessionRows
 from coord_core.protocol.operations import FREEING, Cancel
-from coord_core.protocol.queries import Answer, Query, SessionInfo, SessionState
+from coord_core.protocol.queries import Answer, PathInfo, PathState, Query, SessionInfo, SessionState
 from coord_core.protocol.results import AttachmentOpened, Done, Failed, NotGranted, Result, SessionOpened
 from coord_core.protocol.topics import TopicRecord
 from coord_core.types import AttachmentId, LogIndex, RequestNumber, SessionId, SubscriptionId, TopicNumber
@@ -98,13 +98,13 @@ class Machine:
         self._names = Names()
         self._sessions = Sessions()
         self._streams = Streams(self._entry, self._sessions, self._names)
-        self._locks = Locks(self._entry, self._sessions, self._names, self._timers)
+        self._locks = Locks(self._entry, self._sessions, self._names, self._timers, self._streams)
         self._semaphores = Semaphores(self._entry, self._sessions, self._names, self._timers)
         self._limiters = Limiters(self._entry, self._sessions, self._names, self._timers)
         self._values = Values(self._entry, self._names, self._timers, self._streams)
         self._elections = Elections(self._entry, self._sessions, self._names, self._streams)
         self._groups = Groups(self._entry, self._sessions, self._names, self._streams)
-        self._topics = Topics(self._entry, self._sessions, self._names, self._timers)
+        self._topics = Topics(self._entry, self._sessions, self._names, self._timers, self._streams)
         self._registry = Registry()
         # Streams first: who ends in an entry is told no more of what that entry does.
         resources: tuple[Resource, ...] = (
@@ -142,6 +142,7 @@ class Machine:
             SessionInfo: self._session_info,
             SessionList: self._session_list,
             LockList: self._lock_list,
+            PathInfo: self._path_info,
         }
 
     @property
@@ -363,6 +364,13 @@ class Machine:
         return _DONE
 
     # --- looking -----------------------------------------------------------------------------------------------------------------
+
+    def _path_info(self, query: PathInfo) -> PathState | Failed:
+        fault = refusals.check_path(query.path)
+        if fault is not None:
+            return fault
+        found = self._names.look_up(query.path)
+        return PathState("" if found is None else found.kind)
 
     def _session_info(self, query: SessionInfo) -> SessionState:
         session = self._sessions.get(query.session)

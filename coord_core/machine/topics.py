@@ -25,14 +25,17 @@ from coord_core.machine.resources import OperationHandler, QueryHandler, StateOf
 from coord_core.machine.segments import SegmentRow, Segments
 from coord_core.machine.sessions import Attachment, Sessions
 from coord_core.machine.stream import decode
+from coord_core.machine.streams import Streams
 from coord_core.machine.timers import Timer, TimerRow, Timers
 from coord_core.protocol.results import Done, Failed, Result
+from coord_core.protocol.streams import ANNOUNCE_WAIT_MS_MAX, Announced
 from coord_core.protocol.topics import (
     EARLIEST,
     FETCH_BYTES_MAX,
     FETCH_RECORDS_MAX,
     HEADERS_BYTES_MAX,
     HEADERS_MAX,
+    INLINE_BYTES_MAX,
     KEY_BYTES_MAX,
     LATEST,
     PAYLOAD_BYTES_MAX,
@@ -40,6 +43,7 @@ from coord_core.protocol.topics import (
     RETENTION_BYTES_MAX,
     RETENTION_RECORDS_MAX,
     TOPICS_LISTED_MAX,
+    MessagePublished,
     Published,
     Retention,
     TopicClaim,
@@ -48,6 +52,7 @@ from coord_core.protocol.topics import (
     TopicCreate,
     TopicCreated,
     TopicDelete,
+    TopicDeleted,
     TopicFetch,
     TopicFetched,
     TopicGroupDelete,
@@ -102,10 +107,11 @@ _decode = msgspec.msgpack.Decoder(list[TopicRow]).decode
 
 
 class Topics:
-    __slots__ = ("_cursors", "_entry", "_names", "_paths", "_timers", "by_number")
+    __slots__ = ("_cursors", "_entry", "_names", "_paths", "_streams", "_timers", "by_number")
 
-    def __init__(self, entry: CurrentEntry, sessions: Sessions, names: Names, timers: Timers) -> None:
+    def __init__(self, entry: CurrentEntry, sessions: Sessions, names: Names, timers: Timers, streams: Streams) -> None:
         self._entry = entry
+        self._streams = streams
         self._names = names
         self._timers = timers
         self._cursors = Cursors(entry, sessions)
@@ -133,7 +139,7 @@ class Topics:
 
     @property
     def watched(self) -> Mapping[str, StateOf]:
-        return {}
+        return {Topic.kind: self._state}
 
     # --- operations --------------------------------------------------------------------------------------------------------------
 
@@ -178,7 +184,20 @@ class Topics:
         self._trim(topic)
         if topic.timer is None:
             self._set_timer(operation.path, topic)
+        if self._streams:
+            self._tell(operation.path, record, size)
+        if operation.announce_ms:
+            return self._announced(attachment, operation, offset, topic)
         return Published(offset, entry.index, topic.number)
+
+    def _tell(self, path: str, record: TopicRecord, size: int) -> None:
+        inline = record if size <= INLINE_BYTES_MAX else None
+        self._streams.emit((Topic.kind, path), MessagePublished(record.offset, inline))
+
+    def _announced(self, attachment: Attachment, operation: TopicPublish, offset: int, topic: Topic) -> Announced:
+        but = attachment.session if operation.from_listener else None
+        audience = self._streams.audience((Topic.kind, operation.path), but)
+        return Announced(self._entry.index, operation.announce_ms, audience, (), offset, topic.number)
 
     def _delete(self, attachment: Attachment, request: RequestNumber, operation: TopicDelete) -> Result:
         topic = self._names.find(operation.path, Topic)
@@ -191,6 +210,7 @@ class Topics:
             del self.by_number[topic.number]
             del self._paths[bisect_right(self._paths, operation.path) - 1]
             self._entry.trimmed.append((topic.number, None))
+            self._streams.emit((Topic.kind, operation.path), TopicDeleted(topic.number))
         return _DONE
 
     def _commit(self, attachment: Attachment, request: RequestNumber, operation: TopicCommit) -> Result:
@@ -343,7 +363,10 @@ class Topics:
         return self.place(query, self._entry.time_ms)
 
     def _info(self, query: TopicInfo) -> TopicState | Failed:
-        topic = self._names.find(query.path, Topic)
+        return self._state(query.path)
+
+    def _state(self, path: str) -> TopicState | Failed:
+        topic = self._names.find(path, Topic)
         if isinstance(topic, Failed):
             return topic
         now_ms = self._entry.time_ms
@@ -379,6 +402,8 @@ def _start(query: TopicFetch, kept: Segments, now_ms: int) -> int:
 
 def _size(operation: TopicPublish) -> int | Failed:
     """Return what the record counts as."""
+    if not 0 <= operation.announce_ms <= ANNOUNCE_WAIT_MS_MAX:
+        return refusals.invalid("announce_ms", f"must be between 0 and {ANNOUNCE_WAIT_MS_MAX} ms")
     size = len(operation.payload)
     if size > PAYLOAD_BYTES_MAX:
         return refusals.over_limit("bytes of a message", PAYLOAD_BYTES_MAX, size)

@@ -22,7 +22,7 @@ from coord_core.machine import refusals
 from coord_core.machine.bounds import ANSWER_BYTES_MAX, ANSWERED_RANGES_MAX, NUMBER_MAX
 from coord_core.protocol.ranges import RequestRanges
 from coord_core.protocol.results import Failed, Result, ValueConflict
-from coord_core.protocol.streams import Joined
+from coord_core.protocol.streams import Announced, Joined
 from coord_core.types import RequestNumber
 
 Ranges = tuple[tuple[int, int], ...]
@@ -32,7 +32,7 @@ _ANSWER_ROW_BYTES = 16
 _RANGE_ROW_BYTES = 12
 
 #: Answers that may be long, and about what one subscription of an audience takes.
-_LARGE = frozenset({ValueConflict, Joined})
+_LARGE = frozenset({ValueConflict, Joined, Announced})
 _SUBSCRIPTION_BYTES = 9
 
 
@@ -152,4 +152,4 @@ class RequestWindow:
 def _weight(answer: Result | None) -> int:
     if type(answer) is ValueConflict:
         return len(answer.value)
-    return _SUBSCRIPTION_BYTES * len(answer.audience) if type(answer) is Joined else 0
+    return _SUBSCRIPTION_BYTES * len(answer.audience) if isinstance(answer, Joined | Announced) else 0

@@ -42,6 +42,13 @@ class LockClosure(msgspec.Struct, frozen=True, array_like=True, gc=False):
     left_ms: int
 
 
+class LockChanged(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=9):
+    """The lock has another holder, is closed, or is free."""
+
+    holder: LockParty | None
+    closed: LockClosure | None = None
+
+
 class LockBreak(OperationStruct, frozen=True, tag=20):
     """Take a lock from whoever holds it under exactly `token`, or open one that is closed after it.
 

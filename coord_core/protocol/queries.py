@@ -34,8 +34,15 @@ class SessionInfo(QueryStruct, frozen=True, tag=3):
     session: SessionId
 
 
+class PathInfo(QueryStruct, frozen=True, tag=12):
+    """What is bound to a path.  Answers `PathState`."""
+
+    path: str
+
+
 Query: TypeAlias = (
     LockInfo
+    | PathInfo
     | ValueGet
     | SessionInfo
     | ElectionInfo
@@ -48,6 +55,11 @@ Query: TypeAlias = (
     | TopicList
     | TopicFetch
 )
+
+
+class PathState(AnswerStruct, frozen=True, tag=112):
+    #: "lock", "election", "topic", ...; empty: nothing is bound to the path.
+    kind: str
 
 
 class LockState(AnswerStruct, frozen=True, tag=101):
@@ -74,6 +86,7 @@ class SessionState(AnswerStruct, frozen=True, tag=103):
 
 Answer: TypeAlias = (
     LockState
+    | PathState
     | ValueState
     | SessionState
     | ElectionState

@@ -7,7 +7,7 @@ from coord_core.protocol.elections import Entered
 from coord_core.protocol.limiters import RateGranted, RateRefused
 from coord_core.protocol.locks import LockBroken
 from coord_core.protocol.semaphores import PermitsGranted
-from coord_core.protocol.streams import Joined, Subscribed
+from coord_core.protocol.streams import Announced, Joined, Subscribed
 from coord_core.protocol.topics import Claimed, ClaimRefused, Committed, Published, TopicCreated
 from coord_core.types import AttachmentId, FencingToken, SessionId
 
@@ -77,6 +77,7 @@ Result: TypeAlias = (
     | Subscribed
     | Entered
     | Joined
+    | Announced
     | LockBroken
     | RateGranted
     | RateRefused

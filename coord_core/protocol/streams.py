@@ -16,8 +16,10 @@ import msgspec
 from coord_core.protocol.base import OperationStruct, Owner, ResultStruct
 from coord_core.protocol.elections import LeaderElected, LeaderGone
 from coord_core.protocol.groups import MemberJoined, MemberLeft, MemberUpdated
+from coord_core.protocol.locks import LockChanged
+from coord_core.protocol.topics import MessagePublished, TopicDeleted
 from coord_core.protocol.values import ValueChanged
-from coord_core.types import LogIndex, MemberId, SubscriptionId
+from coord_core.types import LogIndex, MemberId, SubscriptionId, TopicNumber
 
 ANNOUNCE_WAIT_MS_MAX = 600_000
 
@@ -66,7 +68,17 @@ class AnnouncedStruct(ResultStruct, frozen=True):
     unacknowledged: tuple[Unacknowledged, ...]
 
 
-Change: TypeAlias = LeaderElected | LeaderGone | MemberJoined | MemberLeft | MemberUpdated | ValueChanged
+Change: TypeAlias = (
+    LeaderElected
+    | LeaderGone
+    | MemberJoined
+    | MemberLeft
+    | MemberUpdated
+    | ValueChanged
+    | LockChanged
+    | MessagePublished
+    | TopicDeleted
+)
 
 
 class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -82,3 +94,10 @@ class Joined(AnnouncedStruct, frozen=True, tag=12):
     """The answer to `GroupJoin`."""
 
     member: MemberId
+
+
+class Announced(AnnouncedStruct, frozen=True, tag=13):
+    """The answer to a `TopicPublish` that is announced."""
+
+    offset: int
+    topic: TopicNumber

@@ -18,6 +18,9 @@ HEADERS_BYTES_MAX = 16 * 1024
 #: Bytes of the name of a consumer group.
 GROUP_NAME_BYTES_MAX = 255
 
+#: A message of at most so many bytes, with all that belongs to it, comes along with the news of it.
+INLINE_BYTES_MAX = 2048
+
 #: What one fetch may ask for.  It gets one record in any case, however large, if there is one.
 FETCH_RECORDS_MAX = 10_000
 FETCH_BYTES_MAX = 512 * 1024
@@ -77,12 +80,19 @@ class TopicConfigure(OperationStruct, frozen=True, tag=31):
 
 
 class TopicPublish(OperationStruct, frozen=True, tag=32):
-    """Append a message; the topic is made where there is none.  Answers `Published`."""
+    """Append a message; the topic is made where there is none.
+
+    Answers `Published`; or, where it is announced, `Announced` when all who were subscribed have been told.
+    """
 
     path: str
     payload: bytes
     key: bytes | None = None
     headers: Headers = ()
+    #: For how long the answer waits for those who are subscribed; 0: it is not announced.
+    announce_ms: int = 0
+    #: The caller itself is a listener of this session, so it must not wait for its own session.
+    from_listener: bool = False
 
 
 class TopicDelete(OperationStruct, frozen=True, tag=33):
@@ -128,6 +138,21 @@ class TopicGroupDelete(OperationStruct, frozen=True, tag=37):
 
     path: str
     group: str
+
+
+# --- what is told of it ----------------------------------------------------------------------------------------------------------
+
+
+class MessagePublished(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=7):
+    """A message was appended."""
+
+    offset: int
+    #: None: it is longer than INLINE_BYTES_MAX, fetch it.
+    record: TopicRecord | None
+
+
+class TopicDeleted(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=8):
+    topic: TopicNumber
 
 
 # --- results ---------------------------------------------------------------------------------------------------------------------

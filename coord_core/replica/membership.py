@@ -329,7 +329,8 @@ class Membership:
             raise WrongCluster(
                 f"another node is the {caller.name!r} of this cluster: the data directory of this one was lost or is another one, "
                 "and it must not vote again under that name.  Start it on its own directory; where that is lost, start it with "
-                f"--replace, or remove the lost one first (coord members remove {caller.name})"
+                "--join ADDRESS --replace (and without --init) on an empty one, or remove the lost one first "
+                f"(coord members remove {caller.name})"
             )
         if not self._is_settled or self._is_active(known.node_id):
             raise Unavailable(

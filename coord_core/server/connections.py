@@ -17,6 +17,7 @@ from coord_core.config import LimitsConfig
 from coord_core.errors import Busy, CoordError, ProtocolError, Unavailable
 from coord_core.protocol.messages import MAGIC, Hello, Refused, ServerMessage
 from coord_core.server.handshake import Doorway
+from coord_core.server.seldom import Seldom
 from coord_core.server.silence import notice_silence
 from coord_core.wire import codec
 from coord_core.wire.frames import FrameParser
@@ -63,6 +64,8 @@ class Registry:
         self.connections: set[Connection] = set()
         #: How many of them have not said yet who they are.
         self.strangers = 0
+        #: Refusals that were logged: who is refused may dial on for days.
+        self.refusals = Seldom()
         self._emptied = asyncio.Event()
 
     async def emptied(self) -> None:
@@ -142,8 +145,11 @@ class Connection(asyncio.Protocol):
             self.transport.write(codec.encode_messages((message,)))
 
     def refuse(self, error: CoordError) -> None:
-        """Tell the other side why, note it, and close."""
+        """Tell the other side why, note it (the same of one host seldom), and close."""
+        host = self.who.rpartition(":")[0]
         level = logging.INFO if isinstance(error, Unavailable) else logging.WARNING
+        if not self._registry.refusals.is_due((host, error.code, error.message)):
+            level = logging.DEBUG
         log.log(level, "connection of %s refused: %s: %s", self.who, error.code, error.message)
         self.end(Refused(error.code, error.message))
 

@@ -7,7 +7,7 @@ operator what to change; none repeats a token.
 import hmac
 from dataclasses import dataclass
 
-from coord_core.config import NAME, parse_address
+from coord_core.config import LOST_FOUNDER, NAME, parse_address
 from coord_core.errors import (
     AuthenticationFailed,
     InvalidRequest,
@@ -65,8 +65,20 @@ def admit(hello: Hello, doorway: Doorway, *, cluster_id: str, has_certificate: b
     if hello.role != CLIENT:
         check_identity(hello.peer)
     if hello.cluster_id and cluster_id and hello.cluster_id != cluster_id:
-        raise WrongCluster(f"this node belongs to cluster {cluster_id}, not to {hello.cluster_id}")
+        raise _foreign(hello, cluster_id)
     return version
+
+
+def _foreign(hello: Hello, cluster_id: str) -> WrongCluster:
+    """Both sides' operators read it, and either cluster may be the one that should not be."""
+    which = f"this node belongs to cluster {cluster_id}, not to {hello.cluster_id}"
+    if hello.role != PEER or hello.peer is None:
+        return WrongCluster(which)
+    return WrongCluster(
+        f"{which}, of which node {hello.peer.name!r} at {hello.peer.peer_address} takes it for a member: it was founded anew, or "
+        f"has the address of a node that is gone.  Where it should not have been founded, stop it: {LOST_FOUNDER}.  If not, take "
+        "the node that is gone out of the other cluster (coord members remove)"
+    )
 
 
 def _check_token(hello: Hello, doorway: Doorway) -> None:
@@ -142,5 +154,6 @@ def check_welcome(welcome: Welcome, cluster_id: str, expected: Member) -> None:
 def wiped(peer: PeerIdentity, member: Member, cluster_id: str) -> WrongCluster:
     return WrongCluster(
         f"node {peer.name!r} is not the {member.name!r} that cluster {cluster_id} knows: its data directory was lost or is another "
-        "one.  It must not vote again under that name: start it on its own directory"
+        "one.  It must not vote again under that name: start it on its own directory; where that is "
+        "lost, on an empty one with --join ADDRESS --replace, without --init"
     )

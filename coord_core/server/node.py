@@ -12,11 +12,15 @@ import uvloop
 
 from coord_core.config import ServerConfig
 from coord_core.server import garbage
+from coord_core.server.peers import BACKOFF_S_MAX, DIAL_TIMEOUT_S
 from coord_core.server.server import Server
 
 __all__ = ["Server", "serve"]
 
 log = logging.getLogger("coord.server")
+
+#: A node that is to found a cluster by itself listens for so long before: within it every member that is up dials one that is not.
+LISTEN_FIRST_S = DIAL_TIMEOUT_S + BACKOFF_S_MAX
 
 
 def serve(config: ServerConfig) -> None:
@@ -39,12 +43,18 @@ async def _serve(config: ServerConfig) -> None:
     began = time.monotonic()
     # Before the node runs: a collection of all that was imported would be its first stall.
     garbage.tame()
-    server = Server(config)
-    await server.start()
+    server = Server(config, listen_first_s=LISTEN_FIRST_S)
+    asked = asyncio.ensure_future(asked_to_stop.wait())
+    starting = asyncio.ensure_future(server.start())
+    await asyncio.wait([starting, asked], return_when=asyncio.FIRST_COMPLETED)
+    if not starting.done():
+        starting.cancel()
+        await asyncio.wait([starting])
+        return
+    await starting
     garbage.keep()
     log.info("node %s started in %.2f s", config.name, time.monotonic() - began)
     ended = asyncio.ensure_future(server.wait_stopped())
-    asked = asyncio.ensure_future(asked_to_stop.wait())
     try:
         await asyncio.wait([ended, asked], return_when=asyncio.FIRST_COMPLETED)
     finally:

@@ -6,6 +6,7 @@ one that is left counts, also what was not known to be committed: it may have be
 """
 
 import secrets
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from coord_core.replica.membership import everyone, members_of
 from coord_core.replica.taking import Taking
 from coord_core.storage.api import Batch, Bootstrap, Identity, Restored
 from coord_core.storage.directory import DATABASE
+from coord_core.storage.records import Stored
 from coord_core.storage.snapshots import FIRST_STAGING, Publish
 from coord_core.storage.sqlite import SqliteStorage
 from coord_core.storage.suspect import acquit, condemn
@@ -27,6 +29,8 @@ from coord_core.types import LogIndex, NodeId, Term
 
 #: Rows read or written in one step; nobody waits meanwhile.
 _ITEMS = 10_000
+#: Bytes of records copied in one step.
+_RECORD_BYTES = 4 * 1024 * 1024
 _FOUNDER = NodeId(1)
 
 
@@ -61,14 +65,14 @@ def recover(source: Path, target: Path) -> Recovered:
     storage = SqliteStorage(source)
     try:
         restored = storage.load()
+        if restored is None:
+            raise InvalidRequest(f"{source} holds a node that was never part of a cluster: there is nothing to recover")
+        machine, fresh = _machine_of(restored)
+        metadata = _end_of(restored)
+        bootstrap = _founding(restored, metadata)
+        _write(target, bootstrap, metadata, restored.hard_state, machine, _records(storage, machine, fresh))
     finally:
         storage.close()
-    if restored is None:
-        raise InvalidRequest(f"{source} holds a node that was never part of a cluster: there is nothing to recover")
-    machine = _machine_of(restored)
-    metadata = _end_of(restored)
-    bootstrap = _founding(restored, metadata)
-    _write(target, bootstrap, metadata, restored.hard_state, machine)
     own = restored.bootstrap.identity
     configuration = _configuration_at_the_end(restored)
     in_force = {node: member for node, member in _all_members(restored).items() if node in everyone(configuration)}
@@ -85,9 +89,9 @@ def recover(source: Path, target: Path) -> Recovered:
     )
 
 
-def _machine_of(restored: Restored) -> Machine:
-    """Return the state after all stored entries."""
-    machine = Machine()
+def _machine_of(restored: Restored) -> tuple[Machine, list[Stored]]:
+    """Return the state after all stored entries, and the records that they published."""
+    machine, fresh = Machine(), list[Stored]()
     if restored.snapshot is not None:
         build = Build(machine)
         for chunk in restored.snapshot.chunks:
@@ -100,8 +104,22 @@ def _machine_of(restored: Restored) -> Machine:
         done = restored.bootstrap.snapshot.index
     for entry in restored.entries:
         if entry.index > done and entry.kind == EntryKind.COMMAND and entry.data:
-            machine.apply(entry.index, *unstamp(entry.data))
-    return machine
+            fresh += machine.apply(entry.index, *unstamp(entry.data)).records
+    return machine, fresh
+
+
+def _records(storage: SqliteStorage, machine: Machine, fresh: Sequence[Stored]) -> Iterator[list[Stored]]:
+    """Yield the records of all topics, a few at a time: what is stored, and what is only in the log.
+
+    Both may have some; and what is stored beyond the end belongs to a snapshot that never arrived wholly.
+    """
+    for topic, earliest, end in machine.topics.ranges():
+        offset = earliest
+        while found := storage.read_records(topic, offset, _ITEMS, _RECORD_BYTES) if offset < end else []:
+            offset = found[-1].offset + 1
+            yield [(topic, record) for record in found if record.offset < end]
+    known = {topic: range(earliest, end) for topic, earliest, end in machine.topics.ranges()}
+    yield [(topic, record) for topic, record in fresh if record.offset in known.get(topic, ())]
 
 
 def _all_members(restored: Restored) -> dict[NodeId, Member]:
@@ -157,7 +175,14 @@ def _founding(restored: Restored, metadata: SnapshotMetadata) -> Bootstrap:
     return Bootstrap(identity, (member,), SnapshotMetadata(LogIndex(1), Term(1), metadata.configuration))
 
 
-def _write(target: Path, bootstrap: Bootstrap, metadata: SnapshotMetadata, state: HardState, machine: Machine) -> None:
+def _write(
+    target: Path,
+    bootstrap: Bootstrap,
+    metadata: SnapshotMetadata,
+    state: HardState,
+    machine: Machine,
+    records: Iterable[list[Stored]],
+) -> None:
     taking = Taking(SnapshotConfig(), FIRST_STAGING, metadata, bootstrap.members, machine)
     storage = SqliteStorage(target)
     try:
@@ -168,8 +193,12 @@ def _write(target: Path, bootstrap: Bootstrap, metadata: SnapshotMetadata, state
             taking.step(_ITEMS)
             while taking.has_chunks:
                 storage.write(Batch(stage=taking.take()))
+        for some in records:
+            storage.write(Batch(records=some))
         publish = Publish(taking.staging, taking.info(), metadata.index, metadata.term, replaces_log=True)
-        storage.write(Batch(hard_state=HardState(state.term, NodeId(0), metadata.index), publish=publish))
+        storage.write(
+            Batch(hard_state=HardState(state.term, NodeId(0), metadata.index), publish=publish, records_index=metadata.index)
+        )
     finally:
         storage.close()
     acquit(target)

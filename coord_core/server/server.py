@@ -15,7 +15,7 @@ import ssl
 from collections.abc import Callable
 from pathlib import Path
 
-from coord_core.config import ServerConfig, format_address, parse_address
+from coord_core.config import LOST_FOUNDER, ServerConfig, format_address, parse_address
 from coord_core.errors import CoordError, InvalidConfig, NodeError, NodeSuspect, Unavailable, WrongCluster
 from coord_core.machine import VERSION_MAX
 from coord_core.protocol.members import Member
@@ -29,6 +29,7 @@ from coord_core.server.peers import Ways
 from coord_core.server.running import Running
 from coord_core.server.writer import StorageThread
 from coord_core.storage.api import Restored, Storage
+from coord_core.storage.directory import DATABASE
 from coord_core.storage.room import RoomLimits
 from coord_core.storage.sqlite import SqliteStorage
 from coord_core.storage.suspect import condemn
@@ -45,9 +46,16 @@ BACKLOG = 1024
 class Server:
     """One node in this event loop."""
 
-    def __init__(self, config: ServerConfig, *, open_storage: Callable[[Path], Storage] | None = None) -> None:
-        """`open_storage`: None opens SQLite's, with the room that the configuration wants kept."""
+    def __init__(
+        self, config: ServerConfig, *, open_storage: Callable[[Path], Storage] | None = None, listen_first_s: float = 0.0
+    ) -> None:
+        """`open_storage`: None opens SQLite's, with the room that the configuration wants kept.
+
+        `listen_first_s`: how long a node that is to found a cluster by itself listens before it does.  A member of a formed cluster
+        that dials it in that time knows it from an earlier life, and it founds nothing.
+        """
         self.config = config
+        self._listen_first_s = listen_first_s
         self.limits = config.limits
         self._open_storage = open_storage or self._open_sqlite
         #: host:port that clients dial; known once started.
@@ -61,15 +69,19 @@ class Server:
         self._moving: asyncio.Task[None] | None = None
         # None until the node is formed.
         self._running: Running | None = None
-        self._stopping = False
+        # A node that founds nothing and asks nobody, until it begins with either.
+        self._registrar = Registrar(None)
+        # Set while this node listens for those that knew it in an earlier life: the error because of which it founds nothing.
+        self._recognised: asyncio.Future[CoordError] | None = None
+        self._started = self._stopping = False
 
     # --- life -------------------------------------------------------------------------------------------------------------------
 
     async def start(self) -> "Server":
         """Open the disk, listen, and begin to form or to run; return when others can connect.
 
-        Raises `InvalidConfig`, and `NodeError` where the disk or an address cannot be had.  What goes wrong later comes out of
-        `wait_stopped`.
+        Raises `InvalidConfig`, `NodeError` where the disk or an address cannot be had, and `WrongCluster` where this node was about
+        to found a second cluster.  What goes wrong later comes out of `wait_stopped`.
         """
         self.config.validate()
         self._token = self.config.secret()
@@ -79,9 +91,12 @@ class Server:
         self._storage = StorageThread(asyncio.get_running_loop())
         try:
             await self._start()
-        except BaseException:
+        except BaseException as error:
+            # Given up from outside it has stopped like any other.
+            self._started = not isinstance(error, Exception)
             await self.stop()
             raise
+        self._started = True
         return self
 
     async def wait_formed(self) -> None:
@@ -120,7 +135,7 @@ class Server:
             log.warning("node %s: the disk did not answer for %g s; leaving it alone", self.config.name, CLOSE_TIMEOUT_S)
         if not self._ended.done():
             self._ended.set_result(None)
-            log.info("node %s has stopped", self.config.name)
+            log.info("node %s has stopped" if self._started else "node %s: this start was refused", self.config.name)
 
     async def _condemn_if_suspect(self) -> None:
         """A node that must not go on must not start again either, whatever starts it."""
@@ -151,13 +166,18 @@ class Server:
     async def _start(self) -> None:
         data_dir = self.config.data_dir
         assert data_dir is not None
+        # Where nothing is there yet, nothing shall be there if the node is not to found a cluster: it listens before it begins.
+        if is_blank := not (data_dir / DATABASE).exists():
+            await self._listen_before_founding()
         await self._storage.open(lambda: self._open_storage(data_dir))
         restored = await self._storage.run(lambda: self._storage.storage.load())
         self._check_whose(restored)
-        await self._listen()
+        if restored is None and not is_blank:
+            await self._listen_before_founding()
+        if not self._listeners:
+            await self._listen()
         if restored is not None:
             await self._storage.run(lambda: forget_incarnation(data_dir))
-            self._registrar = Registrar(None)
             self._run(restored)
         else:
             await self._begin_forming(data_dir)
@@ -217,10 +237,28 @@ class Server:
 
     # --- forming ------------------------------------------------------------------------------------------------------------------
 
+    async def _listen_before_founding(self) -> None:
+        """Before a cluster of this node alone is founded: raise where a member of another dials it as one of its own.
+
+        Whoever names its founders waits for them, and needs no such moment.
+        """
+        if not self.config.init or self.config.founders or not self._listen_first_s:
+            return
+        await self._listen()
+        self._recognised = asyncio.get_running_loop().create_future()
+        for listener in self._listeners:
+            await listener.start_serving()
+        log.info("node %s listens for %g s before it founds a cluster of its own", self.config.name, self._listen_first_s)
+        await asyncio.wait([self._recognised], timeout=self._listen_first_s)
+        if self._recognised.done():
+            raise self._recognised.result()
+        self._recognised = None
+
     async def _begin_forming(self, data_dir: Path) -> None:
         incarnation = await self._storage.run(lambda: read_or_draw_incarnation(data_dir))
         own = self._as_peer(incarnation, replaces=self.config.replace)
-        self._registrar = Registrar(Founding(own, self.config.founders) if self.config.init else None)
+        if self.config.init:
+            self._registrar = Registrar(Founding(own, self.config.founders))
         self._forming = asyncio.get_running_loop().create_task(self._form(data_dir, own), name="forming")
         self._forming.add_done_callback(self._formed_or_failed)
 
@@ -333,21 +371,23 @@ class Server:
         A member of a formed cluster that dials the node which is to form it knows this node from an earlier life: its disk is lost.
         """
         founding, caller = self._registrar.founding, hello.peer
-        if (
-            hello.role == PEER
-            and caller is not None
-            and hello.cluster_id
-            and founding is not None
-            and founding.is_founder(caller.name)
-        ):
-            error = WrongCluster(
-                f"node {caller.name!r} says that cluster {hello.cluster_id} is formed already and that this node "
-                f"({self.config.name!r}) is a member: its data directory {self.config.data_dir} was lost or is another one.  "
-                "Give it back, and do not use --init"
-            )
-            self.fail(error)
-            return error
+        if hello.role == PEER and caller is not None and hello.cluster_id:
+            if self._recognised is not None:
+                if not self._recognised.done():
+                    self._recognised.set_result(self._known_from_before(caller, hello.cluster_id))
+                return self._recognised.result()
+            if founding is not None and founding.is_founder(caller.name):
+                error = self._known_from_before(caller, hello.cluster_id)
+                self.fail(error)
+                return error
         return Unavailable("this node is not formed yet: it waits for the other founders")
+
+    def _known_from_before(self, caller: PeerIdentity, cluster_id: str) -> WrongCluster:
+        return WrongCluster(
+            f"node {caller.name!r} at {caller.peer_address} says that cluster {cluster_id} is formed already and that this node "
+            f"({self.config.name!r}) is a member: its data directory {self.config.data_dir} was lost or is another one.  "
+            f"Give it back; {LOST_FOUNDER}"
+        )
 
     # --- ending -------------------------------------------------------------------------------------------------------------------
 

@@ -164,7 +164,19 @@ def test_watch_goes_on_until_it_is_interrupted(cluster: Dev) -> None:
 
 def test_server_runs_in_the_foreground_until_sigterm(tmp_path: Path) -> None:
     """One line a record on stderr, nothing on stdout, exit code 0."""
-    words = [*COORD, "server", "--name", "n1", "--data-dir", str(tmp_path / "n1"), "--listen", "127.0.0.1:0", "--init"]
+    words = [
+        *COORD,
+        "server",
+        "--name",
+        "n1",
+        "--data-dir",
+        str(tmp_path / "n1"),
+        "--listen",
+        "127.0.0.1:0",
+        "--init",
+        "--founders",
+        "n1",
+    ]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as node:
         assert node.stdout is not None
         assert node.stderr is not None
@@ -175,3 +187,30 @@ def test_server_runs_in_the_foreground_until_sigterm(tmp_path: Path) -> None:
         assert node.stdout.read() == ""
         assert node.wait(timeout=10) == 0
         assert all(line[:4].isdigit() for line in rest.splitlines()), rest
+
+
+def test_a_node_asked_to_stop_before_it_founds_a_cluster_founds_none(tmp_path: Path) -> None:
+    """`--init` without founders listens for a moment first; SIGTERM counts in that moment too, and nothing is left of it."""
+    words = [*COORD, "server", "--name", "n1", "--data-dir", str(tmp_path / "n1"), "--listen", "127.0.0.1:0", "--init"]
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as node:
+        assert node.stderr is not None
+        assert "before it founds a cluster" in node.stderr.readline()
+        node.terminate()
+        assert node.wait(timeout=10) == 0
+        assert node.stderr.read().endswith("node n1 has stopped\n")
+    assert not (tmp_path / "n1").exists()
+
+
+def test_a_start_that_is_refused_says_so(tmp_path: Path) -> None:
+    """Another process has the directory: nothing has stopped, least of all that one."""
+    words = [*COORD, "server", "--name", "n1", "--data-dir", str(tmp_path / "n1"), "--listen", "127.0.0.1:0"]
+    with subprocess.Popen([*words, "--init", "--founders", "n1"], stderr=subprocess.PIPE, text=True) as node:
+        assert node.stderr is not None
+        while "listens for clients" not in node.stderr.readline():
+            pass
+        second = coord(*words[len(COORD) :])
+        node.terminate()
+        node.communicate()
+    assert second.returncode == Exit.CONFLICT
+    assert "has stopped" not in second.stderr
+    assert "node n1: this start was refused" in second.stderr

@@ -42,6 +42,8 @@ class Script:
         self.at = ""
         self.finished = False
         self.disconnects = 0
+        #: The last one.
+        self.hello: Hello | None = None
 
     # --- time and effects --------------------------------------------------------------------------------------------------------
 
@@ -92,6 +94,7 @@ class Script:
         self.session.connected(address, self.now_ms)
         (hello,) = self.take()
         assert isinstance(hello, Hello)
+        self.hello = hello
         return address
 
     def welcome(self, leader: str) -> list[ClientMessage]:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from coord_core import InvalidRequest, NotHolder, WrongType
+import coord_core
+from coord_core import InvalidRequest, NotFound, NotHolder, WrongType
 from tests.client.fake import until
 from tests.client.shells import ASYNC_ONLY, Shell
 from tests.client.test_elections import next_of
@@ -195,6 +196,46 @@ async def test_value_is_watched_from_its_present_state_on(shell: Shell, node: li
     seen += [await next_of(shell, watch) for _ in range(3)]
     assert [None if one is None else one.value for one in seen] == [b"one", b"two", b"three", None]
     await shell.go(watch.aclose if hasattr(watch, "aclose") else watch.close)
+
+
+async def test_holders_of_a_lock_are_watched(shell: Shell, node: list[str]) -> None:
+    """Beginning with the present one; None where it is free."""
+    lock, other = shell.connect(node).lock("/l"), shell.connect(node).lock("/l", label="other")
+    watch = shell.connect(node).lock("/l").watch()
+    seen = [await next_of(shell, watch)]
+    first = await shell.go(lock.acquire)
+    waiting = shell.start(other.acquire)
+    async with asyncio.timeout(5):
+        while not await shell.go(lock.waiters):
+            pass
+    await shell.go(lock.release)
+    second = await waiting
+    await shell.go(other.release)
+    seen += [await next_of(shell, watch) for _ in range(3)]
+    assert [None if holder is None else holder.token for holder in seen] == [None, first.token, second.token, None]
+    assert seen[2].owner.label == "other"
+
+
+async def test_resources_are_reached_by_their_class(shell: Shell, node: list[str]) -> None:
+    """As in the manual: create, and get what exists; a name of another type is an error."""
+    client = shell.connect(node)
+    prefix = "Async" if hasattr(client, "__aenter__") else ""
+    lock_class, topic_class, value_class = (
+        getattr(coord_core, f"{prefix}Distributed{name}") for name in ("Lock", "Topic", "Value")
+    )
+    lock = await shell.go(client.create, "/l", lock_class)
+    assert isinstance(lock, lock_class)
+    with pytest.raises(NotFound):
+        await shell.go(client.get, "/l", lock_class)
+    await shell.go(lock.acquire)
+    assert isinstance(await shell.go(client.get, "/l", lock_class), lock_class)
+    for call in (client.create, client.get):
+        with pytest.raises(WrongType):
+            await shell.go(call, "/l", value_class)
+    await shell.go(client.create, "/t", topic_class)
+    assert isinstance(await shell.go(client.get, "/t", topic_class), topic_class)
+    with pytest.raises(InvalidRequest):
+        await shell.go(client.create, "/x", int)
 
 
 async def test_watch_that_is_closed_elsewhere_ends(shell: Shell, node: list[str]) -> None:

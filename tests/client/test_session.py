@@ -11,6 +11,7 @@ from coord_core.errors import (
     SessionClosed,
     SessionExpired,
     Unavailable,
+    WrongCluster,
 )
 from coord_core.protocol.commands import CloseAttachment, CloseSession, OpenAttachment
 from coord_core.protocol.messages import Ask, Hello, KeepAlive, KeptAlive, Redirect, Refused, Reply, Told, Welcome
@@ -580,6 +581,51 @@ def test_node_of_an_unknown_version_is_left() -> None:
     script.dial()
     script.say(Refused("UnsupportedVersion", "too old"))
     assert script.outcomes[call].code == "UnsupportedVersion"
+
+
+def test_a_node_of_another_cluster_is_passed_over_for_as_long_as_it_takes() -> None:
+    """A founder that lost its disk and founded anew leads, and has none of the locks: every Hello names the cluster that is meant.
+
+    That no other node leads at the moment is no reason to believe the stranger, nor to end the calls that wait.
+    """
+    script = Script(seeds=(A, B, C))
+    script.opened()
+    script.cut()
+    call = script.set()
+    refused = 0
+    while refused < 5:
+        if script.dial() != A:
+            script.welcome("")
+            continue
+        assert script.hello is not None
+        assert script.hello.cluster_id == "cluster"
+        script.say(Refused("WrongCluster", "this node belongs to cluster new, not to cluster"))
+        assert script.session.trouble.startswith(f"{A}: belongs to another cluster")
+        refused += 1
+    assert call not in script.outcomes
+    assert script.session.refusal is None
+
+
+def test_a_node_of_another_cluster_that_welcomes_us_is_passed_over_too() -> None:
+    """An older release may not look at what the Hello says."""
+    script = Script(seeds=(A, B))
+    script.opened()
+    script.cut()
+    stranger = script.dial()
+    script.say(Welcome(1, "another", "n9", (), stranger))
+    assert script.session.leader_address is None
+    assert script.session.trouble == f"{stranger}: belongs to another cluster: this is node n9 of cluster another"
+    assert script.session.members == MEMBERS
+
+
+def test_where_every_node_is_of_another_cluster_the_calls_end() -> None:
+    """The cluster that was meant is gone: waiting would not bring it back."""
+    script = Script(seeds=(A, B), cluster_id="former")
+    call = script.acquire()
+    for _ in range(2):
+        script.dial()
+        script.say(Refused("WrongCluster", "this node belongs to cluster new, not to former"))
+    assert isinstance(script.outcomes[call], WrongCluster)
 
 
 def test_error_of_a_timeout_says_why_no_leader_was_reached() -> None:

@@ -3,6 +3,7 @@
     python participant.py URL LOG elect PATH       enters, and says when it is elected and when it is deposed
     python participant.py URL LOG join PATH        joins, and says who comes and who goes
     python participant.py URL LOG watch PATH       says every version of a value
+    python participant.py URL LOG listen PATH      says every message of a topic
 
 One JSON line an event, with the moment on the clock of leases, which all processes of a machine share.  Ends when its input does.
 """
@@ -53,7 +54,12 @@ def watch(client: coord_core.Client, path: str, log: Log) -> None:
     log.say("ready")
 
 
-PARTS: dict[str, Callable[[coord_core.Client, str, Log], None]] = {"elect": elect, "join": join, "watch": watch}
+def listen(client: coord_core.Client, path: str, log: Log) -> None:
+    client.topic(path).on_message(lambda message: log.say("message", offset=message.offset))
+    log.say("ready")
+
+
+PARTS: dict[str, Callable[[coord_core.Client, str, Log], None]] = {"elect": elect, "join": join, "watch": watch, "listen": listen}
 
 
 def main(url: str, path: str, part: str, of: str) -> None:

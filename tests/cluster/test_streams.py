@@ -17,7 +17,7 @@ from coord_core.protocol.messages import NodeStatus
 from tests.cli.running import until
 from tests.cluster.forking import CHILDREN
 from tests.cluster.nodes import PATIENCE_S, Nodes
-from tests.cluster.participants import Participant
+from tests.cluster.participants import TTL_S, Participant
 
 pytestmark = pytest.mark.xdist_group("cluster")
 
@@ -128,6 +128,42 @@ def test_stopped_member_holds_a_join_up_until_the_deadline_and_is_named(nodes: N
         assert {missing.reason for missing in joined.unacknowledged} == {"deadline"}
         assert {missing.owner.pid for missing in joined.unacknowledged if missing.owner} == {stopped.pid}
         assert len(client.group("/g").members()) == 2
+    stopped.signal(signal.SIGCONT)
+
+
+# --- topics ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_message_is_told_to_every_process_that_listens_once_and_in_order(nodes: Nodes):
+    """Also over the death of a leader."""
+    listeners = [Participant(nodes, "listen", "/t", ttl_s=15) for _ in range(3)]
+    with nodes.connect() as client:
+        topic = client.topic("/t")
+        for number in range(200):
+            if number == 100:
+                leader = nodes.wait_leader()
+                nodes.kill(leader)
+                nodes.start(leader)
+            topic.publish(b"%d" % number)
+    for listener in listeners:
+        listener.wait("message", 200)
+        assert [line["offset"] for line in listener.told("message")] == list(range(200))
+
+
+@pytest.mark.parametrize(("ttl_s", "timeout", "reason"), [(TTL_S, 60, "gone"), (60, 0.5, "deadline")])
+def test_stopped_listener_holds_an_atomic_publish_up_until_its_end_or_the_deadline_and_is_named(
+    nodes: Nodes, ttl_s: float, timeout: float, reason: str
+):
+    """It completes when that session expires or the deadline passes; the others have been told by then."""
+    stopped, other = (Participant(nodes, "listen", "/t", ttl_s=each) for each in (ttl_s, 60))
+    stopped.signal(signal.SIGSTOP)
+    with nodes.connect() as client:
+        published = client.topic("/t").with_consistency(coord_core.Consistency.ATOMIC).publish(b"", timeout=timeout)
+        (missing,) = published.unacknowledged
+        assert missing.reason == reason
+        assert missing.owner is not None
+        assert missing.owner.pid == stopped.pid
+        assert [line["offset"] for line in other.told("message")] == [0]
     stopped.signal(signal.SIGCONT)
 
 

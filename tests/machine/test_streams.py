@@ -9,12 +9,13 @@ from coord_core.machine.streams import Behind, Stretch
 from coord_core.protocol.base import VALUE_BYTES_MAX
 from coord_core.protocol.elections import ElectionInfo, ElectionState, LeaderElected, LeaderGone
 from coord_core.protocol.groups import GroupInfo, GroupState, MemberJoined, MemberLeft
-from coord_core.protocol.operations import Cancel, ValueSet
+from coord_core.protocol.locks import LockChanged
+from coord_core.protocol.operations import Cancel, LockRelease, ValueSet
 from coord_core.protocol.queries import ValueState
 from coord_core.protocol.results import Done
 from coord_core.protocol.streams import Subscribe, Unsubscribe
 from coord_core.protocol.values import ValueChanged
-from coord_core.types import LogIndex, RequestNumber
+from coord_core.types import FencingToken, LogIndex, RequestNumber
 from tests.machine.driver import Log, Process, changes, code
 from tests.machine.test_snapshot import restored, written
 from tests.machine.traffic import StreamTraffic
@@ -266,3 +267,21 @@ def test_change_that_nobody_could_decode_is_none(log: Log, watcher: Process, wri
     assert record.size == sum(len(bytes(change)) for change in record.changes)
     assert msgspec.msgpack.decode(bytes(record.changes[0]))[0] == 1
     assert isinstance(log.machine, Machine)
+
+
+def test_holders_of_a_lock_are_told_also_when_it_is_free_or_closed(log: Log, watcher: Process, writer: Process) -> None:
+    """Each grant once; a hand-over is one record."""
+    begun = watcher.subscribe("lock", "/l")
+    token = writer.hold("/l")
+    other = log.open()
+    other.acquire("/l")
+    writer.release(token, "/l")
+    taken = log.index
+    other.call(LockRelease("/l", FencingToken(taken), quarantine_ms=50))
+    log.wait(50)
+    told = [change for _, _, happened in log.read("lock", "/l", begun) for change in happened]
+    assert all(isinstance(change, LockChanged) for change in told)
+    tokens = [0 if change.holder is None else change.holder.token for change in told if isinstance(change, LockChanged)]
+    assert tokens == [token, taken, 0, 0]
+    closed = [change.closed.reason for change in told if isinstance(change, LockChanged) and change.closed]
+    assert closed == ["quarantine"]

@@ -150,6 +150,8 @@ def test_listening_on_this_machine_alone_needs_nothing(listen: str) -> None:
     ("flags", "expected"),
     [
         ({"init": True, "join": "h:1"}, "init and join exclude each other"),
+        ({"init": True, "join": "h:1"}, "comes back with an empty directory and --join ADDRESS --replace, without --init"),
+        ({"init": True, "replace": True}, "replace and init exclude each other: a founder that lost its disk comes back with"),
         ({"init": True, "founders": "n2,n3"}, "name 'n1' is not among the founders (n2, n3)"),
         ({"join": "h:0"}, "join 'h:0': expected a host and port that others can dial"),
         ({"advertise": "0.0.0.0:1"}, "advertise '0.0.0.0:1': expected a host and port"),

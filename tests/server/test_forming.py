@@ -1,6 +1,7 @@
 """A cluster forms once, whenever its nodes are started, killed and started again; and a node that must not be in it is told why."""
 
 import asyncio
+import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,8 @@ import pytest
 from coord_core.errors import CoordError, InvalidConfig, InvalidRequest, StorageFailed, Unavailable, WrongCluster
 from coord_core.protocol.messages import PeerIdentity, Refused, Welcome
 from coord_core.server.server import Server
-from tests.server.support import FailingStorage, Nodes, RawClient, hello, until
+from coord_core.storage.sqlite import SqliteStorage
+from tests.server.support import PATIENCE_S, FailingStorage, Nodes, RawClient, hello, until
 
 NAMES = ("n1", "n2", "n3")
 
@@ -137,10 +139,71 @@ async def test_the_forming_node_with_a_wiped_disk_does_not_form_a_second_cluster
     error = await failure_of(wiped)
     assert isinstance(error, WrongCluster)
     assert "is formed already" in error.message
-    assert "do not use --init" in error.message
+    assert "comes back with an empty directory and --join ADDRESS --replace, without --init" in error.message
     nodes.running.pop("n1")
     await wiped.stop()
     await nodes.leader()
+
+
+async def test_a_founder_alone_whose_disk_is_wiped_does_not_found_a_second_cluster(nodes: Nodes, tmp_path: Path) -> None:
+    """`--init` without founders waits for nobody: two nodes would lead, and two holders have one lock.
+
+    So it listens first, and the others of its former life dial it.  Nothing of the attempt is left where the node is to come back.
+    """
+    first = await nodes.start("n1", init=True)
+    await nodes.start("n2", join=(first.peer_address,))
+    await nodes.leader_of_formed()
+    config = nodes.config("n1", init=True)
+    await nodes.stop("n1")
+    shutil.rmtree(tmp_path / "n1")
+    with pytest.raises(
+        WrongCluster, match=r"node 'n2' .*comes back with an empty directory and --join .* --replace, without --init"
+    ):
+        await Server(config, listen_first_s=PATIENCE_S).start()
+    assert not (tmp_path / "n1").exists()
+
+
+async def test_a_founder_alone_that_nobody_dials_founds_its_cluster(nodes: Nodes, tmp_path: Path) -> None:
+    """A moment later than asked; an attempt before, that was cut off, changes nothing."""
+    (tmp_path / "n1").mkdir()
+    SqliteStorage(tmp_path / "n1").close()
+    server = await Server(nodes.config("n1", init=True), listen_first_s=0.05).start()
+    nodes.running["n1"] = server
+    await nodes.leader_of_formed()
+    assert [member.name for member in server.status().members] == ["n1"]
+
+
+async def test_a_node_with_named_founders_does_not_listen_first(nodes: Nodes) -> None:
+    """It waits for them anyway; and who names itself alone has said what it wants."""
+    nodes.running["n1"] = await Server(nodes.config("n1", init=True, founders=("n1",)), listen_first_s=PATIENCE_S * 2).start()
+    await nodes.leader_of_formed()
+
+
+async def test_a_second_cluster_is_told_of_by_both_sides_and_not_all_the_time(
+    nodes: Nodes, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever names itself as the only founder has its way.  The logs say what happened and both ways out of it."""
+    caplog.set_level(logging.DEBUG, "coord.server")
+    first = await nodes.start("n1", init=True)
+    second = await nodes.start("n2", join=(first.peer_address,))
+    await nodes.leader_of_formed()
+    former = second.status().cluster_id
+    await nodes.stop("n1")
+    shutil.rmtree(tmp_path / "n1")
+    caplog.clear()
+    foreign = await nodes.start("n1", init=True, founders=("n1",))
+    await foreign.wait_formed()
+
+    def refusals(level: int) -> list[str]:
+        return [record.getMessage() for record in caplog.records if "refused:" in record.message and record.levelno == level]
+
+    await until(lambda: len(refusals(logging.DEBUG)) >= 2, "more dialling")
+    (warning,) = refusals(logging.WARNING)
+    assert f"this node belongs to cluster {foreign.status().cluster_id}, not to {former}, of which node 'n2'" in warning
+    assert "was founded anew" in warning
+    assert "--join ADDRESS --replace, without --init" in warning
+    complaints = [record for record in caplog.records if "no connection to node n1" in record.message]
+    assert [record.levelno for record in complaints if "belongs to cluster" in record.message] == [logging.ERROR]
 
 
 async def test_a_node_that_is_no_founder_stops_with_the_list_of_them(nodes: Nodes) -> None:

@@ -28,6 +28,8 @@ async def test_everything_that_one_node_has_goes_on_in_a_new_cluster(nodes: Node
     former = first.status().cluster_id
     client = await coord_core.connect_async(f"coord://{first.client_address}")
     await client.value("/kept").set(b"kept")
+    for number in range(50):
+        await client.topic("/messages").publish(b"%d" % number)
     grant = await client.lock("/held").acquire(timeout=30)
     assert grant is not None
     leader = await nodes.leader()
@@ -52,6 +54,8 @@ async def test_everything_that_one_node_has_goes_on_in_a_new_cluster(nodes: Node
         versioned = await fresh.value("/kept").get()
         assert versioned is not None
         assert versioned.value == b"kept"
+        assert [int(message.payload) for message in await fresh.topic("/messages").read()] == list(range(50))
+        assert (await fresh.topic("/messages").publish(b"50")).offset == 50
         lock = fresh.lock("/held")
         assert (await lock.holder()) is not None, "the session lives until its TTL has passed in the new cluster"
         later = await fresh.lock("/other").acquire(timeout=30)

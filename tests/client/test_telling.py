@@ -1,0 +1,172 @@
+"""Topics that tell: who is subscribed hears of each message at once, and an ATOMIC publish waits for them."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coord_core import Consistency
+from coord_core.protocol.topics import INLINE_BYTES_MAX
+from tests.client.fake import until
+from tests.client.shells import Shell
+from tests.client.test_topics import close, next_of
+from tests.server.support import Nodes
+
+
+@pytest.fixture
+async def nodes(tmp_path: Path, shell: Shell) -> AsyncIterator[Nodes]:
+    """Servers in this loop; the clients are closed before they go."""
+    nodes = Nodes(tmp_path)
+    yield nodes
+    await shell.close_all()
+    await nodes.stop_all()
+
+
+@pytest.fixture
+async def node(nodes: Nodes) -> list[str]:
+    (server,) = await nodes.cluster("n1")
+    return [server.client_address]
+
+
+def atomic(topic: Any) -> Any:
+    return topic.with_consistency(Consistency.ATOMIC)
+
+
+async def test_listener_is_told_every_message_from_when_it_was_registered(shell: Shell, node: list[str]) -> None:
+    """In order, short and long ones; those before are not told."""
+    topic = shell.connect(node).topic("/t")
+    await shell.go(topic.publish, b"before")
+    heard: list[bytes] = []
+    end = await shell.go(shell.connect(node).topic("/t").on_message, lambda message: heard.append(message.payload))
+    contents = [bytes([number]) * (1 if number % 3 else INLINE_BYTES_MAX + 1) for number in range(12)]
+    for content in contents:
+        await shell.go(topic.publish, content)
+    await until(lambda: len(heard) == len(contents))
+    assert heard == contents
+    await shell.go(end)
+    await shell.go(topic.publish, b"after")
+    assert heard == contents
+
+
+async def test_listener_may_begin_with_what_is_there(shell: Shell, node: list[str]) -> None:
+    """From the earliest message on, and then without a gap."""
+    topic = shell.connect(node).topic("/t")
+    for number in range(5):
+        await shell.go(topic.publish, b"%d" % number)
+    heard: list[bytes] = []
+    await shell.go(shell.connect(node).topic("/t").on_message, lambda message: heard.append(message.payload), "earliest")
+    await shell.go(topic.publish, b"5")
+    await until(lambda: len(heard) == 6)
+    assert heard == [b"%d" % number for number in range(6)]
+
+
+async def test_atomic_publish_completes_when_all_listeners_have_returned(shell: Shell, node: list[str]) -> None:
+    """The asynchronous one does not wait for them."""
+    go_on, begun = threading.Event(), threading.Event()
+
+    def listener(message: Any) -> None:
+        begun.set()
+        go_on.wait(20)
+
+    await shell.go(shell.connect(node).topic("/t").on_message, listener)
+    topic = shell.connect(node).topic("/t")
+    assert topic.consistency is Consistency.ASYNCHRONOUS
+    first = await asyncio.wait_for(shell.go(topic.publish, b"one"), 5)
+    assert first.unacknowledged == ()
+    publishing = shell.start(atomic(topic).publish, b"two")
+    await until(begun.is_set)
+    assert not publishing.done()
+    go_on.set()
+    second = await asyncio.wait_for(publishing, 5)
+    assert (second.offset, second.unacknowledged) == (1, ())
+
+
+async def test_atomic_publish_names_who_has_not_returned_in_time(shell: Shell, node: list[str]) -> None:
+    """The message stands all the same."""
+    go_on = threading.Event()
+    await shell.go(shell.connect(node, label="the slow one").topic("/t").on_message, lambda message: go_on.wait(20))
+    topic = atomic(shell.connect(node).topic("/t"))
+    published = await shell.go(topic.publish, b"one", None, None, 0.3)
+    go_on.set()
+    (missing,) = published.unacknowledged
+    assert (missing.owner.label, missing.reason) == ("the slow one", "deadline")
+    assert [message.payload for message in await shell.go(topic.read)] == [b"one"]
+
+
+async def test_atomic_publish_without_subscribers_completes_at_once(shell: Shell, node: list[str]) -> None:
+    """There is nobody to wait for."""
+    topic = atomic(shell.connect(node).topic("/t"))
+    published = await asyncio.wait_for(shell.go(topic.publish, b"one"), 5)
+    assert (published.offset, published.unacknowledged) == (0, ())
+
+
+async def test_atomic_publish_out_of_a_listener_does_not_wait_for_itself(shell: Shell, node: list[str]) -> None:
+    """A listener that answers on the topic it listens to."""
+    client = shell.connect(node)
+    topic, answers = client.topic("/t"), []
+
+    async def on_loop(message: Any) -> None:
+        if message.payload == b"question":
+            answers.append(await atomic(topic).publish(b"answer"))
+
+    def on_thread(message: Any) -> None:
+        if message.payload == b"question":
+            answers.append(atomic(topic).publish(b"answer"))
+
+    await shell.go(topic.on_message, on_loop if hasattr(client, "__aenter__") else on_thread)
+    await asyncio.wait_for(shell.go(atomic(shell.connect(node).topic("/t")).publish, b"question"), 10)
+    await until(lambda: len(answers) == 1)
+    assert answers[0].unacknowledged == ()
+
+
+async def test_message_counts_as_told_when_the_next_one_is_asked_for(shell: Shell, node: list[str]) -> None:
+    """Who iterates is a subscriber like any other."""
+    topic = atomic(shell.connect(node).topic("/t"))
+    consumer = shell.connect(node).topic("/t").subscribe("earliest")
+    await shell.go(topic.publish, b"one")
+    assert (await next_of(shell, consumer)).payload == b"one"
+    waiting = shell.start(consumer.__anext__ if hasattr(consumer, "__anext__") else consumer.__next__)
+    publishing = [shell.start(topic.publish, b"two")]
+    assert (await asyncio.wait_for(waiting, 10)).payload == b"two"
+    waiting = shell.start(consumer.__anext__ if hasattr(consumer, "__anext__") else consumer.__next__)
+    assert (await asyncio.wait_for(publishing.pop(), 10)).unacknowledged == ()
+    await shell.go(topic.publish, b"three", None, None, 0.1)
+    assert (await asyncio.wait_for(waiting, 10)).payload == b"three"
+    await close(shell, consumer)
+
+
+async def test_consumer_goes_on_with_a_topic_that_was_deleted_and_made_anew(shell: Shell, node: list[str]) -> None:
+    """From its beginning, which nobody has read."""
+    topic = shell.connect(node).topic("/t")
+    consumer = shell.connect(node).topic("/t").subscribe("earliest")
+    for content in (b"a", b"b", b"c"):
+        await shell.go(topic.publish, content)
+    seen = [await next_of(shell, consumer) for _ in range(3)]
+    waiting = shell.start(consumer.__anext__ if hasattr(consumer, "__anext__") else consumer.__next__)
+    await shell.go(topic.delete)
+    for content in (b"new a", b"new b"):
+        await shell.go(topic.publish, content)
+    seen.append(await asyncio.wait_for(waiting, 10))
+    seen.append(await next_of(shell, consumer))
+    assert [message.payload for message in seen] == [b"a", b"b", b"c", b"new a", b"new b"]
+    await close(shell, consumer)
+
+
+async def test_listeners_hear_every_message_once_while_leaders_die(shell: Shell, nodes: Nodes) -> None:
+    """Whatever fails over: no message is lost, none comes twice, and an ATOMIC publish still waits."""
+    addresses = [server.client_address for server in await nodes.cluster("n1", "n2", "n3")]
+    heard: list[bytes] = []
+    await shell.go(shell.connect(addresses).topic("/t").on_message, lambda message: heard.append(message.payload))
+    topic = atomic(shell.connect(addresses).topic("/t"))
+    for number in range(40):
+        if number in (10, 25):
+            leader = await nodes.leader()
+            await nodes.kill(leader.config.name).stop()
+            await nodes.start(leader.config.name)
+        published = await shell.go(topic.publish, b"%d" % number)
+        assert published.unacknowledged == ()
+        assert heard[-1] == b"%d" % number
+    assert heard == [b"%d" % number for number in range(40)]
