@@ -181,6 +181,12 @@ class UsedAfterFork(RequestError):
     """A client made before `fork` was used in the child, which must connect for itself."""
 
 
+#: What is left to do with the node of a directory on which it must not run any more; the directory itself goes before it.
+START_ANEW = (
+    "start the node on an empty one with --join ADDRESS --replace (without --init), to rejoin the cluster under a new node id"
+)
+
+
 class NodeError(CoordError):
     """A server's own trouble; the process stops and says why."""
 

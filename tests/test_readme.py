@@ -16,7 +16,7 @@ URL = re.compile(r"coord://127\.0\.0\.1:7401,127\.0\.0\.1:7402,127\.0\.0\.1:7403
 def test_celery_example_declares_a_singleton_task_without_touching_the_network():
     block = next(block for block in BLOCKS if "singleton_task" in block)
     names: dict[str, Any] = {}
-    exec("from celery import Celery\n" + block, names)
+    exec(block, names)
     assert names["rebuild"].singleton.unique_on == ("account",)
 
 

@@ -29,9 +29,16 @@ def config() -> None:
 @output_option
 @pass_settings
 def check(settings: Settings, /, config_file: Path | None, **flags: object) -> None:
-    """Say whether `coord server` would accept these settings: all faults at once, and exit code 2 where there are any."""
+    """Say whether `coord server` would accept these settings: all faults at once, and exit code 2 where there are any.
+
+    The files that they name are opened too.
+    """
+    from coord_core.config import file_faults
+
     try:
-        _load(config_file, flags)
+        loaded, _ = _load(config_file, flags)
+        if faults := file_faults(loaded):
+            raise InvalidConfig("\n".join(faults), faults=faults)
     except InvalidConfig as error:
         if settings.output in _JSON:
             write_json({"ok": False, "faults": error.details["faults"]})

@@ -53,7 +53,7 @@ _BY_ERROR: tuple[tuple[type[errors.CoordError], Exit], ...] = (
 
 #: What to do next, for errors whose own message cannot know it.
 _HINTS: tuple[tuple[type[errors.CoordError], str], ...] = (
-    (errors.Unavailable, "`coord status` shows which nodes answer; `coord dev` starts a cluster to try things on"),
+    (errors.Unavailable, "`coord status` shows which nodes answer"),
     (errors.NotLeader, "try again: the cluster is electing a leader"),
     (errors.Busy, "wait a moment and try again"),
     (errors.AuthenticationFailed, "pass the cluster's token with --token-file or COORD_TOKEN_FILE"),

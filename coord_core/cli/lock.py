@@ -21,7 +21,7 @@ from coord_core.cli.guard import Guard
 from coord_core.cli.leased import Lease, Signals, run_under_lease
 from coord_core.cli.settings import Settings, pass_settings
 from coord_core.cli.why import who
-from coord_core.errors import CoordError, LostError
+from coord_core.errors import CoordError, LostError, Unavailable
 
 if TYPE_CHECKING:
     from coord_core.client.aio import AsyncClient
@@ -33,6 +33,13 @@ if TYPE_CHECKING:
 
 #: Waiting longer than this is told to a person.
 SILENT_WAIT_SECONDS = 1.0
+#: Finding the leader may take so long under --no-wait (one node that is switched off costs two seconds, an election less) and at
+#: least so long under --wait, which counts for the whole call; without either it is tried for ever.
+FIND_SECONDS_NO_WAIT = 2.5
+FIND_SECONDS_MIN = 1.0
+#: Then it takes so long that the nodes are asked why; they have so long to answer.
+SURVEY_AFTER_SECONDS = 0.3
+SURVEY_SECONDS_MAX = 0.6
 #: Giving the lock back is worth this long; then the session's end does it.
 RELEASE_SECONDS_MAX = 3.0
 
@@ -48,8 +55,10 @@ Examples:
 )
 @click.argument("name")
 @click.option("--ttl", type=DURATION, help="How long the lock survives this process, or its machine, at most  [default: 15s]")
-@click.option("--wait", type=DURATION, help="Wait so long for the lock, then exit with 75 (default: for ever).")
-@click.option("--no-wait", is_flag=True, help="Exit with 75 at once if somebody has the lock.")
+@click.option(
+    "--wait", type=DURATION, help="Wait so long for the cluster and the lock, then exit with 3 or 75 (default: for ever)."
+)
+@click.option("--no-wait", is_flag=True, help="Exit with 75 at once if somebody has the lock, with 3 if no node leads.")
 @click.option("-N", "--permits", type=click.IntRange(1, 10_000), help="Let so many hold it at a time: a semaphore, not a lock.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @pass_settings
@@ -74,7 +83,7 @@ def lock(
     when it ends. What leaves the group, what was already sent elsewhere, and a machine that is paused as a whole are beyond that:
     let what COMMAND writes to check the fencing token.
 
-    Exit codes: 75 not acquired, 76 lease lost, 3 cluster unreachable, 126 or 127 COMMAND cannot be started.
+    Exit codes: 75 not acquired, 76 lease lost, 3 no node answers or leads, 126 or 127 COMMAND cannot be started.
     """
     if no_wait and wait is not None:
         raise click.UsageError("--wait and --no-wait exclude each other")
@@ -114,8 +123,7 @@ async def _run(job: Job, child: Child, guard: Guard) -> int:
         handle = _handle(job, client, os.path.basename(child.words[0]))
         signals = Signals()
         with signals.ending_this_task():
-            await client.wait_connected(job.settings.timeout)
-            grant = await _acquire(job, client, handle)
+            grant = await _get(job, client, handle)
         environment = {"COORD_LOCK_NAME": job.path, "COORD_FENCING_TOKEN": str(grant.token), **target.environment()}
         lease = Lease(client, grant.is_held_locally, f"the lease of {job.path} could not be renewed in time", guard)
         with signals.going_to(child):
@@ -133,18 +141,72 @@ def _handle(job: Job, client: "AsyncClient", label: str) -> "Handle":
 # --- waiting for the lock --------------------------------------------------------------------------------------------------------
 
 
-async def _acquire(job: Job, client: "AsyncClient", handle: "Handle") -> "AsyncGrant":
-    """Raises `CommandFailed`: 75 where somebody else has the lock, 3 where the cluster went away."""
+async def _get(job: Job, client: "AsyncClient", handle: "Handle") -> "AsyncGrant":
+    """Raises `CommandFailed`: 75 where somebody else has the lock, 3 where no node leads, or the cluster went away."""
+    clock = asyncio.get_running_loop().time
+    began = clock()
+    while True:
+        await _find_leader(job, client)
+        wait = None if job.wait is None else max(0.0, job.wait - (clock() - began))
+        try:
+            return await _acquire(job, client, handle, wait)
+        except LostError as error:
+            lost = f"lost the cluster while waiting for {job.path}: {error.message}"
+            if job.wait is not None:
+                raise CommandFailed(Exit.UNAVAILABLE, lost) from error
+            job.settings.note(f"coord: {lost}; trying on")
+
+
+async def _acquire(job: Job, client: "AsyncClient", handle: "Handle", wait: float | None) -> "AsyncGrant":
     telling = asyncio.create_task(_tell_who_has_it(job, client))
     try:
-        grant = await handle.acquire(timeout=job.wait)
-    except LostError as error:
-        raise CommandFailed(Exit.UNAVAILABLE, f"lost the cluster while waiting for {job.path}: {error.message}") from error
+        grant = await handle.acquire(timeout=wait)
     finally:
         telling.cancel()
     if grant is None:
         raise CommandFailed(Exit.NOT_ACQUIRED, f"{job.path} is {await _who_has_it(job, client)}")
     return grant
+
+
+async def _find_leader(job: Job, client: "AsyncClient") -> None:
+    """Open the session; raise `CommandFailed` with 3 where no node leads for as long as was asked to wait."""
+    seconds = None if job.wait is None else max(job.wait, FIND_SECONDS_MIN) if job.wait else FIND_SECONDS_NO_WAIT
+    survey = asyncio.create_task(_survey(job, client))
+    telling = asyncio.create_task(_tell_why_nobody_leads(job, survey))
+    try:
+        await client.wait_connected(seconds)
+    except Unavailable as error:
+        why = survey.result() if survey.done() and survey.result() else error.message
+        raise CommandFailed(Exit.UNAVAILABLE, f"{job.path} not acquired: {why}") from error
+    finally:
+        telling.cancel()
+        survey.cancel()
+
+
+async def _survey(job: Job, client: "AsyncClient") -> str:
+    """Ask every node why no leader is found; empty where they know of one."""
+    from coord_core.cli.status import silent_ones
+    from coord_core.cli.target import default_hint
+
+    await asyncio.sleep(SURVEY_AFTER_SECONDS)
+    try:
+        report = await client.status(SURVEY_SECONDS_MAX)
+    except CoordError:
+        return ""
+    silent = silent_ones(report.nodes)
+    if not report.answered:
+        return f"no node answers: {silent}{default_hint(job.settings)}"
+    if report.leader is not None:
+        return ""
+    names = ", ".join(status.node for status in report.answered)
+    missing = f"; not reached: {silent}" if silent else ""
+    return f"no leader, or no quorum for one: {names} answer{'s' if len(report.answered) == 1 else ''}, and none leads{missing}"
+
+
+async def _tell_why_nobody_leads(job: Job, survey: "asyncio.Task[str]") -> None:
+    await asyncio.sleep(SILENT_WAIT_SECONDS)
+    if why := await asyncio.shield(survey):
+        job.settings.note(f"coord: waiting for {job.path}: {why}")
 
 
 async def _tell_who_has_it(job: Job, client: "AsyncClient") -> None:

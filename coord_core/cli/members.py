@@ -7,7 +7,7 @@ import click
 from coord_core.cli.exits import CommandFailed, Exit
 from coord_core.cli.output import console, write_json, write_plain
 from coord_core.cli.settings import Settings, output_option, pass_settings
-from coord_core.errors import Unavailable
+from coord_core.cli.status import raise_if_silent, told_of_strangers
 
 if TYPE_CHECKING:
     from coord_core.client.aio import AsyncClient
@@ -33,10 +33,14 @@ def members() -> None:
 @output_option
 @pass_settings
 def ls(settings: Settings) -> None:
-    """List the nodes: who votes, who only follows yet, and how much of the leader's log each lacks."""
+    """List the nodes: who votes, who only follows yet, and how much of the leader's log each lacks.
+
+    Exit code 6 where a node that answers belongs to another cluster.
+    """
     import asyncio
 
-    rows = _rows(asyncio.run(_report(_client(settings), settings.timeout)))
+    report = asyncio.run(_report(_client(settings), settings))
+    rows = _rows(report)
     if settings.output == "json":
         write_json({"members": rows})
     elif settings.output == "jsonl":
@@ -46,6 +50,9 @@ def ls(settings: Settings) -> None:
         write_plain([row[column] for column in _COLUMNS] for row in rows)
     else:
         _show(settings, rows)
+    strangers = [(node.status.node, node.address) for node in report.foreign if node.status is not None]
+    if strangers:
+        raise CommandFailed(Exit.CONFLICT, told_of_strangers(strangers))
 
 
 @members.command(epilog="Example:  coord members remove n3")
@@ -85,10 +92,9 @@ def _client(settings: Settings) -> "AsyncClient":
     return AsyncClient(target_of(settings).url)
 
 
-async def _report(client: "AsyncClient", timeout_s: float) -> "ClusterReport":
-    report = await client.status(timeout_s)
-    if not report.members:
-        raise next((node.error for node in report.nodes if node.error is not None), Unavailable("no node answered"))
+async def _report(client: "AsyncClient", settings: Settings) -> "ClusterReport":
+    report = await client.status(settings.timeout)
+    raise_if_silent(settings, report.nodes)
     return report
 
 
@@ -96,9 +102,9 @@ async def _remove(settings: Settings, name: str, *, force: bool) -> list[str]:
     from coord_core.protocol.administration import RemoveMember
 
     client = _client(settings)
-    report = await _report(client, settings.timeout)
+    report = await _report(client, settings)
     await _administer(client, settings, RemoveMember(_id_of(report, name), force))
-    return [member.name for member in (await _report(client, settings.timeout)).members if member.name != name]
+    return [member.name for member in (await _report(client, settings)).members if member.name != name]
 
 
 async def _transfer(settings: Settings, name: str | None) -> str:
@@ -106,7 +112,7 @@ async def _transfer(settings: Settings, name: str | None) -> str:
     from coord_core.types import NodeId
 
     client = _client(settings)
-    report = await _report(client, settings.timeout)
+    report = await _report(client, settings)
     to = name or _best_follower(report)
     await _administer(client, settings, TransferLeadership(NodeId(0) if to is None else _id_of(report, to)))
     return to or "another node"
@@ -141,14 +147,19 @@ _COLUMNS = ("name", "id", "part", "role", "lag", "address", "peer_address")
 
 
 def _rows(report: "ClusterReport") -> list[dict[str, Any]]:
-    said = {node.status.node: node.status for node in report.nodes if node.status is not None}
+    said = {status.node: status for status in report.answered}
+    foreign = {node.address for node in report.foreign}
     newest = max(said.values(), key=lambda status: status.applied_index)
     return [
         {
             "name": member.name,
             "id": member.node_id,
             "part": "voter" if member.node_id in newest.voters else "learner",
-            "role": said[member.name].role if member.name in said else "unreachable",
+            "role": said[member.name].role
+            if member.name in said
+            else "foreign"
+            if member.client_address in foreign
+            else "unreachable",
             "lag": _lag(report.leader, member.node_id),
             "address": member.client_address,
             "peer_address": member.peer_address,

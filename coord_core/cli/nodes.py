@@ -149,10 +149,13 @@ class LocalNode:
             self.exit_code = os.waitstatus_to_exitcode(status)
 
     def how_it_ended(self) -> str:
-        """One line for people: how, and the last words of its log."""
+        """One line for people: how, and the last words of its log, where it had the time for some."""
         code = self.exit_code or 0
-        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        return f"node {self.plan.name} (pid {self.pid}) {how}; its log is {self.log}{_last_words(self.log)}"
+        how, words = f"ended with exit code {code}", _last_words(self.log)
+        if code < 0:
+            # What it said last has nothing to do with it.
+            how, words = f"was ended by {signal.Signals(-code).name}", ""
+        return f"node {self.plan.name} (pid {self.pid}) {how}; its log is {self.log}{words}"
 
 
 def _be_a_node(parent: int, log: Path, flags: Sequence[str]) -> NoReturn:

@@ -43,7 +43,7 @@ def recover(settings: Settings, source: Path, target: Path) -> None:
             }
         )
         return
-    what = f"entries up to {found.index}, {found.sessions} sessions"
+    what = f"entries up to {found.index}, {found.sessions} session{'' if found.sessions == 1 else 's'}"
     settings.note(f"{target} is cluster {found.cluster} with node {found.name} alone: {what}")
     if found.index > found.committed:
         settings.note(f"{found.index - found.committed} of the entries were not known to be committed; they count now")

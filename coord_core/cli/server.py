@@ -21,8 +21,8 @@ KEYS: Mapping[str, str] = {
     "peer_listen": "host:port for the other nodes, where it is not --listen.",
     "advertise": "host:port that clients are told to dial (default: --listen).",
     "peer_advertise": "host:port that the other nodes are told to dial.",
-    "init": "Form the cluster, once; later starts ignore it.",
-    "founders": "Names of all founders, with commas; only with --init (default: this node alone).",
+    "init": "Form the cluster of --founders, once; later starts ignore it.",
+    "founders": "Names of all founders, with commas, this node among them; only with --init (default: a cluster of one).",
     "join": "host:port of nodes to ask for the way in, with commas: any of the cluster's; to form one, the one with --init.",
     "replace": "With --join on an empty directory: take the place of the node of this name, whose disk is lost.",
     "token_file": "File with the secret that clients and nodes must show.",
@@ -82,10 +82,10 @@ def _parameter(key: str) -> str:
 @click.command(
     epilog="""\b
 Examples:
-  coord server --name n1 --data-dir /var/lib/coord --init
-  coord server --config /etc/coord/coord.toml
-  coord server --name n2 --data-dir /var/lib/coord --listen 10.0.0.2:7400 \\
-      --token-file token --tls.cert n2.pem --tls.key n2.key --join 10.0.0.1:7400""",
+  coord server --name n1 --data-dir n1 --listen 127.0.0.1:7401 --init --founders n1,n2,n3
+  coord server --name n2 --data-dir n2 --listen 127.0.0.1:7402 --join 127.0.0.1:7401
+  coord server --name n3 --data-dir n3 --listen 127.0.0.1:7403 --join 127.0.0.1:7401
+  coord server --config /etc/coord/coord.toml""",
 )
 @config_options
 @pass_settings
@@ -94,7 +94,8 @@ def server(settings: Settings, /, config_file: Path | None, **flags: object) -> 
 
     Each setting comes from its flag, else from the environment (COORD_RAFT__ELECTION_TIMEOUT), else from the file, else from its
     default; `coord config show --origin` tells which.  One founder is started with --init and --founders, every other node with
-    --join; the same command line starts them again later.
+    --join; the same command line starts them again later.  A founder that lost its disk comes back with an empty directory and
+    --join ADDRESS --replace, without --init.
     """
     from coord_core.config import load_config
 

@@ -10,6 +10,7 @@ from coord_core.cli.durations import show_duration
 from coord_core.cli.exits import CommandFailed, Exit
 from coord_core.cli.output import console, write_json, write_plain
 from coord_core.cli.settings import Settings, output_option, pass_settings
+from coord_core.config import LOST_FOUNDER
 from coord_core.errors import AuthenticationFailed, CoordError
 
 if TYPE_CHECKING:
@@ -30,16 +31,19 @@ WATCH_SECONDS = 1.0
 def status(settings: Settings, watch: bool) -> None:
     """Show the leader and every node.
 
-    Asks each node itself, so it works without a leader too; then the exit code is 3.  `tolerates` is the number of further nodes
-    that may fail.
+    Asks each node itself, so it works without a leader too.  `tolerates` is the number of further nodes that may fail.
+
+    Exit codes: 3 where nothing new can be acquired (no quorum, no leader, no room on the disks), 6 where a node that answers
+    belongs to another cluster.
     """
     if watch:
         _watch(settings)
         return
     report = ask(settings)
     _write(settings, report)
-    if report["leader"] is None or not report["quorum"]:
-        raise CommandFailed(Exit.UNAVAILABLE, _what_is_wrong(report))
+    code, wrong = _what_is_wrong(report)
+    if code:
+        raise CommandFailed(code, wrong)
 
 
 def ask(settings: Settings) -> dict[str, Any]:
@@ -59,18 +63,27 @@ async def _ask(settings: Settings) -> dict[str, Any]:
     from coord_core.client.aio import AsyncClient
 
     cluster = await AsyncClient(target_of(settings).url).status(settings.timeout)
-    _raise_if_silent(cluster.nodes)
+    raise_if_silent(settings, cluster.nodes)
     return _report(cluster)
 
 
-def _raise_if_silent(reports: Sequence["NodeReport"]) -> None:
+def raise_if_silent(settings: Settings, reports: Sequence["NodeReport"]) -> None:
+    """Raise why no node answers, where none does."""
+    from coord_core.cli.target import default_hint
+
     if any(report.status is not None for report in reports):
         return
     for report in reports:
         if isinstance(report.error, AuthenticationFailed):
             raise report.error
-    each = ", ".join(f"{report.address} ({_without(report.address, report.error)})" for report in reports)
-    raise CommandFailed(Exit.UNAVAILABLE, f"no node answers: {each}; is the cluster running, and is the URL right?")
+    hint = default_hint(settings) or "; is the cluster running, and is the URL right?"
+    raise CommandFailed(Exit.UNAVAILABLE, f"no node answers: {silent_ones(reports)}{hint}")
+
+
+def silent_ones(reports: Sequence["NodeReport"]) -> str:
+    """Name the nodes that do not answer, and why."""
+    silent = [report for report in reports if report.status is None]
+    return ", ".join(f"{report.address} ({_without(report.address, report.error)})" for report in silent)
 
 
 def _without(address: str, error: CoordError | None) -> str:
@@ -79,27 +92,47 @@ def _without(address: str, error: CoordError | None) -> str:
 
 
 def _report(cluster: "ClusterReport") -> dict[str, Any]:
-    members = {member.client_address: member for member in cluster.members}
-    nodes = _distinct([_row(report, members.get(report.address)) for report in cluster.nodes])
+    nodes = _distinct([_row(report, cluster) for report in cluster.nodes])
     voters = cluster.voters
-    reachable = sum(1 for node in nodes if node["reachable"] and node["name"] in voters)
+    voting = [node for node in nodes if node["reachable"] and node["name"] in voters]
+    with_room = [node for node in voting if node["disk"] not in _DISK_TROUBLES]
     majority = max(len(voters), 1) // 2 + 1
+    leader = cluster.leader
+    refuses = leader.refuses if leader else ""
     return {
-        "leader": cluster.leader.node if cluster.leader else None,
+        "leader": leader.node if leader else None,
         "term": max((node["term"] for node in nodes if node["reachable"]), default=0),
         "nodes": nodes,
-        "quorum": reachable >= majority,
-        "tolerates": max(0, reachable - majority),
+        "quorum": len(voting) >= majority,
+        # One whose disk is low is none to fall back on: commands would be refused.
+        "tolerates": 0 if refuses else max(0, len(with_room) - majority),
+        "cluster_id": cluster.cluster_id,
+        "refuses": refuses or None,
     }
 
 
-def _row(report: "NodeReport", member: "Member | None") -> dict[str, Any]:
-    if report.status is None:
-        name = member.name if member else None
-        error = _without(report.address, report.error)
-        return {"name": name, "address": report.address, "reachable": False, **dict.fromkeys(_FIELDS), "error": error}
-    known = {field: getattr(report.status, field) for field in _FIELDS}
-    return {"name": report.status.node, "address": report.address, "reachable": True, **known, "error": None}
+def _row(report: "NodeReport", cluster: "ClusterReport") -> dict[str, Any]:
+    if report.status is not None and report.status.cluster_id == cluster.cluster_id:
+        known = {field: getattr(report.status, field) for field in _FIELDS}
+        return {"name": report.status.node, "address": report.address, "reachable": True, **known, "error": None, "foreign": False}
+    member = next((member for member in cluster.members if member.client_address == report.address), None)
+    row = {"address": report.address, "reachable": False, **dict.fromkeys(_FIELDS)}
+    if report.status is not None:
+        return {"name": report.status.node, **row, "error": f"belongs to cluster {report.status.cluster_id}", "foreign": True}
+    error = _without(report.address, report.error)
+    told = _told_by_others(member, cluster) if member else _NO_MEMBER if cluster.members else ""
+    return {"name": member.name if member else None, **row, "error": "; ".join(filter(None, (error, told))), "foreign": False}
+
+
+_NO_MEMBER = "no member of this cluster has this address"
+
+
+def _told_by_others(member: "Member", cluster: "ClusterReport") -> str:
+    """Why another node cannot reach it: where a node was refused for its certificate, only nodes know."""
+    for status in cluster.answered:
+        if reason := status.unreached.get(member.name):
+            return f"{status.node} says: {reason}"
+    return ""
 
 
 #: What a row takes from `NodeStatus`, in the order of the JSON.
@@ -116,6 +149,7 @@ _FIELDS = (
     "version",
     "disk",
     "disk_free_bytes",
+    "disk_needed_bytes",
 )
 
 
@@ -123,7 +157,7 @@ def _distinct(nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """One row a node, by name: a URL may name a node by an address of its own (localhost, a forwarded port)."""
     rows: dict[str, dict[str, Any]] = {}
     for node in nodes:
-        key = node["name"] or node["address"]
+        key = node["address"] if node["foreign"] or not node["name"] else node["name"]
         if key not in rows or (node["reachable"] and not rows[key]["reachable"]):
             rows[key] = node
     return sorted(rows.values(), key=lambda node: (node["name"] is None, node["name"] or node["address"]))
@@ -132,11 +166,34 @@ def _distinct(nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
 # --- showing it ------------------------------------------------------------------------------------------------------------------
 
 
-def _what_is_wrong(report: Mapping[str, Any]) -> str:
-    down = [node["name"] or node["address"] for node in report["nodes"] if not node["reachable"]]
+def _what_is_wrong(report: Mapping[str, Any]) -> tuple[Exit, str]:
+    """Return the exit code, and what is wrong and what to do, most urgent first; `OK` where nothing is."""
+    strangers = told_of_strangers([(node["name"], node["address"]) for node in report["nodes"] if node["foreign"]])
     if not report["quorum"]:
-        return f"no quorum: start {' or '.join(down)} again (what is held stays held meanwhile)"
-    return "no leader at the moment: the nodes are electing one; ask again"
+        down = [node["name"] or node["address"] for node in report["nodes"] if not node["reachable"] and not node["foreign"]]
+        start = f"start {' or '.join(down)} again (what is held stays held meanwhile)" if down else "start more of its nodes again"
+        wrong = f"no quorum: {start}; where a majority is gone for good, `coord recover` makes a new cluster of what is left"
+        return Exit.UNAVAILABLE, _sentences(wrong, strangers)
+    if report["leader"] is None:
+        return Exit.UNAVAILABLE, _sentences("no leader at the moment: the nodes are electing one; ask again", strangers)
+    if report["refuses"]:
+        return Exit.UNAVAILABLE, _sentences(f"new commands are refused: {report['refuses']}", strangers)
+    return (Exit.CONFLICT, strangers) if strangers else (Exit.OK, "")
+
+
+def _sentences(*said: str) -> str:
+    return ".  ".join(filter(None, said))
+
+
+def told_of_strangers(nodes: Sequence[tuple[str, str]]) -> str:
+    """Say that these nodes (name, address) belong to another cluster, and what to do; empty where there are none."""
+    if not nodes:
+        return ""
+    which = " and ".join(f"{name} at {address}" for name, address in nodes)
+    return (
+        f"{which}: belongs to another cluster, and programs that ask there do not ask this one.  Stop it ({LOST_FOUNDER}), or take "
+        "its address out of their URLs"
+    )
 
 
 def _write(settings: Settings, report: dict[str, Any]) -> None:
@@ -147,8 +204,8 @@ def _write(settings: Settings, report: dict[str, Any]) -> None:
         write_plain([node[column] for column in columns] for node in report["nodes"])
     else:
         out = console(color=settings.color)
+        out.print(_summary(report), markup=False)
         out.print(_table(report, out))
-        out.print(_summary(report))
         for line in _troubles(report):
             out.print(line, markup=False)
 
@@ -167,7 +224,7 @@ def _watch(settings: Settings) -> None:
     with Live(console=out, auto_refresh=False) as live:
         while True:
             report = _ask_again(settings)
-            live.update(Group(_table(report, out), _summary(report), *map(Text, _troubles(report))), refresh=True)
+            live.update(Group(Text(_summary(report)), _table(report, out), *map(Text, _troubles(report))), refresh=True)
             time.sleep(WATCH_SECONDS)
 
 
@@ -176,13 +233,15 @@ def _ask_again(settings: Settings) -> dict[str, Any]:
     try:
         return ask(settings)
     except CommandFailed:
-        return {"leader": None, "term": 0, "nodes": [], "quorum": False, "tolerates": 0}
+        return {"leader": None, "term": 0, "nodes": [], "quorum": False, "tolerates": 0, "cluster_id": "", "refuses": None}
 
 
 def _summary(report: Mapping[str, Any]) -> str:
     if not report["quorum"]:
         return "no quorum: nothing can be acquired until more nodes are back"
     leader = report["leader"] or "none at the moment"
+    if report["refuses"]:
+        return f"new commands are refused for want of room on disk (leader {leader}, term {report['term']})"
     more = report["tolerates"]
     return f"leader {leader}, term {report['term']}; tolerates {more} more failure{'' if more == 1 else 's'}"
 
@@ -193,8 +252,18 @@ def _troubles(report: Mapping[str, Any]) -> Sequence[str]:
     short = [node for node in report["nodes"] if node["reachable"] and node["disk"] in _DISK_TROUBLES]
     return [
         *(f"{node['name'] or '?'} at {node['address']}: {node['error']}" for node in silent),
-        *(f"{node['name']}: {node['disk_free_bytes'] / 1e6:.1f} MB free: {_DISK_TROUBLES[node['disk']]}" for node in short),
+        *(f"{node['name']}: {_free(node)}: {_DISK_TROUBLES[node['disk']]}" for node in short),
     ]
+
+
+def _free(node: Mapping[str, Any]) -> str:
+    needed = f", {_mebibytes(node['disk_needed_bytes'])} needed" if node["disk_needed_bytes"] >= 0 else ""
+    return f"{_mebibytes(node['disk_free_bytes'])} free{needed}"
+
+
+def _mebibytes(count: int) -> str:
+    """As the refusals of commands have it."""
+    return f"{count / (1024 * 1024):.1f} MiB"
 
 
 _DISK_TROUBLES = {
@@ -219,7 +288,7 @@ def _table(report: Mapping[str, Any], out: "Console") -> "Table":
 
 def _cells(node: Mapping[str, Any]) -> Sequence[str]:
     if not node["reachable"]:
-        return (node["name"] or "?", node["address"], "[red]unreachable[/red]")
+        return (node["name"] or "?", node["address"], f"[red]{'foreign' if node['foreign'] else 'unreachable'}[/red]")
     return (
         node["name"],
         node["address"],
@@ -228,6 +297,6 @@ def _cells(node: Mapping[str, Any]) -> Sequence[str]:
         str(node["commit_index"]),
         str(node["applied_index"]),
         str(node["sessions"]),
-        f"{node['storage_bytes'] / 1e6:.1f} MB",
+        _mebibytes(node["storage_bytes"]),
         show_duration(node["uptime_ms"] / 1000),
     )

@@ -45,6 +45,13 @@ class Target:
         return found
 
 
+def default_hint(settings: Settings) -> str:
+    """Return what to add where nobody answers: who gave no URL may not know who was asked."""
+    if settings.url is not None:
+        return ""
+    return f"; no cluster was named (--url or COORD_URL), so {DEFAULT_URL} was asked: `coord dev` starts a cluster to try things on"
+
+
 def target_of(settings: Settings, *, ttl: float | None = None) -> Target:
     """Apply the options to the URL.
 

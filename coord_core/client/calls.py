@@ -22,7 +22,7 @@ from coord_core.client.requests import CallId, Kind, Ledger, Request
 from coord_core.client.settings import QUEUED_REQUESTS_MAX, SessionConfig
 from coord_core.errors import Busy, CoordError, LostError, OutcomeUnknown, Unavailable
 from coord_core.protocol.commands import WINDOW_REQUESTS_MAX
-from coord_core.protocol.operations import Cancel, Waiting
+from coord_core.protocol.operations import Announcing, Cancel, Waiting
 from coord_core.protocol.queries import Answer
 from coord_core.protocol.results import NotGranted, Result, ValueConflict
 from coord_core.types import RequestNumber
@@ -202,7 +202,7 @@ class Calls:
         body = request.body
         if timeout_ms is None:
             if not isinstance(body, Waiting):
-                timeout_ms = self._config.request_timeout_ms
+                timeout_ms = self._config.request_timeout_ms + (body.announce_ms if isinstance(body, Announcing) else 0)
             elif body.wait_ms is None:
                 return
             else:

@@ -31,7 +31,10 @@ _BATCH, _GROUP_BATCH = 1_000, 100
 
 
 class Consumer(AsyncIterator["TopicMessage"]):
-    """One iteration over a topic; made by `AsyncDistributedTopic.subscribe`."""
+    """One iteration over a topic; made by `AsyncDistributedTopic.subscribe`.  Close it (or leave its context) when done.
+
+    A message counts as worked off when the next one is asked for.  Ends when it or the client is closed.
+    """
 
     def __init__(self, topic: "AsyncDistributedTopic", from_: "From", group: str | None, *, commit: bool) -> None:
         from coord_core.client.topic import begin
@@ -54,14 +57,20 @@ class Consumer(AsyncIterator["TopicMessage"]):
         self._end: int | None = None
         # What was told, and the offset behind it: acknowledged when everything below is worked off.
         self._told: deque[tuple[int, Item]] = deque()
+        self._closed = False
 
     def __aiter__(self) -> "Consumer":
         return self
 
     async def __anext__(self) -> "TopicMessage":
         self.worked_off()
-        while not self._fresh:
-            await self._go_on()
+        try:
+            while not self._fresh and not self._closed:
+                await self._go_on()
+        except SessionClosed:
+            raise StopAsyncIteration from None
+        if self._closed:
+            raise StopAsyncIteration
         message = self._fresh.popleft()
         self._handed_out = message.offset + 1
         return message
@@ -73,7 +82,12 @@ class Consumer(AsyncIterator["TopicMessage"]):
             self._acknowledge()
 
     async def start(self) -> None:
-        """Subscribe now: who announces a message from now on waits for this consumer.  Raises as every call does."""
+        """Subscribe now: who announces a message from now on waits for this consumer.  Raises as every call does.
+
+        Not where its group has another consumer: that one is waited for.
+        """
+        if self._group is not None and await self._is_taken():
+            return
         if self._start == LATEST and self._group is None:
             self._feed = await subscribe(self._topic.driver(), "topic", self._topic.full_path)
             await self._hear(self._feed)
@@ -81,13 +95,20 @@ class Consumer(AsyncIterator["TopicMessage"]):
             await self._rest()
 
     async def aclose(self) -> None:
-        """Stop: commit what is worked off, and give up the group."""
+        """Stop: commit what is worked off, and give up the group.  Idempotent."""
+        self._closed = True
         if self._feed is not None:
             self._feed.close()
         if self._group is not None and self._is_consumer:
             self._is_consumer = False
             await self._commit()
             await self._topic.release(self._group)
+
+    async def __aenter__(self) -> "Consumer":
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self.aclose()
 
     async def _go_on(self) -> None:
         try:
@@ -108,17 +129,25 @@ class Consumer(AsyncIterator["TopicMessage"]):
             self._unsubscribed()
 
     async def _become_consumer(self) -> bool:
+        return not await self._is_taken() and self._is_consumer
+
+    async def _is_taken(self) -> bool:
+        """Claim the group; return whether another has it.  Where there is no topic yet, nobody has, this one neither."""
         assert self._group is not None, "without a group there is nothing to claim"
         try:
             claim = await self._topic.claim(self._group)
         except NotFound:
             return False
         if claim is None:
-            return False
+            self._unsubscribed()
+            return True
+        if self._closed:  # Meanwhile: nobody would give it back.
+            await self._topic.release(self._group)
+            return True
         self._is_consumer = True
         if claim.committed is not None:
             self._start, self._ago_ms = claim.committed, None
-        return True
+        return False
 
     async def _commit(self) -> None:
         done = self._done
@@ -165,15 +194,25 @@ class Consumer(AsyncIterator["TopicMessage"]):
         """Take one piece of news.  Raises `LostError` where there will be none any more."""
         item = await feed.get()
         self._pause_s = POLL_S_MIN
+        self.take(item)
+        self._acknowledge()
+
+    def take(self, item: Item) -> None:
+        """Take news of the topic, whenever the consumer subscribed (apart for tests)."""
         if isinstance(item, StateDelivered):
             assert isinstance(item.state, TopicState)
-            if self._start == LATEST:
-                self._start, self._number = item.state.end, item.state.topic
-            self._end = item.state.end if item.state.topic == self._number else None
+            self._take_state(item.state)
             self._told.append((item.state.end, item))
         else:
             self._take(item)
-        self._acknowledge()
+
+    def _take_state(self, state: TopicState) -> None:
+        if self._start == LATEST:
+            self._start, self._number = state.end, state.topic
+        elif self._number and state.topic != self._number:
+            self._deleted()
+            self._number = state.topic
+        self._end = state.end if state.topic == self._number else None
 
     def _take(self, item: Record) -> None:
         end = 0
@@ -204,6 +243,9 @@ class Consumer(AsyncIterator["TopicMessage"]):
             self._feed.acknowledge(self._told.popleft()[1])
 
     def _unsubscribed(self) -> None:
+        """Nobody is to wait for this one any more."""
+        if self._feed is not None:
+            self._feed.close()
         self._feed = self._end = None
         self._told.clear()
 

@@ -336,8 +336,15 @@ def _giving_back(path: str, outcome: object) -> Operation | None:
     return None
 
 
+#: OpenSSL's: the certificate is for another host, or another address.
+_OTHER_HOST = frozenset({62, 64})
+
+
 def reason_of(error: BaseException) -> str:
     """Write in a few words why a connection could not be made."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        why = f"TLS: the node's certificate does not hold: {error.verify_message}"
+        return why if error.verify_code in _OTHER_HOST else f"{why}; its authority is named by ?ca=FILE in the URL (or --cacert)"
     if isinstance(error, ssl.SSLError):
         return f"TLS: {error.reason or error}"
     if isinstance(error, OSError) and error.strerror:

@@ -259,7 +259,10 @@ class AsyncDistributedLeaderElection:
         self._registration = asyncio.get_running_loop().create_task(self._run(candidacy, listener, on_lost))
 
     async def resign(self) -> None:
-        """Undo `on_election`: leave the election; the next candidate leads at once.  Raises as `AsyncCandidacy.resign` does."""
+        """Undo `on_election`: leave the election; the next candidate leads at once.  `on_lost` is not called.
+
+        Raises as `AsyncCandidacy.resign` does.
+        """
         registration, self._registration = self._registration, None
         candidacy, self._candidacy = self._candidacy, None
         if registration is not None:

@@ -1,4 +1,4 @@
-"""The rate limiter: `AsyncRateLimiter`; `sync_limits` has the blocking form of the same names."""
+"""The rate limiter: `AsyncRateLimiter`; `sync_lock` has the blocking form of the same names."""
 
 import asyncio
 import math

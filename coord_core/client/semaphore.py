@@ -1,4 +1,4 @@
-"""The distributed semaphore: `AsyncDistributedSemaphore`; `sync_limits` has the blocking form of the same names.
+"""The distributed semaphore: `AsyncDistributedSemaphore`; `sync_lock` has the blocking form of the same names.
 
 The rule: as with locks, a semaphore object is a handle, one prospective holder of some permits.
 """
@@ -28,7 +28,9 @@ class AsyncDistributedSemaphore(AsyncHolding):
 
     def __init__(self, client: "AsyncClient", path: str, limit: int, permits: int, owner: Owner) -> None:
         super().__init__(client, path, owner)
+        #: How many permits this handle says there are; see `state` for how many there are.
         self.limit = limit
+        #: How many it takes at a time.
         self.permits = permits
 
     async def acquire(self, timeout: float | None = None, *, permits: int | None = None) -> AsyncGrant | None:

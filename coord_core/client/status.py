@@ -1,7 +1,12 @@
-"""What the nodes say of themselves: asked of every known node at once, without a session and without a leader."""
+"""What the nodes say of themselves: asked of every known node at once, without a session and without a leader.
+
+The rule: the report is on one cluster, that of most nodes that answer.  A node of another one that is reached by the same addresses
+(a founder that lost its disk and founded anew) is told apart, and has no say in it.
+"""
 
 import asyncio
 import ssl
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -27,10 +32,30 @@ class ClusterReport:
     nodes: tuple[NodeReport, ...]
 
     @property
+    def cluster_id(self) -> str:
+        """The cluster of most nodes that answered, of equally many the one with the most members; empty where none answered."""
+        answered = [report.status for report in self.nodes if report.status is not None]
+        nodes = Counter(status.cluster_id for status in answered)
+        best = max(answered, key=lambda one: (nodes[one.cluster_id], len(one.members), one.applied_index), default=None)
+        return "" if best is None else best.cluster_id
+
+    @property
+    def foreign(self) -> tuple[NodeReport, ...]:
+        """Nodes that answered and belong to another cluster."""
+        own = self.cluster_id
+        return tuple(report for report in self.nodes if report.status is not None and report.status.cluster_id != own)
+
+    @property
     def leader(self) -> NodeStatus | None:
         """The node that leads, by its own word; of several (one has not noticed yet) the one of the highest term."""
-        leading = [report.status for report in self.nodes if report.status is not None and report.status.role == "leader"]
+        leading = [status for status in self.answered if status.role == "leader"]
         return max(leading, key=lambda status: status.term, default=None)
+
+    @property
+    def answered(self) -> tuple[NodeStatus, ...]:
+        """What the nodes of the cluster said that did."""
+        own = self.cluster_id
+        return tuple(report.status for report in self.nodes if report.status is not None and report.status.cluster_id == own)
 
     @property
     def members(self) -> tuple[Member, ...]:
@@ -45,8 +70,7 @@ class ClusterReport:
 
     @property
     def _newest(self) -> NodeStatus | None:
-        answered = [report.status for report in self.nodes if report.status is not None]
-        return max(answered, key=lambda status: status.applied_index, default=None)
+        return max(self.answered, key=lambda status: status.applied_index, default=None)
 
 
 async def ask_cluster(addresses: Iterable[str], token: str, tls: ssl.SSLContext | None, timeout_s: float) -> ClusterReport:
@@ -74,18 +98,21 @@ async def ask_node(address: str, token: str, tls: ssl.SSLContext | None, timeout
 def _unasked(reports: Iterable[NodeReport]) -> list[str]:
     known = list(reports)
     asked = {report.address for report in known}
-    names = {report.status.node for report in known if report.status is not None}
-    members = [member for report in known if report.status is not None for member in report.status.members]
-    unasked = [member.client_address for member in members if member.name not in names and member.client_address not in asked]
+    said = [report.status for report in known if report.status is not None]
+    names = {(status.cluster_id, status.node) for status in said}
+    members = [(status.cluster_id, member) for status in said for member in status.members]
+    unasked = [member.client_address for cluster, member in members if (cluster, member.name) not in names]
+    unasked = [address for address in unasked if address not in asked]
     return list(dict.fromkeys(address for address in unasked if address))
 
 
 def _without_twins(reports: Iterable[NodeReport]) -> tuple[NodeReport, ...]:
     """Leave out second answers of a node that is known by two addresses."""
-    seen: set[str] = set()
+    seen: set[tuple[str, str]] = set()
     kept = []
     for report in reports:
-        if report.status is None or report.status.node not in seen:
+        who = None if report.status is None else (report.status.cluster_id, report.status.node)
+        if who not in seen:
             kept.append(report)
-            seen.update(() if report.status is None else (report.status.node,))
+            seen.update(() if who is None else (who,))
     return tuple(kept)

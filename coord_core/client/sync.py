@@ -142,6 +142,10 @@ class Client:
         """Return the sessions of the cluster.  Raises `Unavailable`."""
         return self.run(lambda: self._inner.list_sessions(limit=limit, after=after))
 
+    def session_lease_left_ms(self, session_id: int) -> int | None:
+        """Return how much is left of a session's lease, as the leader reckons it; None: no such session.  Raises `Unavailable`."""
+        return self.run(lambda: self._inner.session_lease_left_ms(session_id))
+
     def end_session(self, session_id: int) -> bool:
         """Close somebody's session, for operators; False where there is none.  See `AsyncClient.end_session`."""
         return self.run(lambda: self._inner.end_session(session_id))

@@ -135,7 +135,7 @@ class DistributedLeaderElection:
         self._client.run(lambda: self._inner.on_election(listener, on_lost))
 
     def resign(self) -> None:
-        """Undo `on_election`: leave the election; the next candidate leads at once."""
+        """Undo `on_election`: leave the election; the next candidate leads at once.  `on_lost` is not called."""
         self._client.run(self._inner.resign, finish=True)
 
     def is_leader(self, epoch: int) -> bool:

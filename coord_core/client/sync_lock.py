@@ -165,6 +165,16 @@ class DistributedSemaphore:
         return self._inner.path
 
     @property
+    def limit(self) -> int:
+        """How many permits this handle says there are; see `state` for how many there are."""
+        return self._inner.limit
+
+    @property
+    def permits(self) -> int:
+        """How many it takes at a time."""
+        return self._inner.permits
+
+    @property
     def token(self) -> FencingToken | None:
         """The token of the present grant; None where this handle has none."""
         return self._inner.token

@@ -14,14 +14,32 @@ if TYPE_CHECKING:
 
 
 class Subscription(Iterator[TopicMessage]):
-    """The messages of a topic, as an iterator that waits for the next; close it (or leave its context) when done."""
+    """The messages of a topic, as an iterator that waits for the next; close it (or leave its context) when done.
+
+    A message counts as worked off when the next one is asked for.  Ends when it or the client is closed, by whichever thread.
+    """
 
     def __init__(self, client: "Client", inner: Consumer) -> None:
         self._client = client
         self._inner = inner
 
     def __next__(self) -> TopicMessage:
-        return self._client.run(self._inner.__anext__)
+        try:
+            return self._client.run(self._inner.__anext__)
+        except StopAsyncIteration:
+            raise StopIteration from None
+
+    def start(self) -> None:
+        """Subscribe now: who announces a message from now on waits for this one.  Raises as every call does."""
+        self._client.run(self._inner.start)
+
+    def worked_off(self) -> None:
+        """The last message is done with; asking for the next one says the same."""
+
+        async def worked_off() -> None:
+            self._inner.worked_off()
+
+        self._client.run(worked_off)
 
     def close(self) -> None:
         """Stop: commit what is worked off, and give up the group.  Idempotent."""

@@ -34,6 +34,14 @@ class Watch(Generic[T]):
         except StopAsyncIteration:
             raise StopIteration from None
 
+    def done(self) -> None:
+        """Everything told so far is worked off; asking for the next one says the same."""
+
+        async def done() -> None:
+            self._inner.done()
+
+        self._client.run(done)
+
     def close(self) -> None:
         """Watch no more.  Idempotent."""
         self._client.run(self._inner.aclose)

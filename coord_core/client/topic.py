@@ -239,7 +239,8 @@ class AsyncDistributedTopic:
         """Have `listener(message)` called for every message from there on, one after the other; return a function that ends it.
 
         Subscribed when this completes: an ATOMIC publish from then on waits for the listener.  With `group`, what was worked off is
-        committed, and goes on there the next time.  A listener that raises is logged, and the message counts as worked off.
+        committed, and goes on there the next time; of a group, only its present consumer is waited for.  A listener that raises is
+        logged, and the message counts as worked off.
         """
         consumer = self.subscribe(from_, group=group)
         await consumer.start()

@@ -85,7 +85,7 @@ class AsyncWatch(Generic[T]):
         await self.aclose()
 
     def done(self) -> None:
-        """Everything told so far is worked off."""
+        """Everything told so far is worked off; asking for the next one says the same."""
         if self._item is not None and self._feed is not None and not self._told:
             self._feed.acknowledge(self._item)
             self._item = None

@@ -6,11 +6,13 @@ environment or a file again.
 
 - `model`: what can be set, with units and defaults.
 - `faults`: what must fit together.
+- `files`: whether the files that it names can be used.
 - `load`: where values come from.
 - `values`: how one value is written.
 """
 
 from coord_core.config.faults import LOST_FOUNDER, NAME
+from coord_core.config.files import file_faults
 from coord_core.config.load import OPTIONS, load_config, load_with_origins
 from coord_core.config.model import LimitsConfig, RaftTimes, ServerConfig, SnapshotsConfig, StorageConfig, TlsConfig
 from coord_core.config.values import format_address, parse_address, parse_duration_ms
@@ -25,6 +27,7 @@ __all__ = [
     "SnapshotsConfig",
     "StorageConfig",
     "TlsConfig",
+    "file_faults",
     "format_address",
     "load_config",
     "load_with_origins",

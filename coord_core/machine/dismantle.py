@@ -32,7 +32,7 @@ def dismantle(machine: Machine, budget: int) -> bool:
         machine._groups._members,
         machine._topics._cursors._claims,
         streams._of_attachment,
-        streams._streams,
+        streams.by_name,
     ):
         budget -= _drop_items(table, budget)
     budget -= _drop_items(machine._topics.by_number, budget)

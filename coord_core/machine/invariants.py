@@ -116,15 +116,15 @@ def _check_windows(machine: Machine, attachments: dict[AttachmentId, Attachment]
 
 def _check_streams(machine: Machine, attachments: dict[AttachmentId, Attachment]) -> None:
     streams = machine._streams
-    found = {number: sub for stream in streams._streams.values() for number, sub in stream.subscriptions.items()}
+    found = {number: sub for stream in streams.by_name.values() for number, sub in stream.subscriptions.items()}
     assert found == streams._subscriptions
     assert found == {number: sub for table in streams._of_attachment.values() for number, sub in table.items()}
     assert all(attachments.get(sub.attachment.id) is sub.attachment for sub in found.values()), "the dead are subscribed"
-    assert dict(streams.all()) == {f"{kind}:{path}": stream for (kind, path), stream in streams._streams.items()}
+    assert dict(streams.all()) == {f"{kind}:{path}": stream for (kind, path), stream in streams.by_name.items()}
     living = streams.records()
     assert [record.revision for record in living] == sorted(record.revision for record in living)
     assert (streams._count, streams._bytes) == (len(living), sum(record.size for record in living))
-    for stream in streams._streams.values():
+    for stream in streams.by_name.values():
         records = stream.left()
         assert stream.subscriptions, "a stream to which nobody is subscribed"
         assert records == [record for record in living if record.stream is stream]

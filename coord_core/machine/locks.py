@@ -201,7 +201,7 @@ class Locks(Claims):
             self._held[claim.attachment.id] = {claim.request: claim}  # `add`, without the call: the hottest path
         else:
             add(self._held, claim)
-        if self._streams:
+        if self._streams.by_name:
             self._streams.emit((Lock.kind, claim.path), LockChanged(self._party(claim)))
         return Granted(token)
 
@@ -234,7 +234,7 @@ class Locks(Claims):
         lock.closed = closure = Closure(reason, released.token, released.owner)
         on_due = partial(self._closed_long_enough, released.path, closure)
         closure.timer = self._timers.set(self._entry.time_ms + duration_ms, on_due)
-        if self._streams:
+        if self._streams.by_name:
             self._streams.emit((Lock.kind, released.path), LockChanged(None, self._closure(lock)))
 
     def _closed_long_enough(self, path: str, closure: Closure) -> None:
@@ -266,7 +266,7 @@ class Locks(Claims):
 
     def _drop(self, path: str) -> None:
         self._names.drop(path)
-        if self._streams:
+        if self._streams.by_name:
             self._streams.emit((Lock.kind, path), LockChanged(None))
 
     def _timed_out(self, lock: Lock, claim: Claim) -> None:

@@ -83,8 +83,8 @@ class Applied:
     emitted: Sequence[StreamName]
     unsubscribed: Sequence[SubscriptionId]
     #: What it published, to be stored; and the topics of which nothing below an offset is kept any more (None: nothing at all).
-    records: list[tuple[TopicNumber, TopicRecord]]
-    trimmed: list[tuple[TopicNumber, int | None]]
+    records: Sequence[tuple[TopicNumber, TopicRecord]]
+    trimmed: Sequence[tuple[TopicNumber, int | None]]
 
 
 class Machine:
@@ -184,8 +184,8 @@ class Machine:
             entry.closed,
             entry.emitted or (),
             entry.unsubscribed or (),
-            entry.records,
-            entry.trimmed,
+            entry.records or (),
+            entry.trimmed or (),
         )
 
     def query(self, query: Query) -> Answer:

@@ -177,8 +177,8 @@ class Streams:
         "_of_attachment",
         "_ring",
         "_sessions",
-        "_streams",
         "_subscriptions",
+        "by_name",
         "ring_records_max",
         "watchable",
     )
@@ -189,7 +189,8 @@ class Streams:
         self._names = names
         #: What is told of a resource to one who cannot be told what happened, by kind.  Whatever is in here can be subscribed to.
         self.watchable: dict[str, StateOf] = {}
-        self._streams: dict[StreamName, Stream] = {}
+        #: Every stream.  While there is none, nobody need say what happens.
+        self.by_name: dict[StreamName, Stream] = {}
         self._subscriptions: dict[SubscriptionId, Subscription] = {}
         self._of_attachment: dict[AttachmentId, dict[SubscriptionId, Subscription]] = {}
         self._ring: deque[Record] = deque()
@@ -198,10 +199,6 @@ class Streams:
         self._bytes = 0
         #: Every replica must agree: only a simulation that makes all of them alike sets another.
         self.ring_records_max = RING_RECORDS_MAX
-
-    def __bool__(self) -> bool:
-        """Whether there is any stream."""
-        return bool(self._streams)
 
     @property
     def operations(self) -> Mapping[type[Any], OperationHandler]:
@@ -244,7 +241,7 @@ class Streams:
         """Return why nobody more can subscribe to a stream, or None."""
         if len(self._subscriptions) >= SUBSCRIPTIONS_MAX:
             return refusals.over_limit("subscriptions", SUBSCRIPTIONS_MAX, SUBSCRIPTIONS_MAX + 1)
-        stream = self._streams.get((kind, path))
+        stream = self.by_name.get((kind, path))
         if stream is not None and len(stream.subscriptions) >= SUBSCRIBERS_PER_STREAM_MAX:
             return refusals.over_limit("subscribers of a stream", SUBSCRIBERS_PER_STREAM_MAX, SUBSCRIBERS_PER_STREAM_MAX + 1)
         return None
@@ -255,7 +252,7 @@ class Streams:
         Without `request` it is for a resource to end it; its attachment's end ends it in any case.
         """
         index = self._entry.index
-        stream = self._streams.get(name)
+        stream = self.by_name.get(name)
         if stream is None:
             stream = Stream(name, index)
             key = _key(name)
@@ -263,7 +260,7 @@ class Streams:
             fault = self._names.bind(key, stream)
             if fault is not None:
                 return fault
-            self._streams[name] = stream
+            self.by_name[name] = stream
         else:
             self._names.will_change(_key(name), stream)
         self._add(Subscription(SubscriptionId(index), stream, attachment, request))
@@ -277,7 +274,7 @@ class Streams:
 
     def audience(self, name: StreamName, but: SessionId | None = None) -> tuple[SubscriptionId, ...]:
         """Return who is subscribed now, except the subscriptions of one session."""
-        stream = self._streams.get(name)
+        stream = self.by_name.get(name)
         if stream is None:
             return ()
         found = stream.subscriptions
@@ -287,7 +284,7 @@ class Streams:
 
     def emit(self, name: StreamName, change: Change) -> None:
         """Write down what happened to a resource, if anybody is subscribed."""
-        stream = self._streams.get(name)
+        stream = self.by_name.get(name)
         if stream is None:
             return
         self._names.will_change(_key(name), stream)
@@ -347,7 +344,7 @@ class Streams:
 
     def _drop(self, stream: Stream) -> None:
         stream.ended_at = self._entry.index
-        del self._streams[stream.name]
+        del self.by_name[stream.name]
         key = _key(stream.name)
         self._names.look_up(key)
         self._names.drop(key)
@@ -369,7 +366,7 @@ class Streams:
 
     def read(self, name: StreamName, after: LogIndex, records_max: int, bytes_max: int) -> Stretch | Behind:
         """Return what follows revision `after`: at most so much, at least one record where there is any."""
-        stream = self._streams[name]
+        stream = self.by_name[name]
         if after < stream.floor:
             return Behind(self._entry.index, self.watchable[name[0]](name[1]))
         found = stream.after(after, records_max)
@@ -418,7 +415,7 @@ class Streams:
         found: list[StreamRow] = decode(_decode_streams, rows)
         for row in found:
             name = (row.kind, row.path)
-            stream = self._streams[name] = Stream(name, row.last)
+            stream = self.by_name[name] = Stream(name, row.last)
             stream.floor = row.floor
             self._names.restore(_key(name), stream)
             for sub in row.subscriptions:
@@ -435,7 +432,7 @@ class Streams:
         """Take up records from a snapshot, after all streams.  Raises `StorageCorrupt`."""
         found: list[RecordRow] = decode(_decode_records, rows)
         for row in found:
-            stream = self._streams.get((row.kind, row.path))
+            stream = self.by_name.get((row.kind, row.path))
             if stream is None:
                 raise errors.StorageCorrupt(f"the snapshot has a record of {row.kind} {row.path}, to which nobody is subscribed")
             record = Record(stream, row.revision, row.previous)

@@ -184,7 +184,7 @@ class Topics:
         self._trim(topic)
         if topic.timer is None:
             self._set_timer(operation.path, topic)
-        if self._streams:
+        if self._streams.by_name:
             self._tell(operation.path, record, size)
         if operation.announce_ms:
             return self._announced(attachment, operation, offset, topic)

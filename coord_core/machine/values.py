@@ -126,7 +126,7 @@ class Values:
         if operation.ttl_ms is not None:
             on_due = partial(self._outlived, operation.path, value)
             value.timer = self._timers.set(self._entry.time_ms + operation.ttl_ms, on_due)
-        if self._streams:
+        if self._streams.by_name:
             self._streams.emit((Value.kind, operation.path), ValueChanged(value.version, value.content))
         return ValueWritten(value.version)
 
@@ -140,7 +140,7 @@ class Values:
         self._names.drop(path)
         self._count -= 1
         self._bytes -= len(value.content)
-        if self._streams:
+        if self._streams.by_name:
             self._streams.emit((Value.kind, path), ValueChanged(0, b""))
 
     def _unset_timer(self, value: Value) -> None:

@@ -204,6 +204,12 @@ class NodeStatus(_Message, frozen=True, tag=24):
     disk: str = ""
     #: Bytes; -1 where it is not measured.
     disk_free_bytes: int = -1
+    #: From a leader: why it refuses new commands; empty where it takes them.
+    refuses: str = ""
+    #: Members that this node cannot reach just now, by name: why not.
+    unreached: dict[str, str] = {}
+    #: Bytes that must be free until the disk is ample again; -1 where that is not known.
+    disk_needed_bytes: int = -1
 
 
 class Members(_Message, frozen=True, tag=25):

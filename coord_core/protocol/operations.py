@@ -32,6 +32,7 @@ __all__ = [
     "LABEL_BYTES_MAX",
     "PATH_BYTES_MAX",
     "VALUE_BYTES_MAX",
+    "Announcing",
     "Cancel",
     "LockAcquire",
     "LockRelease",
@@ -130,3 +131,5 @@ Operation: TypeAlias = (
 FREEING: frozenset[type] = frozenset({LockRelease, Cancel, Unsubscribe, ElectionResign, GroupLeave, LockBreak, SemaphoreRelease})
 #: What waits in a queue by the cluster's clock, and can be withdrawn from it without a trace.
 Waiting: TypeAlias = LockAcquire | SemaphoreAcquire | RateAcquire
+#: What may be announced: its answer waits for its audience, for `announce_ms`.
+Announcing: TypeAlias = GroupJoin | TopicPublish

@@ -5,7 +5,7 @@ vote of the quorum like any other (dissertation, 10.2.1).  A follower acknowledg
 it).
 """
 
-from coord_core.errors import NodeSuspect
+from coord_core.errors import START_ANEW, NodeSuspect
 from coord_core.raft import outbox
 from coord_core.raft.messages import (
     Append,
@@ -255,7 +255,7 @@ def _lost(state: State, message: Heartbeat) -> NodeSuspect:
     return NodeSuspect(
         f"this node acknowledged entry {message.commit} to the leader of term {message.term}, node {message.sender}, but its log"
         f" ends at {last}: its disk lost entries, or its data directory is an old copy. This node must not vote on these files:"
-        " move its data directory away and rejoin the cluster under a new node id.",
+        f" move its data directory away and {START_ANEW}.",
         acknowledged=int(message.commit),
         last_index=int(last),
         leader=int(message.sender),

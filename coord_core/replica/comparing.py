@@ -16,7 +16,7 @@ Bounded: the last `MARKS_KEPT` indexes of each node.  A node that is further beh
 
 from collections.abc import Iterable
 
-from coord_core.errors import NodeSuspect
+from coord_core.errors import START_ANEW, NodeSuspect
 from coord_core.raft.messages import Configuration
 from coord_core.raft.quorum import active
 from coord_core.replica.facts import Fact, StatesDiffer
@@ -117,7 +117,7 @@ class Comparison:
         raise NodeSuspect(
             f"this node's state diverged: at entry {index} its hash is {own:016x}, and a majority has {agreed:016x}. Its memory or"
             " disk has changed something, or it runs other code than they do. This node must not answer from these files: move its"
-            " data directory away and rejoin the cluster under a new node id.",
+            f" data directory away and {START_ANEW}.",
             index=int(index),
             own=own,
             agreed=agreed,

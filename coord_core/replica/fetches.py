@@ -110,14 +110,23 @@ class Fetches:
         topic = machine.topics.by_number.get(read.topic)
         if topic is not None:
             begin = max(read.offset, topic.kept.earliest)
-            first = records[0].offset if records else topic.kept.end
-            if first > begin and begin < topic.kept.end and self._records.read(read.topic, begin, 1, 1) is None:
-                raise StorageCorrupt(
-                    f"records of topic {read.topic} from {begin} on are missing, the next one is {first}: this node must not go on "
-                    "from its data directory; move it away and rejoin the cluster under a new node id",
-                    topic=read.topic,
-                )
+            # What retention has passed meanwhile may be there or not; where that is all, who asked asks again.
+            kept = [record for record in records if record.offset >= begin]
+            if kept or not records:
+                self._check_whole(read.topic, begin, topic.kept.end, kept)
+            records = kept
         then(records)
+
+    def _check_whole(self, topic: TopicNumber, begin: int, end: int, records: list[TopicRecord]) -> None:
+        if records:
+            is_whole = records[0].offset == begin and records[-1].offset - begin + 1 == len(records)
+        else:
+            # So young that it is in memory only.
+            is_whole = begin >= end or self._records.read(topic, begin, 1, 1) is not None
+        if not is_whole:
+            message = f"of the records of topic {topic} from {begin} on some are missing"
+            advice = "this node must not go on from its data directory; move it away and rejoin the cluster under a new node id"
+            raise StorageCorrupt(f"{message}: {advice}", topic=topic)
 
     def _read(self, topic: TopicNumber, offset: int, records_max: int, bytes_max: int, then: Then) -> bool:
         """Read, now or soon; False where too many wait for the disk."""

@@ -84,7 +84,7 @@ from coord_core.replica.watches import Watches
 from coord_core.storage.api import Batch, Restored
 from coord_core.storage.room import Level, Room
 from coord_core.storage.snapshots import Chunk, Publish
-from coord_core.types import LogIndex, NodeId, SessionId, Term
+from coord_core.types import LogIndex, NodeId, SessionId, Term, TopicNumber
 from coord_core.wire.codec import decode_command, encode_command
 
 #: Entries applied in one turn; a node that catches up answers heartbeats in between.
@@ -147,6 +147,8 @@ class ReplicaStatus:
     first_index: LogIndex
     #: Up to here this node knows the log to be committed, also after a crash.
     durable_commit: LogIndex
+    #: Why this leader refuses new commands (want of room on the disks); empty where it takes them, or does not lead.
+    refuses: str = ""
 
 
 class Replica:
@@ -421,13 +423,18 @@ class Replica:
         snapshots = self._snapshots
         if not isinstance(message, InstallSnapshot):
             snapshots.hear(message)
-            if isinstance(message, RecordsAsk) and message.term == self._raft.term and self._leading is not None:
-                self._fetches.asked(message, self.machine)
+            if isinstance(message, RecordsAsk) and message.term == self._raft.term:
+                self._serve_records(message)
         elif snapshots.may_step(message):
             self._raft.step(message)
             if snapshots.stepped():
                 # Committed, and covered by the snapshot that takes the machine's place.
                 self._waiting.clear()
+
+    def _serve_records(self, ask: RecordsAsk) -> None:
+        """A leader that is not ready serves too: without this follower it may never be."""
+        if self._raft.role is Role.LEADER and not self._snapshots.is_loading:
+            self._fetches.asked(ask, self.machine)
 
     def _send(self, messages: list[Message], effects: Effects) -> None:
         if full := self._space.full:
@@ -462,14 +469,16 @@ class Replica:
             records.compare(self.machine)
         trim = not snapshots.is_sending
         # On a full disk they stay in the log, and here: nothing new comes.
-        is_full = snapshots.room.level is Level.FULL
-        if effects.persist is not None and not is_full:
+        is_due = records.is_due and snapshots.room.level is not Level.FULL
+        if effects.persist is not None and (is_due or effects.publish is not None):
             snapshot = effects.persist.snapshot
             effects.taken = records.take("persist", self._applied if snapshot is None else snapshot.index, trim=trim)
-        if effects.stage is None and effects.persist is None and records.is_due and not is_full:
+        elif effects.stage is None and is_due and records.wants_write:
             effects.stage = snapshots.write_of_others()
-        if effects.stage is not None and (not is_full or effects.stage.publish is not None):
-            effects.stage = _with_records(effects.stage, records.take("stage", self._applied, trim=trim))
+        # Before a snapshot's records: of each topic they are written in order, and what comes out of it is passed over.
+        stage = effects.stage
+        if stage is not None and (is_due or stage.publish is not None or stage.records):
+            effects.stage = _with_records(stage, records.take("stage", self._applied, trim=trim))
         if self._fetches.has_output:
             effects.record_reads, self._fetches.reads = self._fetches.reads, []
             effects.replies += self._fetches.replies
@@ -811,7 +820,17 @@ class Replica:
             snapshot_index=self._snapshots.index,
             first_index=self._raft.first_index,
             durable_commit=self._raft.durable_commit,
+            refuses=self._space.reason(self._membership.members) if self._space.refuses_commands else "",
         )
+
+    def recent_records(self, topic: TopicNumber) -> Sequence[TopicRecord]:
+        """Return the records of a topic that are in memory, whether or not they are stored; for who judges what there is."""
+        return self._records.recent(topic)
+
+    @property
+    def durable_commit(self) -> LogIndex:
+        """As in `status`, for those who ask with every message."""
+        return self._raft.durable_commit
 
     def matched(self) -> dict[NodeId, LogIndex]:
         """Return up to where each member's log is known to equal this leader's; nothing elsewhere."""

@@ -6,7 +6,7 @@ what is promised to nobody who has none.  The lane of what gives things back goe
 - A leader without ample room hands over to a voter that has more, where there is one: then nobody is refused at all.
 - A voter that was not heard of for a while has no room that anyone could count on.  Alone that is no reason to refuse, or a cluster
   with a node that is down would say that disks are full.
-- A refusal names the nodes, what they have left, and what to do.
+- A refusal names the nodes, what they have left and what they need, and what to do about each cause.
 
 The rule: `look` decides, whenever something changed and with every tick; a turn only reads what was decided.
 """
@@ -76,7 +76,7 @@ class Space:
             self._hand_over()
         self.is_short = self._signs.room.level is not Level.AMPLE or not self._majority_has_room()
         if self.refuses_commands and not self._is_told:
-            self._facts.append(CommandsRefused(self._reason(members)))
+            self._facts.append(CommandsRefused(self.reason(members)))
             self._is_told = True
         elif self._is_told and not self.is_short:
             self._facts.append(CommandsTaken())
@@ -84,7 +84,23 @@ class Space:
 
     def refusal(self, members: Mapping[NodeId, Member]) -> Failed:
         """Return what a client is told."""
-        return Failed("DiskFull", self._reason(members), {"free_bytes": self._signs.room.free_bytes})
+        return Failed("DiskFull", self.reason(members), {"free_bytes": self._signs.room.free_bytes})
+
+    def reason(self, members: Mapping[NodeId, Member]) -> str:
+        """Return why new commands are refused: by node, and what to do."""
+        told, short, silent = [], [], []
+        for voter in self._voters():
+            member, room = members.get(voter), self._room(voter)
+            name = str(voter) if member is None else member.name
+            if room is None:
+                told.append(f"node {name} is not heard")
+                silent.append(name)
+            elif room.level is not Level.AMPLE:
+                needed = f" and needs {_mebibytes(room.needed_bytes)}" if room.needed_bytes >= 0 else ""
+                told.append(f"node {name} has {_mebibytes(room.free_bytes)} free{needed}")
+                short.append(name)
+        goes_on = "reads and leases go on" if self.refuses_control else "releases, reads and leases go on"
+        return f"no room on disk for new commands: {', '.join(told)}. {_advice(short, silent)}; {goes_on} meanwhile"
 
     def take_facts(self) -> list[Fact]:
         facts, self._facts = self._facts, []
@@ -138,20 +154,12 @@ class Space:
             # It comes up again.
             return
 
-    def _reason(self, members: Mapping[NodeId, Member]) -> str:
-        told = []
-        for voter in self._voters():
-            member, room = members.get(voter), self._room(voter)
-            name = str(voter) if member is None else member.name
-            if room is None:
-                told.append(f"node {name} is not heard")
-            elif room.level is not Level.AMPLE:
-                told.append(f"node {name} has {_mebibytes(room.free_bytes)} free")
-        goes_on = "reads and leases go on" if self.refuses_control else "releases, reads and leases go on"
-        return (
-            f"no room on disk for new commands: {', '.join(told)}. Free space there (each node's data directory needs some);"
-            f" {goes_on} meanwhile"
-        )
+
+def _advice(short: list[str], silent: list[str]) -> str:
+    """By cause: a node that is down has nothing to free, and being back it may be the one that is wanting."""
+    where = "there" if not silent else f"on the disk of {' and '.join(short)}"
+    start = f", or start {' or '.join(silent)} again" if silent else ""
+    return f"Free space {where} (each node's data directory needs some){start}"
 
 
 def _mebibytes(count: int) -> str:

@@ -40,6 +40,8 @@ class Vitals(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=Tru
     marks: tuple[Mark, ...] = ()
     #: A leader's: what a majority of voters has, the last few.
     agreed: tuple[Mark, ...] = ()
+    #: Bytes that must be free until its room is ample again; -1: not known (also to an older release).
+    needed_bytes: int = -1
 
 
 @dataclass(slots=True)
@@ -112,7 +114,7 @@ class VitalSigns:
         if message.sender not in {peer.node_id for peer in self._raft.progress()}:
             return False
         level = Level(min(max(message.level, Level.AMPLE), Level.FULL))
-        self.others[message.sender] = Heard(Room(level, message.free_bytes))
+        self.others[message.sender] = Heard(Room(level, message.free_bytes, message.needed_bytes))
         return True
 
     # --- a turn ------------------------------------------------------------------------------------------------------------------
@@ -138,6 +140,7 @@ class VitalSigns:
             version=version,
             marks=marks,
             agreed=agreed,
+            needed_bytes=room.needed_bytes,
         )
 
     def take_facts(self) -> list[Fact]:

@@ -5,9 +5,10 @@ reads slowly is given more only when it has acknowledged what it was given, so i
 
 A node that does not lead sends followers away with a `Redirect` whose seq is 0; a leader that is not ready keeps them until it is.
 
-Bounds: a follower has PUSHED_RECORDS_MAX records or PUSHED_BYTES_MAX bytes unacknowledged, but always one; a connection has
-CONNECTION_BYTES_MAX; a turn pushes to FOLLOWERS_A_TURN.  Over FOLLOWERS_MAX, a connection that would follow more is redirected, as
-if this node did not lead: it comes again.
+Bounds: a follower has PUSHED_RECORDS_MAX records or PUSHED_BYTES_MAX bytes unacknowledged, but always one; one that comes with some
+from another connection gets more when it has worked them off.  A connection has CONNECTION_BYTES_MAX; a turn pushes to
+FOLLOWERS_A_TURN.  Over FOLLOWERS_MAX, a connection that would follow more is redirected, as if this node did not lead: it comes
+again.
 """
 
 from collections import deque
@@ -29,6 +30,7 @@ from coord_core.protocol.messages import (
     ServerMessage,
 )
 from coord_core.protocol.streams import Record
+from coord_core.raft.zero import START
 from coord_core.types import LogIndex, SubscriptionId
 
 PUSHED_RECORDS_MAX = 256
@@ -56,8 +58,12 @@ class Follower:
     #: Revisions that were pushed and are not acknowledged, with their sizes.
     unacknowledged: deque[tuple[LogIndex, int]] = field(default_factory=deque)
     unacknowledged_bytes: int = 0
+    #: What it was given on another connection goes as far as this, and is not worked off: it gets nothing more before.  0: it is.
+    owes: LogIndex = START
 
     def has_room(self, records_max: int) -> bool:
+        if self.owes:
+            return False
         if not self.unacknowledged:
             return True
         return len(self.unacknowledged) < records_max and self.unacknowledged_bytes < PUSHED_BYTES_MAX
@@ -99,6 +105,9 @@ class Watches:
         follower = self._followers.get(message.subscription)
         if follower is None or follower.connection != connection:
             return
+        if 0 < follower.owes <= message.revision:
+            follower.owes = START
+            self._due[follower.subscription] = follower
         unacknowledged, freed = follower.unacknowledged, 0
         while unacknowledged and unacknowledged[0][0] <= message.revision:
             freed += unacknowledged.popleft()[1]
@@ -171,6 +180,8 @@ class Watches:
         self._of_connection.setdefault(connection, {})[number] = follower
         self._of_stream.setdefault(follower.stream, {})[number] = follower
         self._due[number] = follower
+        if message.acknowledged < message.after:
+            follower.owes = message.after
         self.acknowledged.append((number, min(message.acknowledged, message.after)))
 
     def _push(self, follower: Follower, machine: Machine, pushes: list[tuple[int, ServerMessage]]) -> None:

@@ -24,8 +24,9 @@ NODE_SILENCE_S_MAX = 3
 class Dialled(asyncio.Protocol):
     """One connection to another node.  Made by `dial`."""
 
-    def __init__(self, hello: Hello, frame_bytes_max: int, on_payload: Callable[[bytes], None]) -> None:
+    def __init__(self, hello: Hello, frame_bytes_max: int, on_payload: Callable[[bytes], None], *, has_tls: bool) -> None:
         self._hello = hello
+        self._has_tls = has_tls
         self._parser = FrameParser(frame_bytes_max)
         self._on_payload = on_payload
         self._on_lost: Callable[[Exception | None], None] | None = None
@@ -50,9 +51,7 @@ class Dialled(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.welcome.done():
-            self.welcome.set_exception(
-                Unavailable(f"the connection was closed before the handshake was over: {exc or 'end of stream'}")
-            )
+            self.welcome.set_exception(self._unwelcome(exc))
         elif self._on_lost is not None:
             self._on_lost(exc or self._reason)
 
@@ -66,6 +65,17 @@ class Dialled(asyncio.Protocol):
         """End the connection without telling `on_lost`.  Idempotent."""
         self._on_lost = None
         self.transport.abort()
+
+    def _unwelcome(self, exc: Exception | None) -> Unavailable:
+        """Return what a connection means that ends without an answer to the Hello."""
+        what = f"the connection was closed before the handshake was over: {exc or 'end of stream'}"
+        if isinstance(exc, ssl.SSLError):
+            return Unavailable(
+                f"{what}; the other side wants a certificate of this cluster's authority (tls.cert, tls.ca)", tls=True
+            )
+        if not self._has_tls:
+            return Unavailable(f"{what}; perhaps it wants TLS (tls.cert, tls.key and tls.ca)", tls=True)
+        return Unavailable(what)
 
     def _welcomed(self, payload: bytes) -> Welcome:
         match codec.decode_server(payload):
@@ -94,7 +104,8 @@ async def dial(
 ) -> tuple[Dialled, Welcome]:
     """Connect, shake hands, and return the connection.
 
-    Raises `Unavailable` where nobody answers in time, and what the other side refused with.
+    Raises `Unavailable` where nobody answers in time (with `tls` in its details where that will not help until somebody changes
+    something), and what the other side refused with.
     """
     try:
         host, port = parse_address(address)
@@ -105,12 +116,26 @@ async def dial(
     try:
         async with asyncio.timeout(timeout_s):
             _, protocol = await loop.create_connection(
-                lambda: Dialled(hello, frame_bytes_max, on_payload), host, port, ssl=tls, server_hostname=host if tls else None
+                lambda: Dialled(hello, frame_bytes_max, on_payload, has_tls=tls is not None),
+                host,
+                port,
+                ssl=tls,
+                server_hostname=host if tls else None,
             )
             return protocol, await protocol.welcome
     except TimeoutError as error:
         _drop(protocol)
         raise Unavailable(f"{address} did not answer within {timeout_s:g} s") from error
+    except ssl.SSLCertVerificationError as error:
+        _drop(protocol)
+        raise Unavailable(
+            f"the certificate at {address} does not hold: {error.verify_message}; it must name the host or address by which that "
+            "node is dialled, and come from this cluster's authority (tls.ca)",
+            tls=True,
+        ) from error
+    except ssl.SSLError as error:
+        _drop(protocol)
+        raise Unavailable(f"{address} cannot be reached by TLS ({error.reason or error}); perhaps it has none", tls=True) from error
     except (OSError, ValueError) as error:  # ValueError: the host's name cannot be one, for `getaddrinfo` or for TLS
         _drop(protocol)
         raise Unavailable(f"{address} cannot be reached: {error}") from error

@@ -20,6 +20,7 @@ from coord_core.server.connections import Connection
 from coord_core.server.dial import dial
 from coord_core.server.handshake import JOIN, make_hello
 from coord_core.server.peers import Ways
+from coord_core.server.seldom import Seldom
 from coord_core.storage.api import Bootstrap
 from coord_core.wire import codec
 from coord_core.wire.frames import encode_frame
@@ -30,6 +31,8 @@ log = logging.getLogger("coord.server")
 ON_THE_LINE_S = 5.0
 DIAL_TIMEOUT_S = 2.0
 PAUSE_S_MAX = 0.2
+#: A node that is not let in says so again, and louder, so often: whoever started it may wait for ever at a wrong address.
+REPEAT_S = 10.0
 #: Addresses that are asked at once; of what is heard of beyond them nothing is kept.
 ADDRESSES_MAX = 64
 #: Nodes that one node has on the line.  One more is told to ask again.
@@ -82,13 +85,15 @@ def check_line(waiting: int) -> None:
 # --- the side that asks ---------------------------------------------------------------------------------------------------------
 
 
-async def ask_until_let_in(ways: Ways, addresses: Sequence[str], *, is_member: bool = False) -> Bootstrap:
+async def ask_until_let_in(
+    ways: Ways, addresses: Sequence[str], *, is_member: bool = False, repeat_s: float = REPEAT_S
+) -> Bootstrap:
     """Ask the addresses, and all others that are heard of, again and again until one answers with what to begin with.
 
     Raises what a node refuses for good: a name that is no founder's, a wiped disk, a wrong token.  A member (`is_member`) that says
     where it is now is stopped by nothing but its removal: at an address that it was once told there may be a stranger by now.
     """
-    search = _Search(ways, NodeRemoved if is_member else CoordError)
+    search = _Search(ways, NodeRemoved if is_member else CoordError, repeat_s)
     search.add(addresses)
     try:
         return await search.found()
@@ -99,10 +104,11 @@ async def ask_until_let_in(ways: Ways, addresses: Sequence[str], *, is_member: b
 class _Search:
     """One task an address."""
 
-    def __init__(self, ways: Ways, final: type[CoordError]) -> None:
+    def __init__(self, ways: Ways, final: type[CoordError], repeat_s: float) -> None:
         """`final`: of the errors that asking again does not help against, those that end the search."""
         self._ways = ways
         self._final = final
+        self._repeat_s = repeat_s
         self._tasks: dict[str, asyncio.Task[Bootstrap]] = {}
         self._answer: asyncio.Future[Bootstrap] = asyncio.get_running_loop().create_future()
 
@@ -130,7 +136,8 @@ class _Search:
             self._answer.set_result(task.result())
 
     async def _keep_asking(self, address: str) -> Bootstrap:
-        last = ""
+        said, clock = Seldom(self._repeat_s), asyncio.get_running_loop().time
+        began = clock()
         while True:
             try:
                 return await self._ask(address)
@@ -138,9 +145,11 @@ class _Search:
                 is_passing = isinstance(error, RetryableError)
                 if not is_passing and isinstance(error, self._final):
                     raise
-                if error.message != last:
-                    last = error.message
-                    log.log(logging.INFO if is_passing else logging.ERROR, "joining: %s: %s", address, error.message)
+                if said.is_due(error.message):
+                    # For a moment it is no trouble that the other side is not there yet.
+                    level = logging.INFO if clock() - began < self._repeat_s and not error.details.get("tls") else logging.WARNING
+                    what = error.message.removeprefix(address).lstrip(": ")
+                    log.log(level if is_passing else logging.ERROR, "joining: %s: %s", address, what)
             await asyncio.sleep(random.uniform(0.02, PAUSE_S_MAX))
 
     async def _ask(self, address: str) -> Bootstrap:

@@ -281,14 +281,15 @@ class NodeLoop:
                 names = {member.node_id: member.name for member in status.members}
                 log.info("%s %s in term %d, leader %s", where, role, term, names.get(leader, "unknown"))
             case LeaderReady(term, _, sessions):
-                log.info("%s leads term %d and takes commands; %d sessions", where, term, sessions)
+                log.info("%s leads term %d and takes commands; %d session%s", where, term, sessions, _s(sessions))
             case SessionsEnded(index, sessions, expired):
                 how = "expired" if expired else "closed"
                 log.log(
                     logging.INFO if expired else logging.DEBUG,
-                    "%s %d sessions %s by entry %d: %s",
+                    "%s %d session%s %s by entry %d: %s",
                     where,
                     len(sessions),
+                    _s(len(sessions)),
                     how,
                     index,
                     ", ".join(map(str, sessions[:20])),
@@ -332,3 +333,7 @@ def audit_line(broken: LockBroken) -> str:
     """Write down who took which lock from whom, and why.  What clients say of themselves is quoted: it cannot forge a line."""
     by, holder = (f"{owner.host}:{owner.pid} {owner.label}".rstrip() for owner in (broken.by, broken.holder))
     return f"audit: lock {broken.path!r} broken, token {broken.token}, by {by!r}, from {holder!r}, reason {broken.reason!r}"
+
+
+def _s(count: int) -> str:
+    return "" if count == 1 else "s"

@@ -26,6 +26,7 @@ from coord_core.replica import PeerMessage
 from coord_core.server.connections import Connection
 from coord_core.server.dial import NODE_SILENCE_S_MAX, Dialled, dial
 from coord_core.server.handshake import PEER, check_welcome, make_hello
+from coord_core.server.seldom import Seldom
 from coord_core.server.silence import notice_silence
 from coord_core.types import NodeId
 from coord_core.wire import codec
@@ -36,6 +37,8 @@ log = logging.getLogger("coord.server")
 BACKOFF_S_MIN = 0.05
 BACKOFF_S_MAX = 1.0
 DIAL_TIMEOUT_S = 2.0
+#: Between two lines on the same refusal of a peer.
+REPEAT_S = 600.0
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: "msgspec.msgpack.Decoder[PeerMessage]" = msgspec.msgpack.Decoder(PeerMessage)
@@ -137,6 +140,10 @@ class Peers:
             if link is not None:
                 link.send(its)
 
+    def troubles(self) -> dict[str, str]:
+        """Return why nodes cannot be reached just now, by name; those that are connected are not in it."""
+        return {link.member.name: link.trouble for link in self._links.values() if link.trouble}
+
     def accept(self, connection: Connection, member: Member) -> "IncomingPeer":
         """Hear `member` on this connection from now on.  A former one is closed: the node that dials knows best which lives."""
         former = self._incoming.get(member.node_id)
@@ -202,7 +209,9 @@ class Link:
         self._task: asyncio.Task[None] | None = None
         # Not drawn from the replica's seed: who dials when decides nothing.
         self._random = random.Random()
-        self._last_failure = ""
+        #: Why it is down, for people; empty while it is up, or before the first attempt.
+        self.trouble = ""
+        self._said = Seldom(REPEAT_S)
 
     def start(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._run(), name=f"link to {self.member.name}")
@@ -255,7 +264,7 @@ class Link:
                 await self._back_off(failures)
                 failures += 1
                 continue
-            self._last_failure = ""
+            self.trouble = ""
             began = asyncio.get_running_loop().time()
             error_or_none = await lost
             # A connection that is closed as soon as it stands is a failure too: nobody is dialled in a tight circle.
@@ -297,11 +306,16 @@ class Link:
         return lost
 
     def _note_failure(self, error: CoordError) -> None:
-        """Say it once for each reason: a node that is down for a night must not fill a disk with it."""
-        if error.message != self._last_failure:
-            self._last_failure = error.message
-            level = logging.INFO if isinstance(error, Unavailable) else logging.ERROR
-            log.log(level, "no connection to node %s: %s: %s", self.member.name, error.code, error.message)
+        """Say it once for each reason: a node that is down for a night must not fill a disk with it.
+
+        What somebody has to mend is said louder, and now and then again: the node that it is about may see nothing of it.
+        """
+        passes = isinstance(error, Unavailable) and not error.details.get("tls")
+        if (passes and error.message != self.trouble) or (not passes and self._said.is_due(error.message)):
+            level = logging.INFO if passes else logging.WARNING if isinstance(error, Unavailable) else logging.ERROR
+            where = f"{self.member.name} at {self.member.peer_address}"
+            log.log(level, "no connection to node %s: %s: %s", where, error.code, error.message)
+        self.trouble = error.message
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
         if not task.cancelled() and (error := task.exception()) is not None:

@@ -5,12 +5,13 @@ its own: a node or a client of the old one is refused by it, for what it was tol
 one that is left counts, also what was not known to be committed: it may have been acknowledged.
 """
 
+import contextlib
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from coord_core.errors import InvalidRequest
+from coord_core.errors import InvalidRequest, NodeSuspect, StorageCorrupt
 from coord_core.machine import Machine
 from coord_core.protocol.members import Member
 from coord_core.raft.membership import changed, decode
@@ -56,23 +57,17 @@ def recover(source: Path, target: Path) -> Recovered:
     """Make `target` the directory of a new cluster's only node, with all that `source` has.  `source` stays as it is.
 
     Raises `InvalidRequest` where one of them is not what it must be, `DataDirInUse` where a node runs on it, `StorageCorrupt` where
-    `source` is damaged.
+    `source` is damaged, `NodeSuspect` where its node knew that it must not go on.
     """
     if not (source / DATABASE).exists():
         raise InvalidRequest(f"{source} holds no node: name the data directory of one that is left")
     if target.exists() and any(target.iterdir()):
         raise InvalidRequest(f"{target} is not empty: the new cluster needs a directory of its own")
-    storage = SqliteStorage(source)
-    try:
-        restored = storage.load()
-        if restored is None:
-            raise InvalidRequest(f"{source} holds a node that was never part of a cluster: there is nothing to recover")
+    with _opened(source) as (storage, restored):
         machine, fresh = _machine_of(restored)
         metadata = _end_of(restored)
         bootstrap = _founding(restored, metadata)
         _write(target, bootstrap, metadata, restored.hard_state, machine, _records(storage, machine, fresh))
-    finally:
-        storage.close()
     own = restored.bootstrap.identity
     configuration = _configuration_at_the_end(restored)
     in_force = {node: member for node, member in _all_members(restored).items() if node in everyone(configuration)}
@@ -87,6 +82,27 @@ def recover(source: Path, target: Path) -> Recovered:
         lost=tuple(dict.fromkeys(member.name for node, member in sorted(in_force.items()) if node != own.node_id)),
         doubt=_doubt(own, configuration, LogIndex(metadata.index - 1)),
     )
+
+
+@contextlib.contextmanager
+def _opened(source: Path) -> Iterator[tuple[SqliteStorage, Restored]]:
+    """What a node is told that finds its directory damaged, or knows that it must not go on, does not help here."""
+    try:
+        storage = SqliteStorage(source)
+        try:
+            restored = storage.load()
+            if restored is None:
+                raise InvalidRequest(f"{source} holds a node that was never part of a cluster: there is nothing to recover")
+            yield storage, restored
+        finally:
+            storage.close()
+    except (StorageCorrupt, NodeSuspect) as error:
+        what = error.message.partition(" This node must not ")[0].rstrip(".")
+        raise type(error)(
+            f"nothing is made of {source}: {what}.  Take the directory of another node that is left, or a backup of one, with "
+            "all of its files",
+            **error.details,
+        ) from error
 
 
 def _machine_of(restored: Restored) -> tuple[Machine, list[Stored]]:

@@ -144,6 +144,9 @@ class Running:
             matched=dict(self._loop.matched()),
             disk="" if room is UNMEASURED else room.level.name.lower(),
             disk_free_bytes=room.free_bytes,
+            refuses=known.refuses,
+            unreached=self._peers.troubles(),
+            disk_needed_bytes=room.needed_bytes,
         )
 
     def _shown_status(self, seq: int) -> NodeStatus:

@@ -183,7 +183,8 @@ class Server:
             await self._begin_forming(data_dir)
         for listener in self._listeners:
             await listener.start_serving()
-        log.info("node %s listens for clients on %s and for nodes on %s", self.config.name, self.client_address, self.peer_address)
+        clients, nodes = (_told(*both) for both in self._listening)
+        log.info("node %s listens for clients on %s and for nodes on %s", self.config.name, clients, nodes)
 
     def _open_sqlite(self, data_dir: Path) -> Storage:
         asked = self.config.storage
@@ -196,7 +197,7 @@ class Server:
             raise InvalidConfig(fault, faults=[fault])
         if restored is None and not config.init and not config.join:
             fault = (
-                f"{config.data_dir} holds no node yet: start one node with --init (and --founders), "
+                f"{config.data_dir} holds no node yet: start one node with --init and --founders, "
                 "all others with --join and its address"
             )
             raise InvalidConfig(fault, faults=[fault])
@@ -206,15 +207,16 @@ class Server:
         needs = config.tls.ca is not None
         if config.shares_port:
             everyone = Doorway(frozenset((CLIENT, PEER, JOIN)), self._token, needs)
-            self.client_address = await self._listen_on(config.listen, everyone, tls.accepting(config, nodes_only=False))
-            bound = self.client_address
+            bound_for_clients = await self._listen_on(config.listen, everyone, tls.accepting(config, nodes_only=False))
+            bound = bound_for_clients
         else:
             clients = Doorway(frozenset((CLIENT,)), self._token)
             nodes = Doorway(frozenset((PEER, JOIN)), self._token, needs)
-            self.client_address = await self._listen_on(config.listen, clients, tls.accepting(config, nodes_only=False))
+            bound_for_clients = await self._listen_on(config.listen, clients, tls.accepting(config, nodes_only=False))
             bound = await self._listen_on(config.peer_listen, nodes, tls.accepting(config, nodes_only=True))
-        self.client_address = config.advertise or self.client_address
+        self.client_address = config.advertise or bound_for_clients
         self.peer_address = config.peer_advertise or (config.advertise if config.shares_port else "") or bound
+        self._listening = ((bound_for_clients, self.client_address), (bound, self.peer_address))
 
     async def _listen_on(self, address: str, doorway: Doorway, context: ssl.SSLContext | None) -> str:
         """Listen and return the address with the port that it became."""
@@ -408,6 +410,11 @@ class Server:
                 await self._registry.emptied()
         for connection in list(self._registry.connections):
             connection.abort()
+
+
+def _told(bound: str, advertised: str) -> str:
+    """Two addresses only where they differ: whoever looks for what listens needs the one, whoever cannot connect the other."""
+    return bound if bound == advertised else f"{bound} (others are told {advertised})"
 
 
 def _unexpected(error: BaseException) -> BaseException | None:

@@ -59,7 +59,7 @@ class Batch:
     publish: Publish | None = None
     #: Stagings whose chunks are not needed any more.  They go when it suits; the one that is published must not be among them.
     discard: Sequence[Staging] = ()
-    #: Records of topics, of each topic in the order of their offsets.  What is stored already is passed over.
+    #: Records of topics, of each topic in the order of their offsets.  What is stored already, or comes too late, is passed over.
     records: Sequence[Stored] = ()
     #: With these, all records of the entries up to here are stored.  None: it stays where it was.  It is as far as a snapshot that
     #: is published, whose log is trimmed.

@@ -39,7 +39,7 @@ class DataDirectory:
             self._lock()
         except OSError as error:
             self.release()
-            raise StorageFailed(f"data directory {self.path}: {error}", path=str(self.path), full=False) from error
+            raise StorageFailed(f"data directory {self.path}: {_why(error)}", path=str(self.path), full=False) from error
 
     def sync(self) -> None:
         """Make created, renamed and removed names durable."""
@@ -73,6 +73,12 @@ class DataDirectory:
             ) from error
         # Always as long, and over what is there: on a full disk a file that was cut may find no room to grow again.
         os.pwrite(self._lock_fd, f"{os.getpid():<31}\n".encode("ascii"), 0)
+
+
+def _why(error: OSError) -> str:
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        return f"{error.filename} is there and is no directory"
+    return f"it cannot be made or entered: {error.strerror or error}"
 
 
 def allocate(fd: int, size: int) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sqlalchemy.exc import DBAPIError
 
-from coord_core.errors import NodeError, StorageCorrupt, StorageFailed
+from coord_core.errors import START_ANEW, NodeError, StorageCorrupt, StorageFailed
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
@@ -22,8 +22,7 @@ _PRIMARY_CODE = 0xFF
 def corrupt(path: Path, what: str) -> StorageCorrupt:
     """The error for a file that is not what was written; it says what to do, since no restart will help."""
     return StorageCorrupt(
-        f"{path}: {what}. This node must not vote on these files: move the directory {path.parent} away and rejoin the cluster"
-        " under a new node id.",
+        f"{path}: {what}. This node must not vote on these files: move the directory {path.parent} away and {START_ANEW}.",
         path=str(path),
     )
 

@@ -112,7 +112,7 @@ class Reserve:
         elif not self._held and free >= 2 * limits.reserve_bytes:
             self._take(limits.reserve_bytes)
             free = self._free_bytes(limits)
-        self.room = Room(limits.level(free + self._held, self.room.level), free)
+        self.room = Room(limits.level(free + self._held, self.room.level), free, limits.ample_again_bytes - self._held)
 
     def _take(self, size: int) -> None:
         if preallocated(lambda: self._make(size)):

@@ -7,7 +7,7 @@
 Pure; who measures is `reserve`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 
 _MIB = 1024 * 1024
@@ -28,6 +28,8 @@ class Room:
     level: Level
     #: Of the file system, or of the quota where that is less; the reserve is not among them.  -1: not known.
     free_bytes: int
+    #: So many must be free until it is ample again; -1: not known.  For people: nothing is decided by it.
+    needed_bytes: int = field(default=-1, compare=False)
 
 
 #: Of a storage that does not measure.
@@ -58,14 +60,19 @@ class RoomLimits:
         """With less left than this, the reserve included, the node takes no more."""
         return self.reserve_bytes // 2
 
-    def level(self, left_bytes: int, before: Level) -> Level:
-        """Return the level where so many bytes are left, the reserve included.
+    @property
+    def ample_again_bytes(self) -> int:
+        """With so many left, the reserve included, room that was low is ample again.
 
         It comes back later than it went: a level that flickers would depose leaders and fill logs.
         """
         low_bytes = self.low_bytes + self.reserve_bytes
+        return low_bytes + low_bytes // 4
+
+    def level(self, left_bytes: int, before: Level) -> Level:
+        """Return the level where so many bytes are left, the reserve included."""
         if left_bytes < (self.full_bytes if before is not Level.FULL else self.reserve_bytes):
             return Level.FULL
-        if left_bytes < (low_bytes if before is Level.AMPLE else low_bytes + low_bytes // 4):
+        if left_bytes < (self.low_bytes + self.reserve_bytes if before is Level.AMPLE else self.ample_again_bytes):
             return Level.LOW
         return Level.AMPLE

@@ -61,7 +61,7 @@ class Shelf:
 
     def put(self, batch: Batch) -> list[RecordRow]:
         """Write the batch's records, and up to where they reach.  Returns the rows."""
-        rows = pack(list(filter(self._is_new, batch.records))) if batch.records else []
+        rows = pack(self._new(batch.records)) if batch.records else []
         for row in rows:
             self._execute(sql.INSERT_RECORD_ROW, row)
             held = self._held(row.topic) or Held(row.first_offset, 0)
@@ -100,9 +100,21 @@ class Shelf:
     def _held(self, topic: TopicNumber) -> Held | None:
         return self._changed[topic] if topic in self._changed else self.held.get(topic)
 
-    def _is_new(self, stored: Stored) -> bool:
-        held = self.held.get(stored[0])
-        return held is None or stored[1].offset >= held.end
+    def _new(self, records: Sequence[Stored]) -> list[Stored]:
+        """Return the records that are not stored, each once."""
+        ends: dict[TopicNumber, int] = {}
+        new: list[Stored] = []
+        for stored in records:
+            topic, record = stored
+            end = ends.get(topic)
+            if end is None:
+                held = self.held.get(topic)
+                end = 0 if held is None else held.end
+            if record.offset >= end:
+                new.append(stored)
+                end = record.offset + 1
+            ends[topic] = end
+        return new
 
     def _read_progress(self) -> LogIndex:
         row = self._execute(sql.SELECT_RECORD_PROGRESS).fetchone()

@@ -162,6 +162,8 @@ class ClientProcess(Process):
             return
         while self._carry_out():
             pass
+        if self._sinks and self.session.session_id is None:
+            raise Violation(f"{self.name} has no session, and whoever followed {list(self._sinks)} in it was not told")
         self._set_alarm()
         self.on_stirred()
 

@@ -50,12 +50,12 @@ Disks = Callable[[Bootstrap, random.Random, DiskSpeed], SimulatedDisk]
 class Watchers:
     """All checkers that watch the nodes, behind one face (`node.Witness`)."""
 
-    def __init__(self, nodes: dict[NodeId, Node], base: SnapshotMetadata, ring_records_max: int) -> None:
+    def __init__(self, nodes: dict[NodeId, Node], base: SnapshotMetadata, mix: Mix) -> None:
         self.consensus = ConsensusChecks(nodes, int(base.index), int(base.term), [(int(base.index), base.configuration)])
-        self.applied = AppliedChecks(LOCKS, self._first_applied, self._applied, ring_records_max)
+        self.applied = AppliedChecks(LOCKS, self._first_applied, self._applied, mix.ring_records_max)
         self.leases = LeaseChecks()
         self.beliefs = BeliefChecks()
-        self.streams = StreamChecks(STREAMS)
+        self.streams = StreamChecks(STREAMS, mix.pushed_records_max)
         self.claims = ClaimChecks(CLOSING_LOCKS, SEMAPHORES, LIMITERS)
         self.announcements = AnnouncementChecks(self.streams)
         #: What happened to snapshots, by kind of fact.
@@ -108,7 +108,7 @@ class Cluster:
         self.nodes: dict[NodeId, Node] = {}
         self._members = tuple(_member(number) for number in range(1, mix.nodes + 1))
         self._founding = _founding(self._members)
-        self.watchers = Watchers(self.nodes, self._founding, mix.ring_records_max)
+        self.watchers = Watchers(self.nodes, self._founding, mix)
         self.books = Books(self.watchers.applied.acknowledged, self.watchers.beliefs, self.watchers.streams)
         self.tick_ms = 50
         self.ttl_ms = mix.habits.ttl_ms

@@ -122,7 +122,13 @@ STREAMS = replace(
     every_us=500 * MILLISECOND,
     tick_skew_max=0.05,
     habits=Habits(
-        think_us_max=400 * MILLISECOND, locks=0.1, paths=1, participants=4, part_us_max=3_000 * MILLISECOND, announce_ms_max=3_000
+        think_us_max=400 * MILLISECOND,
+        locks=0.1,
+        paths=1,
+        participants=4,
+        pause_us_max=1_000 * MILLISECOND,
+        part_us_max=3_000 * MILLISECOND,
+        announce_ms_max=3_000,
     ),
     snapshots=SnapshotConfig(entries=30, trailing_entries=5, chunk_bytes=500),
     ring_records_max=3,
@@ -144,6 +150,17 @@ CLAIMS = replace(
     ),
     work_items_max=5,
     snapshots=SnapshotConfig(entries=20, trailing_entries=5, chunk_bytes=100),
+)
+
+#: Messages without end into two small topics, which are deleted now and then, and nodes that crash at every boundary, lag and come
+#: with snapshots.
+TOPICS = replace(
+    SNAPSHOTS,
+    kinds=("crash", "crash at a boundary", "crash of all", "isolate", "transfer"),
+    every_us=500 * MILLISECOND,
+    habits=Habits(think_us_max=150 * MILLISECOND, hold_us_max=300 * MILLISECOND, locks=0.3, ttl_ms=2_000, topics=0.8),
+    snapshots=SnapshotConfig(entries=25, trailing_entries=3, chunk_bytes=300, stage_bytes=1_000),
+    work_items_max=1_000,
 )
 
 DRILLS = {

@@ -208,7 +208,7 @@ class Node(Process):
         self._hears(peer)
 
     def _hears(self, peer: NodeId) -> bool:
-        standing = self._peers.hears(peer, self.replica.status().durable_commit)
+        standing = self._peers.hears(peer, self.replica.durable_commit)
         if standing is Standing.REMOVED:
             self._network.tell_removed(self.node_id, peer)
         return standing in (Standing.MEMBER, Standing.TO_COME)

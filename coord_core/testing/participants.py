@@ -83,6 +83,7 @@ class Feed:
             self._on_end()
             return
         self._items.append(delivery.revision)
+        self._books.streams.holds(self._follower, len(self._items))
         self._on_item(delivery)
         self._work()
 
@@ -143,7 +144,7 @@ class Participant:
         self._part += 1
         self._feed = self._end_now = None
         self.doing = ""
-        self._process.later(self._rng.randint(MILLISECOND, 1_000 * MILLISECOND), self._act)
+        self._process.later(self._rng.randint(MILLISECOND, self._habits.pause_us_max), self._act)
 
     def _act(self) -> None:
         if self._books.winding_up or self.doing or self._process.session.state is SessionState.CLOSED:

@@ -4,7 +4,7 @@ report = run(7)     # raises `Failure`: what was broken, the last events, and th
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from coord_core.client.session import Outcome
 from coord_core.errors import CoordError
@@ -81,6 +81,8 @@ class Report:
     streams: dict[str, int]
     #: What happened to semaphores, limiters and locks that close, by what it was (`ClaimChecks`).
     claims: dict[str, int]
+    #: Messages of topics: acknowledged, fetched, and found on the nodes at the end.
+    messages: dict[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
         kinds = ", ".join(sorted(set(self.mix.kinds))) or "calm"
@@ -151,6 +153,7 @@ class _Run:
             undecided=self._undecided,
             streams=dict(watchers.streams.handed + watchers.announcements.outcomes),
             claims=dict(watchers.claims.seen),
+            messages=books.records.counts,
         )
 
     # --- phases -------------------------------------------------------------------------------------------------------------------
@@ -236,6 +239,7 @@ class _Run:
             raise Violation("all nodes have applied the same entries, and their states differ")
         for node in self._cluster.sound_nodes():
             check(node.replica.machine)
+        self._cluster.books.records.judge(self._cluster.sound_nodes())
 
     def _behind(self) -> list[str]:
         """Return who has not applied all that is committed."""

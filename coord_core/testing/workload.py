@@ -18,9 +18,11 @@ from coord_core.protocol.queries import LockInfo, LockState, ValueGet, ValueStat
 from coord_core.protocol.results import Done, Granted, NotGranted, ValueConflict, ValueWritten
 from coord_core.testing import models
 from coord_core.testing.checkers.beliefs import Belief, BeliefChecks
+from coord_core.testing.checkers.records import RecordChecks
 from coord_core.testing.checkers.streams import StreamChecks
 from coord_core.testing.client import ClientProcess
 from coord_core.testing.history import History
+from coord_core.testing.messages import Messages
 from coord_core.testing.simulator import MILLISECOND, Violation
 from coord_core.types import FencingToken, SessionId
 
@@ -52,6 +54,7 @@ class Books:
     acknowledged: Callable[[bytes | str, int], None]
     beliefs: BeliefChecks
     streams: StreamChecks
+    records: RecordChecks = field(default_factory=RecordChecks)
     registers: Registers = field(default_factory=History)
     locks: Locks = field(default_factory=History)
     #: Named operations whose clients were told that they were surely not applied.
@@ -83,13 +86,16 @@ class Habits:
     paths: int = 2
     #: How long the cluster keeps a session that it does not hear of.
     ttl_ms: int = 2_000
-    #: Of each keeper: how many of its threads watch, stand for election and are members; and for how long at a time.
-    participants: int = 2
+    #: Of each keeper: how many of its threads watch, stand for election and are members; how long until they do, and for how long.
+    participants: int = 1
+    pause_us_max: int = 3_000 * MILLISECOND
     part_us_max: int = 6_000 * MILLISECOND
     #: Of each keeper: how many of its threads take permits, break locks, and the like.
     claimants: int = 1
     #: How long a join waits for the others, at most.
     announce_ms_max: int = 2_000
+    #: Of all things to do, how many are about topics.
+    topics: float = 0.0
 
 
 def draw_habits(rng: random.Random) -> Habits:
@@ -118,6 +124,7 @@ class Worker:
         self._release_now: Callable[[], None] | None = None
         self._writes: list[bytes] = []
         books.sequences.append(self._writes)
+        self._messages = Messages(process, books.records, rng, self._rest)
 
     def start(self) -> None:
         self._rest()
@@ -135,7 +142,10 @@ class Worker:
         if self._books.winding_up or self.doing or self._process.session.state is SessionState.CLOSED:
             return
         try:
-            if self._rng.random() < self._habits.locks:
+            # Where there are none, nothing is drawn: the seeds stay what they were.
+            if self._habits.topics and self._rng.random() < self._habits.topics:
+                self.doing = self._messages.act(self._books.name(self._process))
+            elif self._rng.random() < self._habits.locks:
                 self._use_lock(self._rng.choice(LOCKS[: self._habits.paths]))
             else:
                 self._use_value(self._rng.choice(VALUES[: self._habits.paths]))

@@ -96,6 +96,15 @@ def test_port_option_gives_consecutive_ports(start_dev: StartDev, tmp_path: Path
     assert start_dev("--nodes", "1", "--port", str(port)).url == f"coord://127.0.0.1:{port}"
 
 
+def test_a_node_that_is_killed_is_reported_without_blaming_what_it_said_last(start_dev: StartDev) -> None:
+    """The last line of its log is about something else."""
+    dev = start_dev("--nodes", "1")
+    dev.kill_node("n1")
+    assert dev.process.stderr is not None
+    log = Path(dev.first["data"]) / "n1.log"
+    assert dev.process.stderr.readline() == f"coord: node n1 (pid {dev.pids['n1']}) was ended by SIGKILL; its log is {log}\n"
+
+
 def test_status_names_the_leader_and_every_node(cluster: Dev) -> None:
     report = cluster.status()
     assert report["leader"] in cluster.pids

@@ -165,6 +165,32 @@ def test_command_outlives_the_death_of_the_leader(start_dev: StartDev) -> None:
         assert process.wait(timeout=5) == 128 + signal.SIGTERM
 
 
+def test_without_a_quorum_waiting_counts_for_the_whole_call(start_dev: StartDev) -> None:
+    """Whether for the cluster or for the lock: who says how long he waits wants to go on then, and hears which nodes were tried.
+
+    Without a bound it is waited for the cluster too, as for a lock that is held.
+    """
+    dev = start_dev("--nodes", "3")
+    addresses = {node["name"]: node["listen"] for node in dev.first["nodes"]}
+    for name in ("n1", "n2"):
+        dev.kill_node(name)
+    for more, seconds in ((("--no-wait",), 2.5), (("--wait", "2s"), 2.0)):
+        began = now()
+        found = run_lock(dev, "/quorum", "true", more=more)
+        # The rest is for starting the interpreter, on a busy machine.
+        assert seconds <= now() - began < seconds + 6
+        assert found.returncode == Exit.UNAVAILABLE
+        last = found.stderr.splitlines()[-1]
+        assert "/quorum not acquired: no leader, or no quorum for one: n3 answers, and none leads; not reached: " in last
+        assert addresses["n1"] in last
+        assert addresses["n2"] in last
+        assert "coord dev" not in last
+    with locking(dev, "/quorum", "true") as waiter:
+        assert waiter.stderr is not None
+        assert waiter.stderr.readline().startswith("coord: waiting for /quorum: no leader, or no quorum for one: n3 answers")
+        assert waiter.poll() is None
+
+
 def test_token_of_the_url_option_does_not_reach_the_command(cluster: Dev) -> None:
     """Clusters of `coord dev` have no token and ignore one."""
     url = cluster.url.replace("coord://", "coord://s3cret@")

@@ -94,7 +94,7 @@ def test_wrong_usage_is_exit_code_2_and_says_what_is_wrong(arguments: list[str],
     assert "Traceback" not in shown.err
 
 
-@pytest.mark.parametrize("arguments", [["status"], ["lock", "/a", "--", "true"]])
+@pytest.mark.parametrize("arguments", [["status"], ["lock", "/a", "--no-wait", "--", "true"]])
 def test_unreachable_cluster_is_exit_code_3_in_one_line(arguments: list[str], capfd: pytest.CaptureFixture[str]) -> None:
     """capfd: `lock` forks, and what its children say counts too."""
     found = subprocess.run(
@@ -170,6 +170,29 @@ def test_config_show_names_where_each_value_comes_from(
 def test_config_check_reports_all_faults_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["config", "check", "--listen", "0.0.0.0:1"]) == Exit.USAGE
     assert len(capsys.readouterr().err.splitlines()) > 2
+
+
+def test_config_check_opens_the_files_that_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What would otherwise come up when the node is started, on another day."""
+    words = ["config", "check", "--name", "n1", "--data-dir", str(tmp_path / "n1")]
+    (tmp_path / "token").touch()
+    named = {name: str(tmp_path / name) for name in ("token", "cert", "key", "ca")}
+    words += ["--token-file", named["token"], "--tls.cert", named["cert"], "--tls.key", named["key"], "--tls.ca", named["ca"]]
+    assert run(words) == Exit.USAGE
+    assert capsys.readouterr().err.splitlines() == [
+        f"coord: configuration: token_file {named['token']} is empty",
+        *(
+            f"coord: configuration: tls.{name} {named[name]} cannot be read: No such file or directory"
+            for name in ("cert", "key", "ca")
+        ),
+    ]
+    (tmp_path / "token").write_text("s3cret")
+    for name in ("cert", "key", "ca"):
+        (tmp_path / name).write_text("nothing")
+    assert run(words) == Exit.USAGE
+    said = capsys.readouterr().err
+    assert f"tls.cert {named['cert']} and tls.key {named['key']}: no certificate and its key without a password (PEM)" in said
+    assert f"tls.ca {named['ca']} is no file of certificates (PEM)" in said
 
 
 def test_interrupt_is_exit_code_130(monkeypatch: pytest.MonkeyPatch) -> None:

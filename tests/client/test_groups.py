@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import coord_core
-from coord_core import InvalidRequest, NotFound, NotHolder, WrongType
+from coord_core import Consistency, InvalidRequest, NotFound, NotHolder, WrongType
 from tests.client.fake import until
 from tests.client.shells import ASYNC_ONLY, Shell
 from tests.client.test_elections import next_of
@@ -128,6 +128,19 @@ async def test_join_names_who_has_not_returned_in_time(shell: Shell, node: list[
     for timeout in (-1, 601):
         with pytest.raises(InvalidRequest):
             await shell.go(slow.group("/g").join, b"", timeout)
+
+
+async def test_who_is_waited_for_has_the_time_that_was_said(shell: Shell, node: list[str]) -> None:
+    """Also where calls that wait for nobody have less."""
+    go_on = threading.Event()
+    slow = shell.connect(node)
+    await shell.go(slow.group("/g").on_join, lambda member: go_on.wait(20))
+    await shell.go(slow.topic("/t").on_message, lambda message: go_on.wait(20))
+    hasty = shell.connect(node, "/test?timeout=300ms")
+    atomic = hasty.topic("/t").with_consistency(Consistency.ATOMIC)
+    told = [await shell.go(hasty.group("/g").join, b"", 1), await shell.go(atomic.publish, b"x", timeout=1)]
+    go_on.set()
+    assert [[each.reason for each in one.unacknowledged] for one in told] == [["deadline"], ["deadline"]]
 
 
 async def test_join_out_of_a_listener_does_not_wait_for_itself(shell: Shell, node: list[str]) -> None:

@@ -8,8 +8,12 @@ from typing import Any
 
 import pytest
 
+import coord_core
 from coord_core import Consistency
-from coord_core.protocol.topics import INLINE_BYTES_MAX
+from coord_core.client.subscriptions import StateDelivered
+from coord_core.protocol.streams import Record
+from coord_core.protocol.topics import INLINE_BYTES_MAX, MessagePublished, Retention, TopicRecord, TopicState
+from coord_core.types import LogIndex, TopicNumber
 from tests.client.fake import until
 from tests.client.shells import Shell
 from tests.client.test_topics import close, next_of
@@ -170,3 +174,15 @@ async def test_listeners_hear_every_message_once_while_leaders_die(shell: Shell,
         assert published.unacknowledged == ()
         assert heard[-1] == b"%d" % number
     assert heard == [b"%d" % number for number in range(40)]
+
+
+@pytest.mark.parametrize("number", [0, 9], ids=["gone", "made anew"])
+async def test_consumer_that_subscribes_after_the_topic_was_deleted_begins_anew(number: int) -> None:
+    """Whatever it learns from the present state alone: it must not wait for the offset at which the former topic ended."""
+    async with coord_core.AsyncClient("coord://127.0.0.1:1/") as client:
+        consumer = client.topic("/t").subscribe("earliest")
+        consumer._start, consumer._number = 3, TopicNumber(7)
+        consumer.take(StateDelivered(LogIndex(20), TopicState(TopicNumber(number), 0, 0, 0, Retention(), (), 0)))
+        record = TopicRecord(0, LogIndex(21), 0, b"new")
+        consumer.take(Record(LogIndex(21), LogIndex(20), (MessagePublished(0, record),)))
+        assert [message.payload for message in consumer._fresh] == [b"new"]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from coord_core import InvalidRequest, LimitExceeded, NotFound, NotHolder, WrongType
+from coord_core import Consistency, InvalidRequest, LimitExceeded, NotFound, NotHolder, WrongType
 from tests.client.shells import ASYNC_ONLY, Shell
 
 Addresses = list[str]
@@ -22,6 +22,17 @@ async def publish(shell: Shell, topic: Any, *payloads: bytes) -> None:
 async def next_of(shell: Shell, subscription: Any) -> Any:
     call = subscription.__anext__ if hasattr(subscription, "__anext__") else subscription.__next__
     return await asyncio.wait_for(shell.go(call), 10)
+
+
+def all_of(subscription: Any) -> Any:
+    """Iterate to the end, in the client's own way."""
+    if hasattr(subscription, "__next__"):
+        return list(subscription)
+
+    async def collect() -> list[Any]:
+        return [message async for message in subscription]
+
+    return collect()
 
 
 async def close(shell: Shell, subscription: Any) -> None:
@@ -195,3 +206,38 @@ async def test_publishes_of_one_handle_share_the_way(shell: Shell, addresses: Ad
     assert sorted(each.offset for each in published) == list(range(500))
     messages = await topic.read()
     assert [message.payload for message in messages] == [b"%d" % number for number in range(500)]
+
+
+async def test_iterating_ends_when_it_or_the_client_is_closed(shell: Shell, addresses: Addresses) -> None:
+    """As a watch does; one that waits for a message, or for its group, does not wait on."""
+    client = shell.connect(addresses)
+    topic = client.topic("/t")
+    await publish(shell, topic, b"x")
+    holder = shell.connect(addresses).topic("/t")
+    await shell.go(holder.claim, "g")
+    for subscription in (topic.subscribe(), topic.subscribe(group="g")):
+        pending = shell.start(all_of, subscription)
+        await shell.go(topic.info)  # behind what the iteration began with
+        await close(shell, subscription)
+        assert await asyncio.wait_for(pending, 10) == []
+    await shell.go(holder.release, "g")
+    assert (await shell.go(topic.info)).groups == ()
+    pending = shell.start(all_of, topic.subscribe())
+    await shell.go(client.close)
+    assert await asyncio.wait_for(pending, 10) == []
+
+
+async def test_only_the_groups_consumer_is_waited_for(shell: Shell, addresses: Addresses) -> None:
+    """One that stands by works nothing off, and one that was taken over from does not any more."""
+    topic = shell.connect(addresses).topic("/t").with_consistency(Consistency.ATOMIC)
+    await publish(shell, topic, b"x")
+    heard: list[bytes] = []
+    consumers = [shell.connect(addresses).topic("/t") for _ in range(2)]
+    for consumer in consumers:
+        await shell.go(consumer.on_message, lambda message: heard.append(message.payload), group="g")
+    assert (await shell.go(topic.publish, b"y", timeout=5)).unacknowledged == ()
+    assert heard == [b"y"]
+    await shell.go(consumers[1].claim, "g", takeover=True)
+    for payload in (b"z", b"!"):
+        told = await shell.go(topic.publish, payload, timeout=10)
+        assert {each.reason for each in told.unacknowledged} <= {"gone"}

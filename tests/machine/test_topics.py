@@ -87,7 +87,7 @@ def test_a_publish_that_is_sent_again_is_applied_once(log: Log, process: Process
     first = process.send(1, TopicPublish("/t", b"once"))
     again = process.send(1, TopicPublish("/t", b"once"))
     assert again.result == first.result
-    assert again.records == []
+    assert again.records == ()
     assert info(log).end == 1
 
 
@@ -124,7 +124,7 @@ def test_a_message_over_a_bound_is_refused_and_makes_no_topic(log: Log, process:
     """A refusal changes nothing."""
     applied = process.call(operation)
     assert code(applied.result) == "LimitExceeded"
-    assert applied.records == []
+    assert applied.records == ()
     assert info(log).topic == 0
 
 
@@ -174,7 +174,7 @@ def test_what_is_too_old_goes_by_the_clusters_clock_without_another_message(log:
     log.wait(5_000)
     publish(process)
     assert log.machine.next_deadline_ms() == log.time_ms + 5_000
-    assert log.wait(4_999).trimmed == []
+    assert log.wait(4_999).trimmed == ()
     assert log.wait(1).trimmed == [(topic, 1)]
     assert log.wait(5_000).trimmed == [(topic, 2)]
     assert (info(log).earliest, info(log).end, info(log).bytes) == (2, 2, 0)

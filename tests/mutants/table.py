@@ -4,14 +4,18 @@ A mutant is a few replacements in the sources.  Each old text must stand in its 
 a mutant whose place has moved is an error and not a mutant of nothing.  Every catcher must fail on it, and for a reason of its
 own: one that fails because the mutant is no running program has caught nothing (`catching`).
 
-The numbers are those of `tests/raft/test_known_bugs.py`; 21 and 22 are the two more that concern snapshots.  A number may have
-several mutants, where a bug has several faces.
+The numbers are those of `tests/raft/test_known_bugs.py`; 21 and 22 are the two more that concern snapshots, 23 to 25 those of what
+is told: gaps in it, announcements that are over too early or too late, elections.  A number may have several mutants, where a bug
+has several faces.
 """
 
 from dataclasses import dataclass
 
+ANNOUNCEMENTS = "coord_core/replica/announcements.py"
 ADMISSION = "coord_core/server/admission.py"
 ELECTION = "coord_core/raft/election.py"
+ELECTIONS = "coord_core/machine/elections.py"
+GROUPS = "coord_core/machine/groups.py"
 HANDSHAKE = "coord_core/server/handshake.py"
 JOINING = "coord_core/server/joining.py"
 LEADING = "coord_core/replica/leading.py"
@@ -20,8 +24,12 @@ MEMBERSHIP = "coord_core/raft/membership.py"
 OUTBOX = "coord_core/raft/outbox.py"
 PIPELINE = "coord_core/raft/pipeline.py"
 READS = "coord_core/raft/reads.py"
+REPLICA = "coord_core/replica/replica.py"
 REPLICATION = "coord_core/raft/replication.py"
 ROLES = "coord_core/raft/roles.py"
+STREAMS = "coord_core/machine/streams.py"
+SUBSCRIPTIONS = "coord_core/client/subscriptions.py"
+WATCHES = "coord_core/replica/watches.py"
 
 KNOWN = "tests/raft/test_known_bugs.py::"
 
@@ -32,6 +40,7 @@ IN_ELECTIONS = "sim elections 1..60"
 IN_MEMBERSHIP = "sim membership 1..40"
 IN_LATER_MEMBERSHIP = "sim membership 81..120"
 IN_SNAPSHOTS = "sim snapshots 1..30"
+IN_STREAMS = "sim streams 1..15"
 
 
 @dataclass(frozen=True, slots=True)
@@ -516,5 +525,193 @@ MUTANTS: tuple[Mutant, ...] = (
             ),
         ),
         ("tests/raft/test_snapshots.py::test_term_does_not_come_from_a_snapshot", IN_SNAPSHOTS),
+    ),
+    Mutant(
+        23,
+        "who comes back is told what happens from then on",
+        "etcd#18089",
+        (
+            Edit(
+                WATCHES,
+                "        follower = Follower(number, connection, subscription.stream.name, message.after)\n",
+                "        after = subscription.stream.last if message.after else message.after\n"
+                "        follower = Follower(number, connection, subscription.stream.name, after)\n",
+            ),
+        ),
+        ("tests/replica/test_watches.py::test_follower_that_says_where_it_stands_gets_what_follows", IN_STREAMS),
+    ),
+    Mutant(
+        23,
+        "the same, and the client does not notice the gap",
+        "etcd#18089",
+        (
+            Edit(
+                WATCHES,
+                "        follower = Follower(number, connection, subscription.stream.name, message.after)\n",
+                "        after = subscription.stream.last if message.after else message.after\n"
+                "        follower = Follower(number, connection, subscription.stream.name, after)\n",
+            ),
+            Edit(SUBSCRIPTIONS, "            if record.previous > followed.cursor:\n", "            if record.previous < 0:\n"),
+        ),
+        (IN_STREAMS,),
+    ),
+    Mutant(
+        23,
+        "who fell behind what is kept is told the rest of it",
+        "etcd#18089",
+        (Edit(STREAMS, "        if after < stream.floor:\n", "        if not after:\n"),),
+        ("tests/replica/test_watches.py::test_follower_that_fell_behind_the_ring_is_told_the_state", IN_STREAMS),
+    ),
+    Mutant(
+        23,
+        "who has read all that was pushed out is told the state again",
+        "",
+        (Edit(STREAMS, "        if after < stream.floor:\n", "        if after <= stream.floor:\n"),),
+        ("tests/replica/test_watches.py::test_follower_that_says_where_it_stands_gets_what_follows", IN_STREAMS),
+    ),
+    Mutant(
+        23,
+        "an older connection's late word takes the records from the newer",
+        "",
+        (Edit(WATCHES, "            if former.connection > connection:\n", "            if former.connection < 0:\n"),),
+        ("tests/replica/test_watches.py::test_what_an_older_connection_says_late_changes_nothing",),
+    ),
+    Mutant(
+        23,
+        "a client follows on its first connection only",
+        "",
+        (
+            Edit(
+                SUBSCRIPTIONS,
+                "        for followed in self._followed.values():\n            followed.is_said = False\n",
+                "",
+            ),
+        ),
+        (IN_STREAMS,),
+    ),
+    Mutant(
+        23,
+        "a session is lost, and whoever follows in it waits on",
+        "",
+        (Edit("coord_core/client/session.py", "        self._subscriptions.session_lost(error)\n", ""),),
+        (IN_STREAMS,),
+    ),
+    Mutant(
+        23,
+        "what an entry does pushes out what it did before",
+        "",
+        (
+            Edit(
+                STREAMS,
+                "and ring[0].revision < index:\n",
+                "and self._count > 1 and ring[0].revision <= index:\n",
+            ),
+        ),
+        ("tests/machine/test_streams.py::test_records_of_the_entry_at_hand_push_out_each_other_never",),
+    ),
+    Mutant(
+        24,
+        "any word of a member counts as its having been told",
+        "",
+        (Edit(ANNOUNCEMENTS, "                if wait.result.revision <= revision:\n", "                if revision:\n"),),
+        (IN_STREAMS,),
+    ),
+    Mutant(
+        24,
+        "a new leader answers a join at once that is asked for again",
+        "",
+        (
+            Edit(
+                REPLICA,
+                "            elif isinstance(result, AnnouncedStruct) and result.audience:\n",
+                "            elif isinstance(result, AnnouncedStruct) and result.audience and result.revision == entry.index:\n",
+            ),
+        ),
+        ("tests/replica/test_watches.py::test_join_is_never_complete_early_across_a_failover", IN_STREAMS),
+    ),
+    Mutant(
+        24,
+        "who joins is one of those who are waited for",
+        "",
+        (
+            Edit(
+                GROUPS,
+                "        audience = self._streams.audience(name, attachment.session if operation.from_listener else None)\n"
+                "        answer = self._streams.subscribe(name, attachment)\n",
+                "        answer = self._streams.subscribe(name, attachment)\n"
+                "        audience = self._streams.audience(name, attachment.session if operation.from_listener else None)\n",
+            ),
+        ),
+        ("tests/machine/test_groups.py::test_join_names_those_who_were_subscribed_before_as_its_audience", IN_STREAMS),
+    ),
+    Mutant(
+        24,
+        "received counts as worked off after a reconnect",
+        "",
+        (
+            Edit(
+                SUBSCRIPTIONS,
+                "Follow(attachment, subscription, followed.cursor, followed.acknowledged)",
+                "Follow(attachment, subscription, followed.cursor, followed.cursor)",
+            ),
+        ),
+        (IN_STREAMS,),
+    ),
+    Mutant(
+        24,
+        "what is acknowledged before a leader is ready is lost",
+        "",
+        (Edit(WATCHES, "        if asked is not None:\n", "        if asked is not None and not asked.after:\n"),),
+        ("tests/replica/test_watches.py::test_what_is_acknowledged_right_after_following_counts",),
+    ),
+    Mutant(
+        24,
+        "a client that counts wrongly says that it was told what it was not",
+        "",
+        (
+            Edit(
+                WATCHES,
+                "        self.acknowledged.append((message.subscription, min(message.revision, follower.cursor)))\n",
+                "        self.acknowledged.append((message.subscription, message.revision))\n",
+            ),
+        ),
+        ("tests/replica/test_watches.py::test_acknowledging_more_than_was_pushed_completes_nothing",),
+    ),
+    Mutant(
+        24,
+        "whoever is gone is waited for to the end",
+        "",
+        (Edit(REPLICA, "                self._announcements.gone(applied.unsubscribed)\n", ""),),
+        ("tests/replica/test_watches.py::test_join_ends_when_the_one_who_is_waited_for_has_gone", IN_STREAMS),
+    ),
+    Mutant(
+        25,
+        "of those who end together the leader goes first, and a dead candidate is elected",
+        "curator#1211",
+        (
+            Edit(ELECTIONS, "        for leads in (False, True):\n", "        for leads in (True, False):\n"),
+            Edit(
+                ELECTIONS, '        assert runner.attachment.alive, "who waits leaves in the entry that ends its attachment"\n', ""
+            ),
+            Edit(ELECTIONS, '        assert runner.epoch < self._entry.index, "an entry elects once"\n', ""),
+        ),
+        ("tests/machine/test_elections.py::test_session_with_all_its_candidates_ends_in_one_entry", IN_STREAMS),
+    ),
+    Mutant(
+        25,
+        "an epoch is the candidate's number, whenever it is elected",
+        "",
+        (
+            Edit(ELECTIONS, "        runner.epoch = Epoch(self._entry.index)\n", "        runner.epoch = Epoch(runner.id)\n"),
+            Edit(ELECTIONS, '        assert runner.epoch < self._entry.index, "an entry elects once"\n', ""),
+        ),
+        ("tests/machine/test_elections.py::test_next_candidate_leads_in_the_entry_that_ends_the_leader", IN_STREAMS),
+    ),
+    Mutant(
+        25,
+        "nobody is told that nobody leads any more",
+        "",
+        (Edit(ELECTIONS, "            self._streams.emit(_stream(runner.path), LeaderGone(runner.epoch))\n", ""),),
+        ("tests/machine/test_elections.py::test_changes_of_the_leader_are_told", IN_STREAMS),
     ),
 )

@@ -18,7 +18,7 @@ from coord_core.protocol.topics import (
     TopicFetched,
     TopicPublish,
 )
-from coord_core.replica import SnapshotInstalled, fetches
+from coord_core.replica import RecordRead, SnapshotInstalled, fetches
 from coord_core.replica import records as bounds
 from coord_core.replica.transfer import RecordsAsk, RecordsPart
 from coord_core.storage.records import Held
@@ -179,15 +179,16 @@ def test_what_retention_has_passed_goes_from_every_disk() -> None:
 
 
 @pytest.mark.usefixtures("forget_at_once")
-def test_a_leader_whose_records_are_missing_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("lost", [slice(0, 5), slice(3, 4), slice(0, 10)])
+def test_a_leader_whose_records_are_missing_stops(lost: slice) -> None:
     """It would serve a gap as if nothing had been published there."""
     nodes = Topics()
     nodes.publish(10)
     nodes.advance(2_000)
     for disk in nodes.disks.values():
         for records in disk._records.values():
-            del records[:5]
-    with pytest.raises(StorageCorrupt, match="are missing"):
+            del records[lost]
+    with pytest.raises(StorageCorrupt, match="some are missing"):
         nodes.fetch(0)
 
 
@@ -364,3 +365,61 @@ def test_nothing_is_removed_from_a_disk_while_a_snapshot_is_sent_from_it() -> No
     nodes.publish(1, "/u")
     nodes.advance(2_000)
     assert nodes.held(leader)[topic].first >= 80
+
+
+@pytest.mark.usefixtures("forget_at_once")
+def test_a_leader_that_is_not_ready_sends_records_too() -> None:
+    """It needs this follower to commit anything: each would wait for the other for ever."""
+    nodes = Topics()
+    topic = behind(nodes)
+    leader = nodes.elect()
+    nodes.crash(1)
+    nodes.crash(2)
+    nodes.advance(500, nodes=(3,))
+    nodes.start(leader)
+    nodes.start(3)
+    nodes.wait(lambda: nodes.replicas[leader].status().ready)
+    nodes.advance(2_000)
+    assert nodes.held(3)[topic] == Held(0, 120)
+
+
+@pytest.mark.usefixtures("forget_at_once")
+def test_what_a_follower_has_applied_and_not_stored_comes_before_what_is_sent_to_it() -> None:
+    """Else it would be taken for something that is stored, and be lost."""
+    nodes = Topics()
+    topic = nodes.publish(10).topic
+    nodes.advance(2_000)
+    if nodes.elect() == 3:
+        leads(nodes, 1)
+    nodes.publish(5)
+    nodes.settle()
+    assert nodes.held(3)[topic] == Held(0, 10), "the last five wait for a write"
+    nodes.cut.add(3)
+    nodes.publish(100)
+    nodes.cut.clear()
+    nodes.wait(nodes.are_level)
+    nodes.advance(2_000)
+    assert nodes.noted(SnapshotInstalled, 3)
+    nodes.crash(3)
+    nodes.start(3)
+    leads(nodes, 3)
+    assert nodes.offsets() == list(range(115))
+
+
+@pytest.mark.usefixtures("forget_at_once")
+def test_what_retention_passes_while_the_disk_is_asked_is_no_damage() -> None:
+    """The disk may still have it, or not any more: who asked asks again."""
+    nodes = Topics(1)
+    nodes.do(TopicCreate("/t", Retention(records=640, age_ms=None)))
+    topic = nodes.publish(100).topic
+    nodes.advance(2_000)
+    replica, found = nodes.replicas[1], list[list[int]]()
+    old = nodes.disks[1].read_records(topic, 0, 5, 1_000)
+    nodes.do(TopicConfigure("/t", Retention(records=2, age_ms=None)))
+    earliest = nodes.fetch().earliest
+    assert earliest > 5
+    kept = nodes.disks[1].read_records(topic, earliest, 100, 100_000)
+    for records in (old, kept):
+        replica._fetches._waiting[7] = lambda records: found.append([record.offset for record in records])
+        replica.records_read(RecordRead(7, topic, 0, 5, 1_000), records)
+    assert found == [[], list(range(earliest, 100))]

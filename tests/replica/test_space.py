@@ -257,9 +257,27 @@ def test_a_node_that_is_down_is_no_full_disk():
     driver.settle()
     refused = driver.result(1, 3)
     assert isinstance(refused, Failed)
-    assert f"node n{one} has 3.0 MiB free, node n{other} is not heard" in refused.message or (
-        f"node n{other} is not heard, node n{one} has 3.0 MiB free" in refused.message
-    )
+    assert f"node n{one} has 3.0 MiB free" in refused.message
+    assert f"node n{other} is not heard" in refused.message
+    assert f"Free space on the disk of n{one} (each node's data directory needs some), or start n{other} again" in refused.message
+    assert driver.replicas[leader].status().refuses == refused.message
+
+
+def test_a_refusal_says_how_much_must_be_free_until_commands_are_taken_again():
+    """More than the bound at which they began to be refused: room comes back later than it went."""
+    driver, leader, (one, other) = led()
+    session = driver.open(leader)
+    assert driver.replicas[leader].status().refuses == ""
+    for node, needed in ((one, 82 * MIB), (other, 90 * MIB)):
+        driver.replicas[node].disk_room(Room(Level.LOW, 3 * MIB, needed))
+    driver.settle()
+    driver.submit(leader, 1, 2, call(session, 1, ValueSet("/v", b"a")))
+    driver.settle()
+    refused = driver.result(1, 2)
+    assert isinstance(refused, Failed)
+    assert f"node n{one} has 3.0 MiB free and needs 82.0 MiB" in refused.message
+    assert f"node n{other} has 3.0 MiB free and needs 90.0 MiB" in refused.message
+    assert all(driver.replicas[node].status().refuses == "" for node in (one, other)), "that is the leader's to say"
 
 
 def test_a_new_leader_hears_of_the_disks_at_once():

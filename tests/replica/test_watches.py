@@ -47,8 +47,10 @@ class Client:
         assert isinstance(subscribed, Subscribed)
         return subscribed.subscription
 
-    def follow(self, subscription: int, after: int = 0, acknowledged: int = 0) -> None:
-        message = Follow(AttachmentId(self.session), SubscriptionId(subscription), LogIndex(after), LogIndex(acknowledged))
+    def follow(self, subscription: int, after: int = 0, acknowledged: int | None = None) -> None:
+        """`acknowledged`: None: all of it."""
+        worked_off = after if acknowledged is None else acknowledged
+        message = Follow(AttachmentId(self.session), SubscriptionId(subscription), LogIndex(after), LogIndex(worked_off))
         self.driver.replicas[self.node].follow(self.connection, message)
         self.driver.settle(2)
 
@@ -191,6 +193,22 @@ def test_slow_follower_is_given_a_window_and_more_when_it_acknowledges(writer: C
         watcher.acknowledge(subscription, more[-1])
         more += watcher.revisions()
     assert given + more == versions
+
+
+def test_follower_that_reconnects_is_given_no_second_window(writer: Client, watcher: Client) -> None:
+    """What a client holds and has not worked off is bounded, however often its connection breaks."""
+    subscription = watcher.subscribe("value", "/v")
+    watcher.follow(subscription, after=subscription)
+    versions = [writer.do(ValueSet("/v", b"")).version for _ in range(4)]
+    assert watcher.revisions() == versions
+    watcher.connection = 77
+    watcher.follow(subscription, after=versions[3], acknowledged=versions[0])
+    later = writer.do(ValueSet("/v", b"")).version
+    assert watcher.revisions() == []
+    watcher.acknowledge(subscription, versions[2])
+    assert watcher.revisions() == []
+    watcher.acknowledge(subscription, versions[3])
+    assert watcher.revisions() == [later]
 
 
 def test_record_larger_than_the_window_gets_through(writer: Client, watcher: Client) -> None:

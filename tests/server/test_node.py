@@ -212,6 +212,14 @@ async def test_an_address_that_is_taken_is_named(nodes: Nodes, tmp_path: Path) -
         assert not isinstance(caught.value, DataDirInUse)
 
 
+async def test_both_addresses_are_logged_where_others_are_told_another(nodes: Nodes, caplog: pytest.LogCaptureFixture) -> None:
+    """Behind a forwarded port the one is what listens here, the other what clients and nodes dial."""
+    caplog.set_level(logging.INFO, "coord.server")
+    await nodes.start("n1", init=True, founders=("n1", "n2"), advertise="h1.example:7400")
+    (line,) = (record.getMessage() for record in caplog.records if "listens for clients" in record.message)
+    assert re.search(r"for clients on 127\.0\.0\.1:\d+ \(others are told h1\.example:7400\) and for nodes on 127.0.0.1:\d+", line)
+
+
 async def test_a_configuration_with_faults_never_gets_to_the_disk(nodes: Nodes, tmp_path: Path) -> None:
     """All faults come at once."""
     with pytest.raises(InvalidConfig) as caught:

@@ -264,7 +264,7 @@ async def test_an_address_that_is_none_does_not_stop_a_node(fake: tuple[FakePeer
     _, links, recorder = fake
     links.start()
     links.follow({NodeId(3): Member(NodeId(3), "n3", address, "", "life of n3")})
-    await until(lambda: links._links[NodeId(3)]._last_failure or recorder.errors, "the attempt")
+    await until(lambda: links._links[NodeId(3)].trouble or recorder.errors, "the attempt")
     assert recorder.errors == []
 
 

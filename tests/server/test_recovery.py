@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import coord_core
-from coord_core.errors import DataDirInUse, InvalidRequest, NodeSuspect
+from coord_core.errors import DataDirInUse, InvalidRequest, NodeSuspect, StorageCorrupt
 from coord_core.protocol.administration import RemoveMember, TransferLeadership
 from coord_core.protocol.members import Member
 from coord_core.protocol.results import Done
@@ -14,6 +14,7 @@ from coord_core.raft.messages import Configuration, SnapshotMetadata
 from coord_core.server.recovery import recover
 from coord_core.storage.api import Bootstrap, Identity
 from coord_core.storage.sqlite import SqliteStorage
+from coord_core.storage.suspect import condemn
 from coord_core.types import LogIndex, NodeId, Term
 from tests.server.removing import a_removed_nodes_directory, with_snapshot_of_its_own
 from tests.server.support import Nodes, until
@@ -136,4 +137,23 @@ async def test_what_cannot_be_recovered_is_refused_and_nothing_is_touched(nodes:
     await nodes.stop_all()
     with pytest.raises(InvalidRequest, match="is not empty"):
         recover(directory, directory)
+    assert not (tmp_path / "new").exists()
+
+
+async def test_a_directory_on_which_no_node_may_run_is_none_to_recover_from(nodes: Nodes, tmp_path: Path) -> None:
+    """Damaged, or known to have lost something.  What its node would be told (rejoin) is no help where there is no cluster."""
+    first, *_ = await nodes.cluster("n1")
+    directory = first.config.data_dir
+    assert directory is not None
+    await nodes.stop_all()
+    damaged = shutil.copytree(directory, tmp_path / "damaged")
+    (damaged / "mark").unlink()
+    condemn(directory, "its state diverged. This node must not answer from these files: rejoin")
+    for source, error, what in (
+        (damaged, StorageCorrupt, "the mark of the last acknowledged transaction is missing"),
+        (directory, NodeSuspect, "its state diverged"),
+    ):
+        with pytest.raises(error, match=f"nothing is made of {source}: .*{what}.  Take the directory of another node") as caught:
+            recover(source, tmp_path / "new")
+        assert "rejoin" not in caught.value.message
     assert not (tmp_path / "new").exists()

@@ -3,7 +3,9 @@
 import asyncio
 import datetime
 import ipaddress
+import logging
 import ssl
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,13 +14,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from coord_core.config import TlsConfig
+from coord_core.config import ServerConfig, TlsConfig, file_faults
 from coord_core.errors import InvalidConfig
 from coord_core.protocol.messages import MAGIC, PeerIdentity, Refused, Welcome
 from coord_core.server.server import Server
 from coord_core.wire import codec
 from coord_core.wire.frames import encode_frame
-from tests.server.support import Nodes, RawClient, hello
+from tests.server.support import Nodes, RawClient, hello, until
 
 TLS_ALERT = b"\x15"
 
@@ -35,9 +37,10 @@ class Authority:
         self.file = folder / "ca.pem"
         self.file.write_bytes(self.certificate.public_bytes(serialization.Encoding.PEM))
 
-    def issue(self, name: str) -> TlsConfig:
+    def issue(self, name: str, address: str = "127.0.0.1") -> TlsConfig:
         key = ec.generate_private_key(ec.SECP256R1())
-        certificate = self._sign(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]), key, is_authority=False)
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        certificate = self._sign(subject, key, is_authority=False, address=address)
         cert_file, key_file = self._folder / f"{name}.pem", self._folder / f"{name}.key"
         cert_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         key_file.write_bytes(
@@ -45,7 +48,9 @@ class Authority:
         )
         return TlsConfig(cert_file, key_file, self.file)
 
-    def _sign(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, *, is_authority: bool) -> x509.Certificate:
+    def _sign(
+        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, *, is_authority: bool, address: str = "127.0.0.1"
+    ) -> x509.Certificate:
         now = datetime.datetime.now(datetime.UTC)
         return (
             x509.CertificateBuilder()
@@ -56,7 +61,7 @@ class Authority:
             .not_valid_before(now - datetime.timedelta(hours=1))
             .not_valid_after(now + datetime.timedelta(hours=1))
             .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
-            .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+            .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))]), critical=False)
             .sign(self._key, hashes.SHA256())
         )
 
@@ -129,9 +134,53 @@ async def test_a_node_does_not_show_its_token_to_a_stranger(nodes: Nodes, author
     await nodes.stop("n3")
 
 
+async def test_who_cannot_dial_a_node_for_its_certificate_says_so_loudly(
+    nodes: Nodes, authority: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A certificate that names another address: the node itself dials all others, and sees nothing of it."""
+    caplog.set_level(logging.INFO, "coord.server")
+    await tls_cluster(nodes, authority)
+    leader = await nodes.leader()
+    await nodes.start("n3", join=(leader.peer_address,), tls=authority.issue("n3", "10.0.0.3"), token="s3cret")
+    wrong = nodes.running["n3"].peer_address
+    await until(lambda: "n3" in leader.status().unreached, "the leader's trouble with it")
+    assert f"the certificate at {wrong} does not hold: IP address mismatch" in leader.status().unreached["n3"]
+    said = [record for record in caplog.records if f"no connection to node n3 at {wrong}" in record.getMessage()]
+    assert {record.levelno for record in said} == {logging.WARNING}
+    assert all("must name the host or address by which that node is dialled" in record.getMessage() for record in said)
+
+
+async def test_a_node_without_tls_that_asks_one_with_it_is_told_what_it_may_lack(
+    nodes: Nodes, authority: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The other side hangs up without a word: it has not understood any."""
+    first, _ = await tls_cluster(nodes, authority)
+    await nodes.start("n3", join=(first.peer_address,), token="s3cret")
+    await until(lambda: "perhaps it wants TLS (tls.cert, tls.key and tls.ca)" in caplog.text, "the hint")
+
+
+async def test_a_node_with_tls_that_asks_one_without_is_told_so(
+    nodes: Nodes, authority: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Loudly, for waiting does not help."""
+    (first,) = await nodes.cluster("n1")
+    await nodes.start("n3", join=(first.peer_address,), tls=authority.issue("n3"), token="s3cret")
+    await until(lambda: "cannot be reached by TLS" in caplog.text, "the hint")
+    assert "perhaps it has none" in caplog.text
+
+
 async def _within(seconds: float, server: Server) -> None:
     async with asyncio.timeout(seconds):
         await server.wait_formed()
+
+
+def test_a_key_that_belongs_to_another_certificate_is_a_fault_of_the_configuration(authority: Authority, tmp_path: Path) -> None:
+    """Files that were mixed up are found by `coord config check`; those that fit have no fault."""
+    one, other = authority.issue("n1"), authority.issue("n2")
+    config = ServerConfig(name="n1", data_dir=tmp_path, token="s3cret")
+    assert file_faults(replace(config, tls=one)) == []
+    (fault,) = file_faults(replace(config, tls=replace(one, key=other.key)))
+    assert fault == f"tls.cert {one.cert} and tls.key {other.key}: the key does not belong to the certificate"
 
 
 async def test_files_that_are_no_certificates_are_named(nodes: Nodes, tmp_path: Path) -> None:

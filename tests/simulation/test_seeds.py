@@ -3,11 +3,12 @@
 import os
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 
-from coord_core.testing.drills import DRILLS, MEMBERSHIP, draw
-from coord_core.testing.mix import KINDS
+from coord_core.testing.drills import DRILLS, MEMBERSHIP, STREAMS, draw
+from coord_core.testing.mix import KINDS, RINGS, WINDOWS
 from coord_core.testing.run import run
 from coord_core.testing.simulator import Simulator
 
@@ -73,6 +74,21 @@ def test_seeds_are_not_idle() -> None:
     assert sum(report.operations for report in reports) > 100 * len(reports)
     assert {report.mix.nodes for report in reports} == {3, 5}
     assert {report.mix.calm for report in reports} == {True, False}
+    told = sum((Counter(report.streams) for report in reports), Counter[str]())
+    assert told["record"] > 10 * len(reports)
+    assert told["resync"] > 0
+    assert told["waited"] > len(reports)
+
+
+def test_what_happens_is_told_and_announced() -> None:
+    """Where nobody lags behind, or waits while leaders change, nothing would be proved of it."""
+    told = sum((Counter(run(seed, mix=STREAMS).streams) for seed in range(1, 5)), Counter[str]())
+    assert told["record"] > 300
+    assert told["resync"] > 10
+    assert told["waited"] > 20
+    assert told["complete"] > 10
+    assert told["incomplete"] > 10
+    assert told["failover"] > 5
 
 
 def test_members_come_and_go() -> None:
@@ -88,4 +104,6 @@ def test_ordinary_seeds_have_every_kind_of_trouble() -> None:
     assert {kind for mix in mixes for kind in mix.kinds} == set(KINDS)
     assert all(mix in mixes for mix in DRILLS.values())
     assert sum(mix.operator for mix in mixes) > 100
+    assert {mix.ring_records_max for mix in mixes} == {*RINGS, STREAMS.ring_records_max}
+    assert {mix.pushed_records_max for mix in mixes} == {*WINDOWS, STREAMS.pushed_records_max}
     assert sum(mix.calm and mix.operator for mix in mixes) > 5

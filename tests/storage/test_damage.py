@@ -21,7 +21,7 @@ from tests.storage.building import BOOTSTRAP, FOUNDING_STATE, content, copy_as_a
 
 Open = Callable[[Path], SqliteStorage]
 
-WHAT_TO_DO = "move the directory .* away and rejoin the cluster under a new node id"
+WHAT_TO_DO = "move the directory .* away and start the node on an empty one with --join ADDRESS --replace"
 
 
 @pytest.fixture

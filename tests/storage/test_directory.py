@@ -31,6 +31,16 @@ def test_a_second_storage_is_told_who_has_the_directory(tmp_path: Path, open_sql
     assert error.value.details["pid"] == os.getpid()
 
 
+def test_a_file_where_the_directory_should_be_is_named(tmp_path: Path) -> None:
+    """Or in its path; in words, without the system's numbers."""
+    file = tmp_path / "file"
+    file.touch()
+    for path in (file, file / "node"):
+        with pytest.raises(StorageFailed, match=f"data directory {path}: {file}.* is there and is no directory") as error:
+            DataDirectory(path)
+        assert "Errno" not in error.value.message
+
+
 def test_another_process_is_refused_and_gets_in_when_the_holder_is_dead(tmp_path: Path, open_sqlite: Open) -> None:
     """The lock goes with the process, however it dies: a kill leaves nothing to clean up."""
     hold = (

@@ -86,6 +86,14 @@ def test_a_record_is_written_once(formed_place: Place) -> None:
     assert list(formed_place.storage.read_records(NEWS, 3, 1, 1)) == [record(3)]
 
 
+def test_a_record_that_comes_twice_in_a_batch_is_written_once(formed_place: Place) -> None:
+    """A follower has applied some of what its leader sends along with a snapshot."""
+    put(formed_place.storage, records(0, 2))
+    put(formed_place.storage, [*records(1, 4), *records(0, 2, JOBS), *records(2, 6), *records(1, 2, JOBS)])
+    assert offsets(again(formed_place)) == list(range(8))
+    assert offsets(formed_place.storage, topic=JOBS) == [0, 1, 2]
+
+
 def test_where_records_reach_never_falls(formed_place: Place) -> None:
     """After a restart the first batches say less than what is stored."""
     put(formed_place.storage, records(0, 4), 200)

@@ -78,6 +78,7 @@ def test_room_is_low_before_the_reserve_is_touched(tmp_path: Path) -> None:
         disk.leave(free * MIB)
         assert look(reserve, disk) is level, free
         assert disk.reserved(tmp_path) == 4 * MIB
+        assert reserve.room.needed_bytes == 21 * MIB, "what must be free is told as what is free: without the reserve"
 
 
 def test_the_reserve_is_given_up_last_and_taken_again_first(tmp_path: Path) -> None:
@@ -88,6 +89,7 @@ def test_the_reserve_is_given_up_last_and_taken_again_first(tmp_path: Path) -> N
     assert look(reserve, disk) is LOW
     assert disk.reserved(tmp_path) == 0
     assert reserve.room.free_bytes == 5 * MIB - 1, "what was the reserve is free for SQLite now"
+    assert reserve.room.needed_bytes == 25 * MIB, "it will be taken again"
     disk.leave(-2 * MIB - 1)
     assert look(reserve, disk) is FULL
     disk.leave(-1)

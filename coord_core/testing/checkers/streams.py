@@ -108,9 +108,10 @@ class Follower:
 
 
 class StreamChecks:
-    """`names` are all streams that clients subscribe to."""
+    """`names` are all streams that clients subscribe to; `window`: how much a client has at most that it has not worked off."""
 
-    def __init__(self, names: Sequence[StreamName]) -> None:
+    def __init__(self, names: Sequence[StreamName], window: int) -> None:
+        self._window = window
         self.truths = {name: Truth() for name in names}
         self.subscriptions: dict[SubscriptionId, Subscription] = {}
         self.joins: dict[int, Join] = {}
@@ -133,13 +134,17 @@ class StreamChecks:
         self._nobody_dead(command, applied)
         if type(command) is Call and type(applied.result) in (Subscribed, Entered, Joined):
             self._begun(machine, index, command, applied)
+        self._machine_agrees(machine, index, applied)
         for name, truth in self.truths.items():
             self._judge(machine, name, truth, index, command, told_before=name in throughout)
-        for number, subscription in self.subscriptions.items():
-            if (machine.streams.subscription(number) is None) is not bool(subscription.ended):
-                raise Violation(
-                    f"subscription {number} of {subscription.stream}: the machine and the log do not agree that it lives"
-                )
+
+    def _machine_agrees(self, machine: Machine, index: int, applied: Applied) -> None:
+        alive = machine.streams.subscription
+        wrong = [number for number in applied.unsubscribed if alive(number) is not None]
+        for truth in self.truths.values():
+            wrong += [number for number in truth.subscribed if alive(number) is None]
+        if wrong:
+            raise Violation(f"entry {index}: whether subscriptions {wrong} live is not clear")
 
     def _ended(self, number: SubscriptionId, index: int, command: Command, applied: Applied) -> None:
         subscription = self.subscriptions.get(number)
@@ -239,6 +244,10 @@ class StreamChecks:
     ) -> None:
         """Epochs rise, and who waited longest is next."""
         waited, truth.waiting = truth.waiting, waiting
+        places = {candidate.candidate: place for place, candidate in enumerate(waited)}
+        order = [places.get(candidate.candidate, len(places)) for candidate in waiting]
+        if order != sorted(order):
+            raise Violation(f"{name}: candidates do not wait in order of arrival: {[one.owner.label for one in waiting]}")
         if leader is None or (before is not None and leader.epoch == before.epoch):
             if leader is None and waiting:
                 raise Violation(f"{name} is led by nobody, and {len(waiting)} would lead")
@@ -299,6 +308,11 @@ class StreamChecks:
             raise Violation(f"{follower.who} was told at {revision} that {name} is {state}; it was {true}")
         self.handed["resync" if follower.cursor else "state"] += 1
         follower.cursor = revision
+
+    def holds(self, follower: Follower, items: int) -> None:
+        """A client has so much that it has not worked off."""
+        if items > self._window:
+            raise Violation(f"{follower.who} was given {items} of {follower.subscription.stream} that it has not worked off")
 
     def says(self, follower: Follower, revision: int) -> None:
         """A client says that it has worked off everything up to a revision."""
