@@ -625,7 +625,8 @@ MUTANTS: tuple[Mutant, ...] = (
             Edit(
                 REPLICA,
                 "            elif isinstance(result, AnnouncedStruct) and result.audience and type(command) is Call:\n",
-                "            elif isinstance(result, AnnouncedStruct) and result.revision == entry.index and type(command) is Call:\n",
+                "            elif isinstance(result, AnnouncedStruct) and result.revision == entry.index:\n"
+                "                assert isinstance(command, Call)\n",
             ),
         ),
         ("tests/replica/test_watches.py::test_join_is_never_complete_early_across_a_failover", IN_STREAMS),
