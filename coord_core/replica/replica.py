@@ -658,7 +658,7 @@ class Replica:
             if origin is None:
                 pass
             elif isinstance(result, AnnouncedStruct) and result.audience and type(command) is Call:
-                self._telling.announce(origin, command.session, result, self.machine, lease_ms)
+                self._telling.announce(origin, command, result, self.machine, lease_ms)
             else:
                 replies.append((origin[0], Reply(origin[1], result)))
         for attachment, request, late in applied.replies:

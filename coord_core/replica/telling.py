@@ -7,12 +7,14 @@ emitted is pushed after it.  Acknowledgements go from the followers to the annou
 from collections.abc import Sequence
 
 from coord_core.machine import Applied, Machine
+from coord_core.protocol.commands import Call
+from coord_core.protocol.groups import GroupJoin
 from coord_core.protocol.messages import Acknowledge, Follow, Redirect, ServerMessage
 from coord_core.protocol.streams import AnnouncedStruct
+from coord_core.protocol.topics import TopicPublish
 from coord_core.replica.announcements import Announcements
 from coord_core.replica.pending import Origin
 from coord_core.replica.watches import Watches
-from coord_core.types import SessionId
 
 Pushes = list[tuple[int, ServerMessage]]
 
@@ -52,9 +54,10 @@ class Telling:
         if applied.emitted:
             self.watches.emitted(applied.emitted)
 
-    def announce(self, origin: Origin, session: SessionId, result: AnnouncedStruct, machine: Machine, lease_ms: int) -> None:
-        """Answer a call of that session when the audience has acknowledged."""
-        self.announcements.announce(origin, session, result, machine, lease_ms)
+    def announce(self, origin: Origin, call: Call, result: AnnouncedStruct, machine: Machine, lease_ms: int) -> None:
+        """Answer a call when the audience of its result has acknowledged."""
+        from_listener = isinstance(call.operation, GroupJoin | TopicPublish) and call.operation.from_listener
+        self.announcements.announce(origin, call.session, result, machine, lease_ms, from_listener=from_listener)
 
     # --- a turn ------------------------------------------------------------------------------------------------------------------
 
