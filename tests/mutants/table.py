@@ -568,7 +568,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "who has read all that was pushed out is told the state again",
         "",
         (Edit(STREAMS, "        if after < stream.floor:\n", "        if after <= stream.floor:\n"),),
-        ("tests/replica/test_watches.py::test_follower_that_says_where_it_stands_gets_what_follows", IN_STREAMS),
+        ("tests/machine/test_streams.py::test_full_ring_pushes_out_the_oldest_whosever_they_are", IN_STREAMS),
     ),
     Mutant(
         23,
