@@ -20,6 +20,7 @@ from coord_core.cli.guard import Guard
 from coord_core.cli.leased import Lease, Signals, run_under_lease
 from coord_core.cli.output import write_json
 from coord_core.cli.settings import Settings, output_option, pass_settings
+from coord_core.cli.why import who
 from coord_core.errors import CoordError, LostError
 
 if TYPE_CHECKING:
@@ -256,7 +257,4 @@ def leader_document(leader: "Candidate") -> dict[str, object]:
 
 
 def _name(leader: "Candidate | None") -> str:
-    if leader is None:
-        return "nobody"
-    owner = leader.owner
-    return f"{owner.host}:{owner.pid}" + (f" {owner.label}" if owner.label else "")
+    return "nobody" if leader is None else who(leader.owner)

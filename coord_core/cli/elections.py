@@ -1,6 +1,7 @@
 """`coord elections`: who leads, who would, and handing leadership on."""
 
 import asyncio
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -9,9 +10,11 @@ from coord_core.cli.asking import client_of, run
 from coord_core.cli.durations import show_duration
 from coord_core.cli.elect import leader_document
 from coord_core.cli.exits import CommandFailed, Exit
-from coord_core.cli.output import console, write_json, write_plain
+from coord_core.cli.output import write_json
 from coord_core.cli.rows import write_rows
 from coord_core.cli.settings import Settings, output_option, pass_settings
+from coord_core.cli.why import who
+from coord_core.protocol.base import Owner
 
 if TYPE_CHECKING:
     from coord_core.client.aio import AsyncClient
@@ -22,7 +25,6 @@ if TYPE_CHECKING:
 ROWS = 1_000
 
 _COLUMNS = ("part", "host", "pid", "label", "candidate", "epoch", "session", "since")
-_NUMBERS = frozenset({"pid", "candidate", "epoch", "session", "since"})
 
 
 @click.group(
@@ -49,7 +51,7 @@ def ls(settings: Settings, prefix: str, limit: int) -> None:
     rows = [_listed(row, namespace) for row in listing.rows]
     columns = {
         "name": lambda row: row["name"],
-        "leader": lambda row: f"{row['host']}:{row['pid']} {row['label']}".rstrip(),
+        "leader": lambda row: who(Owner(row["host"], row["pid"], row["label"])),
         "epoch": lambda row: row["epoch"],
         "for": lambda row: show_duration(row["since_ms"] / 1000),
         "candidates": lambda row: row["candidates"],
@@ -72,10 +74,8 @@ def show(settings: Settings, name: str, limit: int) -> None:
     if settings.output in ("json", "jsonl"):
         candidates = [leader_document(candidate) for candidate in waiting]
         write_json({"election": _path(name), "leader": leader_document(leader), "candidates": candidates})
-    elif settings.output == "plain":
-        write_plain([row[column] for column in _COLUMNS] for row in _rows(leader, waiting))
-    else:
-        _show(settings, _rows(leader, waiting))
+        return
+    write_rows(settings, "candidates", _rows(leader, waiting), {column: itemgetter(column) for column in _COLUMNS})
 
 
 @elections.command(epilog="Example:  coord elections transfer /scheduler --to 1042")
@@ -130,7 +130,7 @@ async def _transfer(settings: Settings, path: str, to: int) -> None:
         await election.transfer(to, epoch=leader.epoch)
         led = await election.leader()
         if led is not None:
-            settings.note(f"{path} is led by {led.owner.host}:{led.owner.pid} {led.owner.label}, epoch {led.epoch}")
+            settings.note(f"{path} is led by {who(led.owner)}, epoch {led.epoch}")
 
 
 def _rows(leader: "Candidate", waiting: "list[Candidate]") -> list[dict[str, Any]]:
@@ -145,14 +145,3 @@ def _rows(leader: "Candidate", waiting: "list[Candidate]") -> list[dict[str, Any
         }
         for candidate in (leader, *waiting)
     ]
-
-
-def _show(settings: Settings, rows: list[dict[str, Any]]) -> None:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in _COLUMNS:
-        table.add_column(column.upper(), justify="right" if column in _NUMBERS else "left", no_wrap=True)
-    for row in rows:
-        table.add_row(*("" if row[column] is None else str(row[column]) for column in _COLUMNS))
-    console(color=settings.color).print(table)

@@ -1,6 +1,7 @@
 """`coord group`: be a member of a group, list its members, and watch them come and go."""
 
 import asyncio
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -8,9 +9,10 @@ import click
 from coord_core.cli.asking import client_of, run
 from coord_core.cli.durations import DURATION, show_duration
 from coord_core.cli.exits import Exit
-from coord_core.cli.output import console, write_json, write_plain
+from coord_core.cli.output import write_json
 from coord_core.cli.rows import write_rows
 from coord_core.cli.settings import Settings, output_option, pass_settings
+from coord_core.cli.why import who
 
 if TYPE_CHECKING:
     from coord_core.client.aio import AsyncClient
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
 ROWS = 1_000
 
 _COLUMNS = ("member", "host", "pid", "label", "metadata", "session", "since")
-_NUMBERS = frozenset({"member", "pid", "session", "since"})
 
 
 @click.group(
@@ -59,15 +60,7 @@ def ls(settings: Settings, name: str | None) -> None:
         _list_groups(settings)
         return
     rows = [_row(member) for member in asyncio.run(_members(settings, _path(name)))]
-    if settings.output == "json":
-        write_json({"group": _path(name), "members": rows})
-    elif settings.output == "jsonl":
-        for row in rows:
-            write_json(row)
-    elif settings.output == "plain":
-        write_plain([row[column] for column in _COLUMNS] for row in rows)
-    else:
-        _show(settings, rows)
+    write_rows(settings, "members", rows, {column: itemgetter(column) for column in _COLUMNS}, group=_path(name))
 
 
 @group.command(epilog="Example:  coord group watch /workers -o jsonl")
@@ -111,8 +104,8 @@ async def _join(settings: Settings, path: str, metadata: str, label: str, ttl: f
             member = await client.group(path, label=label).join(metadata.encode(), announce)
             settings.note(f"coord: member {member.member} of {path}")
             for missing in member.unacknowledged:
-                who = "somebody" if missing.owner is None else f"{missing.owner.host}:{missing.owner.pid} {missing.owner.label}"
-                settings.note(f"coord: {who} has not acknowledged it ({missing.reason})")
+                name = "somebody" if missing.owner is None else who(missing.owner)
+                settings.note(f"coord: {name} has not acknowledged it ({missing.reason})")
             await member.wait_gone()
             settings.note(f"coord: the session was lost, and membership in {path} with it")
     return Exit.LEASE_LOST
@@ -136,9 +129,8 @@ async def _watch(settings: Settings, path: str) -> int:
                     if settings.output in ("json", "jsonl"):
                         write_json(row)
                     else:
-                        who = f"{row['host']}:{row['pid']} {row['label']}".rstrip()
                         why = f" ({change.reason})" if change.reason else ""
-                        print(f"{change.what} {who}, member {row['member']}{why}", flush=True)
+                        print(f"{change.what} {who(change.member.owner)}, member {row['member']}{why}", flush=True)
     return Exit.OK
 
 
@@ -153,14 +145,3 @@ def _row(member: "GroupMember") -> dict[str, Any]:
         "session": member.session,
         "since": show_duration(member.since_ms / 1000),
     }
-
-
-def _show(settings: Settings, rows: list[dict[str, Any]]) -> None:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in _COLUMNS:
-        table.add_column(column.upper(), justify="right" if column in _NUMBERS else "left", no_wrap=True)
-    for row in rows:
-        table.add_row(*("" if row[column] is None else str(row[column]) for column in _COLUMNS))
-    console(color=settings.color).print(table)
