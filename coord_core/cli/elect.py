@@ -62,6 +62,9 @@ def elect(
 ) -> int:
     """Stand in the election NAME, and run COMMAND while this process leads.
 
+    Without COMMAND, the hooks are run instead.  Asked to end, it runs --on-lost to its end before anyone else can be elected;
+    where the lease is lost, somebody may be elected meanwhile.
+
     COMMAND is started without a shell, in a process group of its own, which gets every signal sent here, with
     COORD_ELECTION_NAME, COORD_EPOCH and COORD_URL in its environment.  Its exit code is returned (128 + the signal's number where
     one ended it).
@@ -77,6 +80,8 @@ def elect(
             raise click.UsageError("--watch takes no part: no COMMAND, --on-elected or --on-lost")
         if not watch and not (on_elected or on_lost):
             raise click.UsageError("name a COMMAND to run, --on-elected, --on-lost, or --watch")
+        if wait is not None:
+            raise click.UsageError("--wait is for running a COMMAND")
         standing = Standing(settings, path, label or "coord elect", ttl, wait)
         return asyncio.run(_watch(standing) if watch else _stand(standing, on_elected, on_lost))
     if on_elected or on_lost:
@@ -168,6 +173,8 @@ async def _stand(standing: Standing, on_elected: str | None, on_lost: str | None
 
     log_as_command(standing.settings)
     target = target_of(standing.settings, ttl=standing.ttl)
+    # The epoch under which the first hook was run and the second was not.
+    leading: int | None = None
     async with AsyncClient(target.url) as client:
 
         async def hook(command: str | None, what: str, epoch: int) -> None:
@@ -176,16 +183,26 @@ async def _stand(standing: Standing, on_elected: str | None, on_lost: str | None
                 await _hook(standing, command, {"COORD_EPOCH": str(epoch), **target.environment()})
 
         async def elected(epoch: int) -> None:
+            nonlocal leading
+            leading = epoch
             # Shielded: the loss of leadership does not cut the hook off, it has one of its own.
             await asyncio.shield(asyncio.ensure_future(hook(on_elected, "elected", epoch)))
 
         async def lost(epoch: int) -> None:
-            await hook(on_lost, "not elected any more", epoch)
+            nonlocal leading
+            if leading is not None:
+                leading = None
+                await hook(on_lost, "not elected any more", epoch)
 
-        with Signals().ending_this_task():
-            await client.wait_connected(standing.settings.timeout)
-            await client.election(standing.path, label=standing.label).on_election(elected, lost)
-            await asyncio.Event().wait()
+        try:
+            with Signals().ending_this_task():
+                await client.wait_connected(standing.settings.timeout)
+                await client.election(standing.path, label=standing.label).on_election(elected, lost)
+                await asyncio.Event().wait()
+        finally:
+            # While the session lives: nobody else leads before this hook has ended.
+            if leading is not None:
+                await lost(leading)
     return Exit.OK
 
 

@@ -5,14 +5,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from coord_core.cli.asking import client_of, run
 from coord_core.cli.durations import DURATION, show_duration
 from coord_core.cli.exits import Exit
 from coord_core.cli.output import console, write_json, write_plain
+from coord_core.cli.rows import write_rows
 from coord_core.cli.settings import Settings, output_option, pass_settings
 
 if TYPE_CHECKING:
     from coord_core.client.aio import AsyncClient
     from coord_core.protocol.groups import GroupMember
+
+#: Groups that a list shows.
+ROWS = 1_000
 
 _COLUMNS = ("member", "host", "pid", "label", "metadata", "session", "since")
 _NUMBERS = frozenset({"member", "pid", "session", "since"})
@@ -42,11 +47,17 @@ def join(settings: Settings, name: str, metadata: str, label: str, ttl: float | 
 
 
 @group.command(epilog="Example:  coord group ls /workers -o json")
-@click.argument("name")
+@click.argument("name", required=False)
 @output_option
 @pass_settings
-def ls(settings: Settings, name: str) -> None:
-    """List the members of the group NAME, in the order in which they joined.  A group without members is an empty list."""
+def ls(settings: Settings, name: str | None) -> None:
+    """List the members of the group NAME, in the order in which they joined; without NAME, the groups that have any.
+
+    A group without members is an empty list.
+    """
+    if name is None:
+        _list_groups(settings)
+        return
     rows = [_row(member) for member in asyncio.run(_members(settings, _path(name)))]
     if settings.output == "json":
         write_json({"group": _path(name), "members": rows})
@@ -66,6 +77,16 @@ def ls(settings: Settings, name: str) -> None:
 def watch(settings: Settings, name: str) -> int:
     """Print a line for everyone who joins the group NAME, leaves it or changes what it says, until a signal comes."""
     return asyncio.run(_watch(settings, _path(name)))
+
+
+def _list_groups(settings: Settings) -> None:
+    client = client_of(settings)
+    listing = run(client, client.list_locks(limit=ROWS, kinds=("group",)))
+    namespace = client.full_path("/x").removesuffix("/x")
+    rows = [{"name": row.path.removeprefix(namespace), "members": row.taken} for row in listing.rows]
+    write_rows(settings, "groups", rows, {"name": lambda row: row["name"], "members": lambda row: row["members"]})
+    if listing.next is not None:
+        settings.note(f"there are more than {len(rows)}")
 
 
 def _path(name: str) -> str:

@@ -172,7 +172,7 @@ async def _find_leader(job: Job, client: "AsyncClient") -> None:
     """Open the session; raise `CommandFailed` with 3 where no node leads for as long as was asked to wait."""
     seconds = None if job.wait is None else max(job.wait, FIND_SECONDS_MIN) if job.wait else FIND_SECONDS_NO_WAIT
     survey = asyncio.create_task(_survey(job, client))
-    telling = asyncio.create_task(_tell_why_nobody_leads(job, survey))
+    telling = asyncio.create_task(_tell_why_nobody_leads(job, survey, seconds))
     try:
         await client.wait_connected(seconds)
     except Unavailable as error:
@@ -203,7 +203,9 @@ async def _survey(job: Job, client: "AsyncClient") -> str:
     return f"no leader, or no quorum for one: {names} answer{'s' if len(report.answered) == 1 else ''}, and none leads{missing}"
 
 
-async def _tell_why_nobody_leads(job: Job, survey: "asyncio.Task[str]") -> None:
+async def _tell_why_nobody_leads(job: Job, survey: "asyncio.Task[str]", seconds: float | None) -> None:
+    if seconds is not None and seconds <= FIND_SECONDS_NO_WAIT:
+        return  # its end says it in a moment
     await asyncio.sleep(SILENT_WAIT_SECONDS)
     if why := await asyncio.shield(survey):
         job.settings.note(f"coord: waiting for {job.path}: {why}")

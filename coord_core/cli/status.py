@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from coord_core.client.status import ClusterReport, NodeReport
-    from coord_core.protocol.members import Member
 
 #: How often --watch asks.
 WATCH_SECONDS = 1.0
@@ -112,27 +111,30 @@ def _report(cluster: "ClusterReport") -> dict[str, Any]:
 
 
 def _row(report: "NodeReport", cluster: "ClusterReport") -> dict[str, Any]:
-    if report.status is not None and report.status.cluster_id == cluster.cluster_id:
-        known = {field: getattr(report.status, field) for field in _FIELDS}
-        return {"name": report.status.node, "address": report.address, "reachable": True, **known, "error": None, "foreign": False}
+    status = report.status if report not in cluster.foreign else None
     member = next((member for member in cluster.members if member.client_address == report.address), None)
-    row = {"address": report.address, "reachable": False, **dict.fromkeys(_FIELDS)}
+    name = report.status.node if report.status else member.name if member else None
+    is_foreign = report.status is not None and status is None
+    return {
+        "name": name,
+        "address": report.address,
+        "reachable": status is not None,
+        **{field: status and getattr(status, field) for field in _FIELDS},
+        "error": None if status else _why_not(report, is_known=member is not None or not cluster.members),
+        "foreign": is_foreign,
+        # Where it is the certificate that it shows to nodes, only they know.
+        "unreached_by": {} if is_foreign else {one.node: one.unreached[name] for one in cluster.answered if name in one.unreached},
+    }
+
+
+def _why_not(report: "NodeReport", *, is_known: bool) -> str:
+    """Why the node is not counted among those of the cluster that answer."""
     if report.status is not None:
-        return {"name": report.status.node, **row, "error": f"belongs to cluster {report.status.cluster_id}", "foreign": True}
-    error = _without(report.address, report.error)
-    told = _told_by_others(member, cluster) if member else _NO_MEMBER if cluster.members else ""
-    return {"name": member.name if member else None, **row, "error": "; ".join(filter(None, (error, told))), "foreign": False}
+        return f"belongs to cluster {report.status.cluster_id}"
+    return _without(report.address, report.error) + ("" if is_known else f"; {_NO_MEMBER}")
 
 
 _NO_MEMBER = "no member of this cluster has this address"
-
-
-def _told_by_others(member: "Member", cluster: "ClusterReport") -> str:
-    """Why another node cannot reach it: where a node was refused for its certificate, only nodes know."""
-    for status in cluster.answered:
-        if reason := status.unreached.get(member.name):
-            return f"{status.node} says: {reason}"
-    return ""
 
 
 #: What a row takes from `NodeStatus`, in the order of the JSON.
@@ -252,8 +254,15 @@ def _troubles(report: Mapping[str, Any]) -> Sequence[str]:
     short = [node for node in report["nodes"] if node["reachable"] and node["disk"] in _DISK_TROUBLES]
     return [
         *(f"{node['name'] or '?'} at {node['address']}: {node['error']}" for node in silent),
+        *(line for node in report["nodes"] for line in _unreached(node)),
         *(f"{node['name']}: {_free(node)}: {_DISK_TROUBLES[node['disk']]}" for node in short),
     ]
+
+
+def _unreached(node: Mapping[str, Any]) -> Sequence[str]:
+    """Where other nodes have another reason for not reaching it than we have."""
+    news = {who: why for who, why in node["unreached_by"].items() if not node["error"] or node["error"] not in why}
+    return [f"{node['name']}: {who} cannot reach it: {why}" for who, why in news.items()]
 
 
 def _free(node: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ import os
 import socket
 import ssl
 import sys
+from collections.abc import Sequence
 from fractions import Fraction
 from functools import partial
 from types import TracebackType
@@ -196,13 +197,22 @@ class AsyncClient:
         addresses = [member.client_address for member in await self.members()]
         await administer(addresses, self._url.token, _tls(self._url), request, timeout)
 
-    async def list_locks(self, prefix: str = "/", *, limit: int = 1_000, after: ListCursor | None = None) -> LockListing:
+    async def list_locks(
+        self,
+        prefix: str = "/",
+        *,
+        limit: int = 1_000,
+        after: ListCursor | None = None,
+        kinds: Sequence[str] = ("lock", "semaphore"),
+    ) -> LockListing:
         """Return the locks and semaphores of this namespace whose names begin so, about `limit` of them, linearizably.
+
+        `kinds`: also "election" and "group".
 
         Names are those of the cluster, with the namespace.  Where there are more, `next` says where to go on; what comes or goes
         between two calls may be told or not.  Raises `Unavailable`.
         """
-        return await list_locks(self.driver(), self._url.namespace + prefix, limit, after)
+        return await list_locks(self.driver(), self._url.namespace + prefix, limit, after, kinds)
 
     async def list_sessions(self, *, limit: int = 1_000, after: int = 0) -> SessionListing:
         """Return the sessions of the cluster, of all namespaces, in order of their numbers.  Raises `Unavailable`."""

@@ -1,5 +1,6 @@
 """What is held in the cluster and by whom, for operators: lists come in parts, which are put together here."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -30,11 +31,11 @@ class SessionListing:
     next: SessionId | None
 
 
-async def list_locks(driver: "Driver", prefix: str, limit: int, after: ListCursor | None) -> LockListing:
+async def list_locks(driver: "Driver", prefix: str, limit: int, after: ListCursor | None, kinds: Sequence[str]) -> LockListing:
     rows: list[ListedLock] = []
     cursor: ListCursor | None = after or ListCursor()
     while cursor is not None and len(rows) < limit:
-        part: LockRows = await driver.ask(LockList(prefix, min(limit - len(rows), ROWS_MAX), cursor))
+        part: LockRows = await driver.ask(LockList(prefix, min(limit - len(rows), ROWS_MAX), cursor, tuple(kinds)))
         rows += part.rows
         cursor = part.next
     return LockListing(tuple(sorted(rows, key=lambda row: row.path)), cursor)

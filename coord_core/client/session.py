@@ -144,8 +144,8 @@ class ClientSession:
     def call(self, operation: Operation, now_ms: int, *, timeout_ms: int | None = None, order: Hashable | None = None) -> CallId:
         """Submit an operation, exactly once however often the connection breaks.
 
-        `timeout_ms`: local; None: `request_timeout_ms`, and what is announced as long as it waits on top; for an acquire its own
-        waiting time and a grace, without end where it waits without end.  `order`: calls with the same value take effect in the
+        `timeout_ms`: local; None: `request_timeout_ms`, and on top of it for how long what is announced waits; for an acquire its
+        own waiting time and a grace, without end where it waits without end.  `order`: calls with the same value take effect in the
         order in which they are made.
 
         The outcome is the operation's result, or an error: `Unavailable`, `DiskFull` or `SessionExpired` (not applied),

@@ -7,7 +7,7 @@ The thread starts with the first use.  In a forked child every inherited client 
 import atexit
 import threading
 import weakref
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from fractions import Fraction
 from types import TracebackType
 from typing import Any, TypeVar
@@ -134,9 +134,16 @@ class Client:
         """
         self.run(lambda: self._inner.administer(request, timeout))
 
-    def list_locks(self, prefix: str = "/", *, limit: int = 1_000, after: ListCursor | None = None) -> LockListing:
+    def list_locks(
+        self,
+        prefix: str = "/",
+        *,
+        limit: int = 1_000,
+        after: ListCursor | None = None,
+        kinds: Sequence[str] = ("lock", "semaphore"),
+    ) -> LockListing:
         """Return the locks and semaphores of this namespace whose names begin so.  See `AsyncClient.list_locks`."""
-        return self.run(lambda: self._inner.list_locks(prefix, limit=limit, after=after))
+        return self.run(lambda: self._inner.list_locks(prefix, limit=limit, after=after, kinds=kinds))
 
     def list_sessions(self, *, limit: int = 1_000, after: int = 0) -> SessionListing:
         """Return the sessions of the cluster.  Raises `Unavailable`."""

@@ -38,8 +38,9 @@ from coord_core.protocol.elections import (
     LeaderElected,
     LeaderGone,
 )
+from coord_core.protocol.locks import ListedLock, LockParty
 from coord_core.protocol.results import Done, Failed, Result
-from coord_core.types import AttachmentId, CandidateId, Epoch, RequestNumber, SubscriptionId
+from coord_core.types import AttachmentId, CandidateId, Epoch, FencingToken, RequestNumber, SubscriptionId
 
 _NO_EPOCH = Epoch(0)
 _DONE = Done()
@@ -283,6 +284,12 @@ class Elections:
     def all(self) -> list[tuple[str, Election]]:
         """Return every election with its path, in order of paths."""
         return self._names.of_type(Election)
+
+    def listed(self, path: str, election: Election) -> ListedLock:
+        leader = election.leader
+        attachment, since_ms = leader.attachment, self._entry.time_ms - leader.since_ms
+        holder = LockParty(attachment.session, attachment.id, leader.owner, since_ms, FencingToken(leader.epoch))
+        return ListedLock(path, Election.kind, 1, 1, holder, len(election.waiting))
 
     def _info(self, query: ElectionInfo) -> ElectionState | Failed:
         return self._state(query.path, max(0, min(query.candidates_max, WAITERS_NAMED_MAX)))

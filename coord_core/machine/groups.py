@@ -33,6 +33,7 @@ from coord_core.protocol.groups import (
     MemberLeft,
     MemberUpdated,
 )
+from coord_core.protocol.locks import ListedLock
 from coord_core.protocol.results import Done, Failed, Result
 from coord_core.protocol.streams import ANNOUNCE_WAIT_MS_MAX, Joined
 from coord_core.types import AttachmentId, MemberId, RequestNumber, SubscriptionId
@@ -261,6 +262,9 @@ class Groups:
     def all(self) -> list[tuple[str, Group]]:
         """Return every group with its path, in order of paths."""
         return self._names.of_type(Group)
+
+    def listed(self, path: str, group: Group) -> ListedLock:
+        return ListedLock(path, Group.kind, MEMBERS_PER_GROUP_MAX, len(group.members), None, 0)
 
     def _info(self, query: GroupInfo) -> GroupState | Failed:
         return self._state(query.path)

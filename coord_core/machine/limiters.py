@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from coord_core.machine import refusals
+from coord_core.machine.bounds import DURATION_MS_MAX
 from coord_core.machine.claims import (
     CLAIM_ROW_BYTES,
     Claim,
@@ -77,8 +78,11 @@ class Limiter(Queued):
         self.permits, self.per_ms, self.burst = permits, per_ms, burst
 
     def ms_until(self, units: int) -> int:
-        """Return how long it takes until the level has come to so many units, rounded up; 0: it has."""
-        return max(0, -((self.level - units) // self.permits))
+        """Return how long it takes until the level has come to so many units, rounded up; 0: it has.
+
+        At most DURATION_MS_MAX: all that wait together may want more than a number on the wire can say.
+        """
+        return min(DURATION_MS_MAX, max(0, -((self.level - units) // self.permits)))
 
 
 class LimiterRow(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -21,6 +21,7 @@ def list_locks(names: Names, listed: Listed, query: LockList) -> LockRows:
     shards, rows, looked_at = names.shards(), [], 0
     most = max(1, min(query.rows_max, ROWS_MAX))
     number, after = max(0, query.after.shard), query.after.after
+    listed = {kind: tell for kind, tell in listed.items() if kind.kind in query.kinds}
     for shard in range(number, len(shards)):
         found = shards[shard]
         for path in sorted(path for path in found if path > after and path.startswith(query.prefix)):

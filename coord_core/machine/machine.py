@@ -24,11 +24,11 @@ import msgspec
 
 from coord_core.machine import refusals
 from coord_core.machine.bounds import NUMBER_MAX, WINDOW_CONTROL_MAX
-from coord_core.machine.elections import Elections
+from coord_core.machine.elections import Election, Elections
 from coord_core.machine.entry import CurrentEntry
-from coord_core.machine.groups import Groups
+from coord_core.machine.groups import Group, Groups
 from coord_core.machine.limiters import Limiters
-from coord_core.machine.lists import list_locks, list_sessions
+from coord_core.machine.lists import Listed, list_locks, list_sessions
 from coord_core.machine.locks import Lock, Locks
 from coord_core.machine.names import Names
 from coord_core.machine.resources import OperationHandler, QueryHandler, Registry, Resource
@@ -383,7 +383,13 @@ class Machine:
         return list_sessions(self._sessions, self._registry, query)
 
     def _lock_list(self, query: LockList) -> LockRows:
-        return list_locks(self._names, {Lock: self._locks.listed, Semaphore: self._semaphores.listed}, query)
+        listed: Listed = {
+            Lock: self._locks.listed,
+            Semaphore: self._semaphores.listed,
+            Election: self._elections.listed,
+            Group: self._groups.listed,
+        }
+        return list_locks(self._names, listed, query)
 
 
 def _view(session: Session) -> SessionView:

@@ -115,6 +115,7 @@ class RequestWindow:
         if request in self.forgotten:
             self.answers.pop(request, None)
         else:
+            self._value_bytes += _weight(answer) - _weight(self.answers.get(request))
             self.answers[request] = answer
 
     def _check(self, answered: Ranges) -> Failed | None:

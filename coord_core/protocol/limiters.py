@@ -6,10 +6,10 @@ of it is integer arithmetic, in units of a `per_ms`-th of a permit, so replicas 
 
 from coord_core.protocol.base import AnswerStruct, OperationStruct, QueryStruct, ResultStruct
 
-#: Of the three numbers of a rate: permits, milliseconds, burst.
+#: Of the three numbers of a rate: permits, milliseconds, burst.  A full bucket, and as deep a debt, must go into 63 bits in units.
 RATE_PERMITS_MAX = 1_000_000_000
 RATE_PER_MS_MAX = 10_000_000_000
-BURST_MAX = 1_000_000_000
+BURST_MAX = 100_000_000
 
 
 class RateAcquire(OperationStruct, frozen=True, tag=24):
@@ -38,7 +38,7 @@ class RateRefused(ResultStruct, frozen=True, tag=22):
 
     #: "busy" (would not wait) or "timeout".
     reason: str
-    #: After this long the permits would be there, if nobody else asked meanwhile.
+    #: After this long the permits would be there, if nobody else asked meanwhile; ten years stand for more.
     wait_ms: int
     #: How many wait.
     waiters: int = 0

@@ -81,7 +81,7 @@ class ListCursor(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class LockList(QueryStruct, frozen=True, tag=20):
-    """Which locks and semaphores there are, a part at a time.  Answers `LockRows`.
+    """Which locks and semaphores there are, or elections and groups, a part at a time.  Answers `LockRows`.
 
     Names come in no order that means anything.  What is there from the first part to the last is told once; what comes or goes
     meanwhile may be told or not.
@@ -90,19 +90,21 @@ class LockList(QueryStruct, frozen=True, tag=20):
     prefix: str = ""
     rows_max: int = ROWS_MAX
     after: ListCursor = ListCursor()
+    #: "lock", "semaphore", "election", "group"; others are passed over.
+    kinds: tuple[str, ...] = ("lock", "semaphore")
 
 
 class ListedLock(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A lock or semaphore in a list."""
+    """A lock, semaphore, election or group in a list."""
 
     path: str
-    #: "lock" or "semaphore".
     kind: str
-    #: Permits there are and permits taken; of a lock 1, and 1 or 0.
+    #: Permits there are and permits taken; of a lock and an election 1, and 1 or 0; of a group its bound, and its members.
     limit: int
     taken: int
-    #: Who holds it; of a semaphore who has held longest.
+    #: Who holds it; of a semaphore who has held longest; of an election who leads, with its epoch as token; of a group nobody.
     holder: LockParty | None
+    #: Who waits; of an election the candidates that do not lead.
     waiters_total: int
     closed: LockClosure | None = None
 

@@ -8,7 +8,8 @@ loop and the simulator drive the same object; neither decides anything.
 - `membership`: who belongs, and how that changes; `roster`: what the driver keeps of it.
 - `pending`: who waits for the answer to which command.
 - `reads`: quorum-confirmed rounds, shared by reads, keep-alives and expiry checks.
-- `watches`: which connection follows which subscription; `announcements`: answers that wait for an audience.
+- `telling`: what clients are told unasked; `watches`: which connection follows which subscription; `announcements`: answers that
+  wait for an audience.
 - `records`: what was published to topics, on its way to the disk; `fetches`: those who read it.
 - `leases`: until when each session is alive, on the leader's clock.
 - `entries`: what an entry's bytes are.

@@ -6,7 +6,8 @@ answer then names who has not.  After a failover the caller asks again, the audi
 and the new leader waits anew.
 
 Two that wait for each other need not: a listener that joins as well waits for whoever is about to join, and that one waits for the
-listener.  So who joins is not waited for by a session for which its own join waits; it hears of the other when it has joined.
+listener.  So a call out of a listener does not wait for those whose own joins wait for its session; they hear of it when they have
+joined.
 
 Bound: WAITS_MAX; one more is answered at once, with its whole audience as unacknowledged.
 """
@@ -29,12 +30,13 @@ WAITS_MAX = 16_384
 
 
 class _Wait:
-    __slots__ = ("missing", "origin", "outstanding", "own", "result", "session", "sessions")
+    __slots__ = ("from_listener", "missing", "origin", "outstanding", "own", "result", "session", "sessions")
 
-    def __init__(self, origin: Origin, session: SessionId, result: AnnouncedStruct) -> None:
+    def __init__(self, origin: Origin, session: SessionId, result: AnnouncedStruct, *, from_listener: bool) -> None:
         self.origin = origin
-        #: The caller's.
+        #: The caller's, and whether it is one of its listeners that called.
         self.session = session
+        self.from_listener = from_listener
         self.result = result
         #: The subscription that the caller will have with the answer, if any.
         self.own = SubscriptionId(result.member) if isinstance(result, Joined) else None
@@ -67,9 +69,18 @@ class Announcements:
 
     # --- events ------------------------------------------------------------------------------------------------------------------
 
-    def announce(self, origin: Origin, session: SessionId, result: AnnouncedStruct, machine: Machine, lease_ms: int) -> None:
+    def announce(
+        self,
+        origin: Origin,
+        session: SessionId,
+        result: AnnouncedStruct,
+        machine: Machine,
+        lease_ms: int,
+        *,
+        from_listener: bool = False,
+    ) -> None:
         """Answer a call of that session when the audience has acknowledged."""
-        wait = _Wait(origin, session, result)
+        wait = _Wait(origin, session, result, from_listener=from_listener)
         for number in result.audience:
             subscription = machine.streams.subscription(number)
             if subscription is None:
@@ -90,16 +101,18 @@ class Announcements:
         heapq.heappush(self._deadlines, (lease_ms + result.wait_ms, key))
 
     def _untangle(self, wait: _Wait) -> None:
-        """Let those not wait for each other who would do so until their time is over."""
-        for other in [self._own[number] for number in wait.outstanding if number in self._own]:
-            if wait.session in self._waits[other].sessions:
-                del wait.outstanding[self._waits[other].own]  # type: ignore[arg-type]
+        """Let listeners not wait for those who wait for them: both would stand until their time is over."""
+        if wait.from_listener:
+            for number in [number for number in wait.outstanding if number in self._own]:
+                if wait.session in self._waits[self._own[number]].sessions:
+                    del wait.outstanding[number]
         if wait.own is None:
             return
-        for key, other_wait in list(self._of_subscription.get(wait.own, {}).items()):
-            if other_wait.session in wait.sessions:
-                del other_wait.outstanding[wait.own]
-                self._left(wait.own, key, other_wait)
+        # Or the other way round: a new leader hears of them in any order.
+        for key, other in list(self._of_subscription.get(wait.own, {}).items()):
+            if other.from_listener and other.session in wait.sessions:
+                del other.outstanding[wait.own]
+                self._left(wait.own, key, other)
 
     def acknowledged(self, acknowledged: Sequence[tuple[SubscriptionId, LogIndex]]) -> None:
         """Followers have acknowledged up to these revisions."""

@@ -54,7 +54,6 @@ from coord_core.raft.outbox import Persist, PersistAck
 from coord_core.raft.refusals import ProposalBusy, Transferring
 from coord_core.raft.state import Role
 from coord_core.raft.zero import START
-from coord_core.replica.announcements import Announcements
 from coord_core.replica.comparing import COMPARE_EVERY, Comparison
 from coord_core.replica.config import ReplicaConfig
 from coord_core.replica.entries import stamp, unstamp
@@ -70,6 +69,7 @@ from coord_core.replica.records import Records, Taken
 from coord_core.replica.sending import ChunkRead
 from coord_core.replica.snapshots import Installed, MakeMachine, Snapshots
 from coord_core.replica.space import Space
+from coord_core.replica.telling import Telling
 from coord_core.replica.transfer import (
     PeerMessage,
     RecordsAsk,
@@ -80,7 +80,6 @@ from coord_core.replica.transfer import (
     TransferMessage,
 )
 from coord_core.replica.vitals import Vitals, VitalSigns
-from coord_core.replica.watches import Watches
 from coord_core.storage.api import Batch, Restored
 from coord_core.storage.room import Level, Room
 from coord_core.storage.snapshots import Chunk, Publish
@@ -110,7 +109,7 @@ class Effects:
     send: list[PeerMessage] = field(default_factory=list)
     replies: list[tuple[int, ServerMessage]] = field(default_factory=list)
     #: For connections as well, but no answers: what happened to that to which they are subscribed.  Comes after `replies`.
-    pushes: Sequence[tuple[int, ServerMessage]] = ()
+    pushes: list[tuple[int, ServerMessage]] = field(default_factory=list)
     facts: list[Fact] = field(default_factory=list)
     #: Whom to be connected with from now on, and as of which applied entry; None where that did not change.  Comes before `send`.
     members: tuple[Member, ...] | None = None
@@ -186,8 +185,7 @@ class Replica:
         self._commands = CommandLane(limits.commands_max, limits.command_bytes_max)
         self._reads = Reads()
         self._pending = Pending()
-        self._watches = Watches(self._config.pushed_records_max)
-        self._announcements = Announcements()
+        self._telling = Telling(self._config.pushed_records_max)
         self._lease_clock = LeaseClock(now_ms)
         self._leading: Leading | None = None
         #: Sessions found dead in a confirmed round, to be expired by this turn's or the next turn's proposal.
@@ -195,8 +193,6 @@ class Replica:
         #: What this node proposed and has decoded already: (index, term, command), rising.
         self._proposed: deque[tuple[LogIndex, Term, Command]] = deque()
         self._refusals: list[tuple[int, ServerMessage]] = []
-        #: Connections that would follow more than there may be.
-        self._strays: list[int] = []
         self._last_turn_ms = now_ms
         self._known_role: tuple[Role, Term, NodeId] = self._role()
         self._ticks = 0
@@ -221,12 +217,11 @@ class Replica:
 
     def follow(self, connection: int, message: Follow) -> None:
         """A connection follows a subscription from now on; what there is to push is among some turn's pushes."""
-        if not self._watches.follow(connection, message):
-            self._strays.append(connection)
+        self._telling.follow(connection, message)
 
     def acknowledge(self, connection: int, message: Acknowledge) -> None:
         """A connection has worked off what was pushed to it."""
-        self._watches.acknowledge(connection, message)
+        self._telling.acknowledge(connection, message)
 
     def request(self, connection: int, message: Submit | KeepAlive | Ask | Administer) -> None:
         """A client's request arrived; its answer is among some turn's replies."""
@@ -252,7 +247,7 @@ class Replica:
 
     def connection_closed(self, connection: int) -> None:
         """A client's connection is gone.  What it asked stays asked: its session, not its connection, owns it."""
-        self._watches.closed(connection)
+        self._telling.connection_closed(connection)
 
     def leader_connection_lost(self, peer: NodeId) -> None:
         """The connection to `peer` closed; where it leads, this node need not wait for its silence."""
@@ -331,7 +326,7 @@ class Replica:
         elif effects.persist is not None and self._raft.role is not Role.LEADER:
             self._held = True
         self._serve_reads(now_ms, lease_ms, effects)
-        if self._strays or not self._watches.is_empty or self._announcements.is_active:
+        if self._telling.is_active():
             self._tell(lease_ms, effects)
         self._move_snapshots(effects)
         self._move_records(effects)
@@ -622,18 +617,23 @@ class Replica:
         if applied.trimmed:
             self._records.trimmed(applied.trimmed)
         if self._leading is not None:
-            if applied.unsubscribed:
-                self._watches.unsubscribed(applied.unsubscribed)
-                self._announcements.gone(applied.unsubscribed)
+            self._telling.ended(applied)
             self._answer(entry, command, applied, lease_ms, effects.replies)
-            if applied.emitted:
-                self._watches.emitted(applied.emitted)
+            self._telling.emitted(applied)
             self._keep_leases(self._leading, command, applied, lease_ms)
             if type(applied.result) is LockBroken:
                 effects.facts.append(applied.result)
         if applied.closed:
             expired = type(command) is ExpireSession
             effects.facts.append(SessionsEnded(entry.index, tuple(applied.closed), expired))
+
+    def _tell(self, lease_ms: int, effects: Effects) -> None:
+        """Tell clients what nobody asked for now."""
+        effects.pushes += self._telling.send_strays(self._leader_address())
+        if self._leading is not None:
+            pushes, replies = self._telling.tell(self.machine, lease_ms)
+            effects.pushes += pushes
+            effects.replies += replies
 
     def _decoded(self, entry: Entry) -> tuple[int, Command]:
         """The entry's stamp and command; what this node proposed itself it need not decode again."""
@@ -658,7 +658,7 @@ class Replica:
             if origin is None:
                 pass
             elif isinstance(result, AnnouncedStruct) and result.audience and type(command) is Call:
-                self._announcements.announce(origin, command.session, result, self.machine, lease_ms)
+                self._telling.announce(origin, command, result, self.machine, lease_ms)
             else:
                 replies.append((origin[0], Reply(origin[1], result)))
         for attachment, request, late in applied.replies:
@@ -674,21 +674,6 @@ class Replica:
             leading.closed(session)
         if type(command) is Tick:
             leading.ticked()
-
-    # --- what clients are told unasked --------------------------------------------------------------------------------------------
-
-    def _tell(self, lease_ms: int, effects: Effects) -> None:
-        if self._strays:
-            leader = self._leader_address()
-            effects.pushes = [(connection, Redirect(0, leader)) for connection in self._strays]
-            self._strays = []
-        if self._leading is None:
-            return
-        effects.pushes = [*effects.pushes, *self._watches.push(self.machine)]
-        self._announcements.acknowledged(self._watches.acknowledged)
-        self._watches.acknowledged = []
-        self._announcements.expire(lease_ms)
-        effects.replies += self._announcements.take_replies()
 
     # --- reads --------------------------------------------------------------------------------------------------------------------
 
@@ -758,17 +743,14 @@ class Replica:
     def _redirect_pending(self, effects: Effects) -> None:
         """Send everyone who waits for an answer to the next leader: there it is asked again, and applied once."""
         leader = self._leader_address()
-        waiting, self._announcements = self._announcements, Announcements()
-        for connection, seq in [*self._pending.drain(), *waiting.drain()]:
+        for connection, seq in [*self._pending.drain(), *self._telling.drain()]:
             effects.replies.append((connection, Redirect(seq, leader)))
 
     def _redirect_waiting(self, effects: Effects) -> None:
         """A node that does not lead keeps nothing in its lanes."""
         leader = self._leader_address()
         effects.replies += self._membership.drain(leader)
-        if not self._watches.is_empty:
-            effects.pushes = self._watches.redirect(leader)
-            self._watches = Watches(self._config.pushed_records_max)
+        effects.pushes += self._telling.redirect(leader)
         for lane in (self._control, self._commands):
             while taken := lane.take(len(lane), 1 << 62):
                 effects.replies.extend((proposal.origin[0], Redirect(proposal.origin[1], leader)) for proposal in taken)
@@ -797,11 +779,10 @@ class Replica:
             return True
         if self._snapshots.is_active and (self._snapshots.has_output or self._snapshots.has_work):
             return True
-        if self._leading is None:
-            # A node that leads, but is not ready, keeps its followers until it is.
-            return bool(self._strays) or (self._raft.role is not Role.LEADER and not self._watches.is_empty)
-        if self._watches.has_work or self._watches.acknowledged or self._strays:
+        if self._telling.has_work(leads=self._raft.role is Role.LEADER, ready=self._leading is not None):
             return True
+        if self._leading is None:
+            return False
         waiting = (len(self._control) or len(self._commands)) and not self._raft.transferee
         return bool(waiting or self._reads.wants_round() or self._membership.has_work)
 

@@ -138,7 +138,8 @@ async def dial(
         raise Unavailable(f"{address} cannot be reached by TLS ({error.reason or error}); perhaps it has none", tls=True) from error
     except (OSError, ValueError) as error:  # ValueError: the host's name cannot be one, for `getaddrinfo` or for TLS
         _drop(protocol)
-        raise Unavailable(f"{address} cannot be reached: {error}") from error
+        why = getattr(error, "strerror", None) or error
+        raise Unavailable(f"{address} cannot be reached: {why}") from error
     except BaseException:
         _drop(protocol)
         raise

@@ -71,17 +71,25 @@ def _sync(directory: Path) -> None:
 # --- the founding, without I/O --------------------------------------------------------------------------------------------------
 
 
+def about_to_found() -> Unavailable:
+    """Return what is told to whoever asks a node that waits for nobody: it may join in a moment."""
+    return Unavailable("this node founds its cluster just now: ask again in a moment")
+
+
 class Founding:
     """The forming node's list of who has called."""
 
     def __init__(self, own: PeerIdentity, founders: Sequence[str]) -> None:
         self._own = own
         self._founders = tuple(founders) or (own.name,)
+        self._is_alone = not founders
         # Who is on the line now, by name, with its line.
         self._callers: dict[str, tuple[PeerIdentity, object]] = {}
 
     def call(self, caller: PeerIdentity, line: object) -> None:
         """Note a founder that is on the line.  Raises why it cannot be one."""
+        if self._is_alone and caller.name != self._own.name:
+            raise about_to_found()
         if caller.name not in self._founders:
             raise InvalidRequest(
                 f"{caller.name!r} is not among the founders of this cluster ({', '.join(self._founders)}): "

@@ -22,7 +22,7 @@ from coord_core.protocol.members import Member
 from coord_core.protocol.messages import Hello, NodeStatus, PeerIdentity, Welcome
 from coord_core.server import tls
 from coord_core.server.connections import Connection, Part, Registry
-from coord_core.server.forming import Founding, Registrar, forget_incarnation, read_or_draw_incarnation
+from coord_core.server.forming import Founding, Registrar, about_to_found, forget_incarnation, read_or_draw_incarnation
 from coord_core.server.handshake import CLIENT, JOIN, PEER, Doorway, admit
 from coord_core.server.joining import ask_until_let_in
 from coord_core.server.peers import Ways
@@ -358,6 +358,8 @@ class Server:
     def _take_in_joiner(self, connection: Connection, hello: Hello, spoken: int) -> Part:
         running, caller = self._running, hello.peer
         assert caller is not None, "checked by the handshake"
+        if self._recognised is not None:
+            raise about_to_found()
         desk = self._registrar if running is None else running.admission
         joiner = desk.admit(connection, caller)
         if running is None:
@@ -382,6 +384,8 @@ class Server:
                 error = self._known_from_before(caller, hello.cluster_id)
                 self.fail(error)
                 return error
+        if self._recognised is not None:
+            return about_to_found()
         return Unavailable("this node is not formed yet: it waits for the other founders")
 
     def _known_from_before(self, caller: PeerIdentity, cluster_id: str) -> WrongCluster:

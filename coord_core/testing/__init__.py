@@ -11,7 +11,7 @@ Of a node's real parts all but the wire and the disk's format take part: `Replic
 - `process`, `node`, `client`: processes that live, stop and die; the server's loop; the client's shell.
 - `network`, `connection`, `disk`: what carries messages and keeps bytes, and how it fails.
 - `mix`, `faults`: the character that a seed draws, and what goes wrong in it.
-- `workload`, `participants`, `family`: what the clients do.
+- `workload`, `participants` (with a `feed` each), `family`: what the clients do.
 - `checkers`, `history`, `linearizability`, `models`: what must hold, at every step and over the whole history.
 - `cluster`, `run`: one seed, put together and run.
 """

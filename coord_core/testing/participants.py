@@ -1,16 +1,13 @@
 """What else clients do: watch resources, stand for election, be members of groups; and be told of it all.
 
-Every process has a few *participants*, each with one part to play at a time.  A `Feed` follows one subscription for it as the real
-resources do, hands what comes to the checkers, and says that it is worked off: at once, slowly, or not for a while.
+Every process has a few *participants*, each with one part to play at a time, and a `Feed` of what happens to it.
 """
 
 import random
-from collections import deque
 from collections.abc import Callable
-from typing import TypeAlias
 
 from coord_core.client.session import CallId, Outcome, SessionState
-from coord_core.client.subscriptions import Delivery, StateDelivered, SubscriptionEnded
+from coord_core.client.subscriptions import StateDelivered
 from coord_core.errors import CoordError
 from coord_core.machine.streams import StreamName
 from coord_core.protocol.elections import (
@@ -25,94 +22,16 @@ from coord_core.protocol.elections import (
 from coord_core.protocol.groups import GroupJoin, GroupLeave, GroupUpdate
 from coord_core.protocol.operations import Operation, Owner
 from coord_core.protocol.results import Done
-from coord_core.protocol.streams import Joined, Record, Subscribe, Subscribed, Unsubscribe
+from coord_core.protocol.streams import Joined, Subscribe, Subscribed, Unsubscribe
 from coord_core.testing.checkers.beliefs import Belief
 from coord_core.testing.client import ClientProcess
+from coord_core.testing.feed import Feed, Item
 from coord_core.testing.simulator import MILLISECOND, Violation
 from coord_core.testing.workload import ELECTIONS, GROUPS, VALUES, Books, Habits
-from coord_core.types import CandidateId, Epoch, LogIndex, SubscriptionId
-
-Item: TypeAlias = Record | StateDelivered
-
-#: How a feed's listener takes its time: not at all, a little for each item, or none until it stands still for long.
-MANNERS = ("prompt", "prompt", "slow", "moody")
-
+from coord_core.types import CandidateId, Epoch, SubscriptionId
 
 #: Kinds and paths, each as often as it is in here: what others do to values costs nothing.
 WATCHED = (("group", GROUPS), ("group", GROUPS), ("election", ELECTIONS), ("value", VALUES), ("value", VALUES))
-
-
-class Feed:
-    """One subscription that one process follows."""
-
-    def __init__(
-        self,
-        process: ClientProcess,
-        books: Books,
-        rng: random.Random,
-        subscription: int,
-        after: int,
-        on_item: Callable[[Item], None],
-        on_end: Callable[[], None],
-    ) -> None:
-        self._process = process
-        self._books = books
-        self._rng = rng
-        self._subscription = SubscriptionId(subscription)
-        self._on_item = on_item
-        self._on_end = on_end
-        self._manner = rng.choice(MANNERS)
-        # Not worked off yet; the first is at work.
-        self._items: deque[LogIndex] = deque()
-        self._working = False
-        self.open = True
-        life = process.life
-        self._follower = books.streams.follows(
-            process.name, self._subscription, after, lambda: self.open and process.up and process.life == life
-        )
-        process.follow(self._subscription, LogIndex(after), self._deliver)
-
-    def close(self) -> None:
-        self.open = False
-        self._process.unfollow(self._subscription)
-
-    def _deliver(self, delivery: Delivery) -> None:
-        self._books.streams.delivered(self._follower, delivery)
-        if isinstance(delivery, SubscriptionEnded):
-            self.open = False
-            self._on_end()
-            return
-        self._items.append(delivery.revision)
-        self._books.streams.holds(self._follower, len(self._items))
-        self._on_item(delivery)
-        self._work()
-
-    def _work(self) -> None:
-        while self._items and not self._working and self.open:
-            delay_us = self._takes_us()
-            if delay_us:
-                self._working = True
-                self._process.later(delay_us, self._worked_off)
-                return
-            self._acknowledge()
-
-    def _takes_us(self) -> int:
-        if self._books.winding_up or self._manner == "prompt":
-            return 0
-        if self._manner == "slow":
-            return self._rng.randint(1, 300) * MILLISECOND
-        return self._rng.randint(500, 4_000) * MILLISECOND if self._rng.random() < 0.2 else 0
-
-    def _worked_off(self) -> None:
-        self._working = False
-        if self.open:
-            self._acknowledge()
-            self._work()
-
-    def _acknowledge(self) -> None:
-        revision = self._items.popleft()
-        self._books.streams.says(self._follower, revision)
-        self._process.session.acknowledge(self._subscription, revision)
 
 
 class Participant:

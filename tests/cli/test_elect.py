@@ -138,12 +138,35 @@ def test_hooks_run_when_it_comes_to_lead_and_when_it_leads_no_more(cluster: Dev,
         assert words[0][1] == words[1][1]
 
 
+def test_hook_of_loss_has_ended_before_another_leads_where_it_is_asked_to_end(cluster: Dev, tmp_path: Path) -> None:
+    """What the first hook started is stopped by then."""
+    said = tmp_path / "said"
+    hooks = ("--on-elected", f"sh -c 'echo up >> {said}'", "--on-lost", f"sh -c 'sleep 0.3; echo down >> {said}'")
+    with running(cluster, "elect", "/elect/ended", *hooks) as leader, coord_core.connect(cluster.url) as client:
+        until(said.exists, what="the hook of election")
+        next_one = client.election("/elect/ended").enter()
+        leader.terminate()
+        assert next_one.wait_elected(10) is not None
+        assert said.read_text() == "up\ndown\n"
+        assert leader.wait(10) == 128 + signal.SIGTERM
+        assert said.read_text() == "up\ndown\n"
+
+
+def test_leadership_that_nobody_else_would_take_is_not_handed_on(cluster: Dev) -> None:
+    """Nothing is wrong with the command line."""
+    with coord_core.connect(cluster.url) as client:
+        client.election("/elect/alone").enter()
+        found = coord("--url", cluster.url, "elections", "transfer", "/elect/alone")
+        assert (found.returncode, "nobody else" in found.stderr) == (Exit.NOT_FOUND, True)
+
+
 @pytest.mark.parametrize(
     "words",
     [
         ("elect", "/e"),
         ("elect", "/e", "--watch", "--", "true"),
         ("elect", "/e", "--watch", "--on-lost", "true"),
+        ("elect", "/e", "--on-lost", "true", "--wait", "1s"),
         ("elect", "/e", "--on-elected", "true", "--", "true"),
     ],
 )
@@ -169,3 +192,15 @@ def test_member_joins_is_listed_watched_and_leaves_with_its_process(cluster: Dev
         left = json.loads(line_of(watch))
         assert (left["change"], left["label"], left["reason"]) == ("left", "me", "closed")
     assert coord("--url", cluster.url, "group", "ls", "/group/g", "-o", "plain").stdout == ""
+
+
+def test_elections_and_groups_are_listed(cluster: Dev) -> None:
+    with electing(cluster, "/elect/listed/one", PATIENT) as leader, running(cluster, "group", "join", "/group/listed") as member:
+        epoch, _ = numbers_of(leader)
+        rows = json.loads(coord("--url", cluster.url, "elections", "ls", "/elect/listed/", "-o", "json").stdout)["elections"]
+        found = [(row["name"], row["epoch"], row["pid"], row["candidates"]) for row in rows]
+        assert found == [("/elect/listed/one", epoch, leader.pid, 0)]
+        assert member.stderr is not None
+        assert "member" in member.stderr.readline()
+        groups = json.loads(coord("--url", cluster.url, "group", "ls", "-o", "json").stdout)["groups"]
+        assert {"name": "/group/listed", "members": 1} in groups

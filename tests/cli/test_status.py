@@ -23,6 +23,7 @@ def node(name: str, **more: Any) -> dict[str, Any]:
         "disk_free_bytes": 10**9,
         "disk_needed_bytes": -1,
         "foreign": False,
+        "unreached_by": {},
     } | more
 
 
@@ -102,7 +103,11 @@ def test_without_a_quorum_the_last_way_out_is_named() -> None:
 def test_why_the_others_cannot_reach_a_node_is_shown_with_it() -> None:
     """A certificate that names another host is seen by who dials, not by who asks."""
     report = _report(ClusterReport((said("n1", unreached={"n2": "n2:7400: certificate"}), silent("n2"), said("n3"))))
-    assert _troubles(report) == ["n2 at n2:7400: Connection refused; n1 says: n2:7400: certificate"]
+    assert _troubles(report) == ["n2 at n2:7400: Connection refused", "n2: n1 cannot reach it: n2:7400: certificate"]
+    known = _report(ClusterReport((said("n1", unreached={"n2": "n2:7400: Connection refused"}), silent("n2"), said("n3"))))
+    assert _troubles(known) == ["n2 at n2:7400: Connection refused"]
+    between = _report(ClusterReport((said("n1", unreached={"n2": "n2:7400: certificate"}), said("n2"), said("n3"))))
+    assert _troubles(between) == ["n2: n1 cannot reach it: n2:7400: certificate"]
 
 
 def test_an_address_of_the_url_that_is_no_members_is_shown_as_that() -> None:

@@ -7,7 +7,7 @@ import pytest
 from coord_core.cli.durations import parse_duration, show_duration
 from coord_core.cli.exits import CommandFailed, Exit
 from coord_core.cli.settings import Settings
-from coord_core.cli.target import DEFAULT_URL, format_url, target_of
+from coord_core.cli.target import DEFAULT_URL, default_hint, format_url, target_of
 from coord_core.client.url import parse_url
 from coord_core.errors import InvalidUrl
 
@@ -79,3 +79,9 @@ def test_token_reaches_a_command_only_where_its_environment_had_it(monkeypatch: 
     environment = target_of(Settings(url="coord://s3cret@h", token_file=str(tmp_path / "token"))).environment()
     assert "@" not in environment["COORD_URL"]
     assert environment["COORD_TOKEN_FILE"] == str(tmp_path / "token")
+
+
+def test_who_named_no_cluster_is_told_which_one_was_asked() -> None:
+    """And how to have one to try things on; who named his own needs no other."""
+    assert "coord://127.0.0.1:7400 was asked: `coord dev`" in default_hint(Settings())
+    assert default_hint(Settings(url="coord://h:1")) == ""

@@ -38,3 +38,25 @@ async def shell(request: pytest.FixtureRequest) -> AsyncIterator[Shell]:
     shell: Shell = request.param()
     yield shell
     await shell.close_all()
+
+
+@pytest.fixture
+async def nodes(tmp_path: Path, shell: Shell) -> AsyncIterator[Nodes]:
+    """Servers in this loop; the clients are closed before they go."""
+    nodes = Nodes(tmp_path)
+    yield nodes
+    await shell.close_all()
+    await nodes.stop_all()
+
+
+@pytest.fixture
+async def node(nodes: Nodes) -> list[str]:
+    """Where one real node is."""
+    (server,) = await nodes.cluster("n1")
+    return [server.client_address]
+
+
+@pytest.fixture
+async def three(nodes: Nodes) -> list[str]:
+    """Where three real nodes are."""
+    return [server.client_address for server in await nodes.cluster("n1", "n2", "n3")]

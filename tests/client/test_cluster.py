@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -12,15 +11,6 @@ from tests.client.fake import until
 from tests.client.shells import Shell
 from tests.server.support import Nodes
 from tests.server.test_tls import Authority
-
-
-@pytest.fixture
-async def nodes(tmp_path: Path, shell: Shell) -> AsyncIterator[Nodes]:
-    """Servers in this loop; the clients are closed before they go."""
-    nodes = Nodes(tmp_path)
-    yield nodes
-    await shell.close_all()
-    await nodes.stop_all()
 
 
 def addresses(nodes: Nodes) -> list[str]:

@@ -1,8 +1,6 @@
 """Elections as programs use them, with both clients: who leads, who is next, and when it is over."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,26 +9,6 @@ from coord_core import InvalidRequest, LeadershipLost, NotHolder, SessionClosed,
 from tests.client.fake import until
 from tests.client.shells import ASYNC_ONLY, Shell
 from tests.server.support import Nodes
-
-
-@pytest.fixture
-async def nodes(tmp_path: Path, shell: Shell) -> AsyncIterator[Nodes]:
-    """Servers in this loop; the clients are closed before they go."""
-    nodes = Nodes(tmp_path)
-    yield nodes
-    await shell.close_all()
-    await nodes.stop_all()
-
-
-@pytest.fixture
-async def node(nodes: Nodes) -> list[str]:
-    (server,) = await nodes.cluster("n1")
-    return [server.client_address]
-
-
-@pytest.fixture
-async def three(nodes: Nodes) -> list[str]:
-    return [server.client_address for server in await nodes.cluster("n1", "n2", "n3")]
 
 
 async def test_candidates_lead_in_the_order_in_which_they_entered(shell: Shell, node: list[str]) -> None:

@@ -2,8 +2,6 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,27 +12,6 @@ from tests.client.fake import until
 from tests.client.shells import ASYNC_ONLY, Shell
 from tests.client.test_elections import next_of
 from tests.server.support import Nodes
-
-
-@pytest.fixture
-async def nodes(tmp_path: Path, shell: Shell) -> AsyncIterator[Nodes]:
-    """Servers in this loop; the clients are closed before they go."""
-    nodes = Nodes(tmp_path)
-    yield nodes
-    await shell.close_all()
-    await nodes.stop_all()
-
-
-@pytest.fixture
-async def node(nodes: Nodes) -> list[str]:
-    (server,) = await nodes.cluster("n1")
-    return [server.client_address]
-
-
-@pytest.fixture
-async def three(nodes: Nodes) -> list[str]:
-    return [server.client_address for server in await nodes.cluster("n1", "n2", "n3")]
-
 
 # --- groups ----------------------------------------------------------------------------------------------------------------------
 

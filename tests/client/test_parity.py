@@ -14,11 +14,12 @@ TWINS = [
     *[(getattr(coord_core, name), getattr(coord_core, name[5:])) for name in coord_core.__all__ if name.startswith("Async")],
     (Consumer, Subscription),
 ]
-#: What the client's own parts ask one another.
+#: What the client's own parts, and its tests, ask one another.
 INSIDE = {
     "AsyncClient": {"believes_held", "callbacks", "driver", "full_path", "lease_deadline_ms", "lease_left_ms", "lock_state"},
     "AsyncDistributedTopic": {"driver", "fetch", "full_path"},
     "Client": {"run"},
+    "Consumer": {"take"},
 }
 #: Where Python has two names for one thing.
 NAMES = {"aclose": "close", "__aenter__": "__enter__", "__aexit__": "__exit__", "__aiter__": "__iter__", "__anext__": "__next__"}

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import ssl
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -18,6 +19,7 @@ from coord_core import (
     Unavailable,
 )
 from coord_core.client.clocks import clock_ms
+from coord_core.client.driver import reason_of
 from coord_core.protocol.commands import Call, CloseSession
 from coord_core.protocol.operations import Cancel, LockAcquire, LockRelease
 from tests.client.fake import FakeCluster, until
@@ -349,3 +351,18 @@ async def test_numbers_and_marks_are_those_of_exactly_once(fake: FakeCluster, sh
         await shell.go(value.set, b"x")
     sent = [(call.request, call.low_water) for call in fake.log if isinstance(call, Call)]
     assert sent == [(1, 0), (2, 1), (3, 2)]
+
+
+@pytest.mark.parametrize(
+    ("verify_code", "verify_message", "hint"),
+    [(20, "unable to get local issuer certificate", "?ca=FILE"), (64, "IP address mismatch, certificate is not valid for 'h'", "")],
+)
+def test_a_certificate_that_does_not_hold_is_told_with_what_may_be_missing(
+    verify_code: int, verify_message: str, hint: str
+) -> None:
+    """The authority can be named; where the certificate is another host's, naming one does not help."""
+    error = ssl.SSLCertVerificationError(1, "certificate verify failed")
+    error.verify_code, error.verify_message = verify_code, verify_message
+    said = reason_of(error)
+    assert said.startswith(f"TLS: the node's certificate does not hold: {verify_message}")
+    assert ("--cacert" in said and hint in said) == bool(hint)

@@ -97,12 +97,21 @@ class Nodes:
         forming = ["--init", "--founders", ",".join(self.names)]
         if name != self.names[0]:
             forming = ["--join", self.network.address(self.names[0])]
+        self._start(name, forming)
+
+    def _start(self, name: str, forming: Sequence[str]) -> None:
         flags = ["--name", name, "--data-dir", str(self.data(name)), *self.network.listening(name), *forming, *self._flags]
         command = self.network.command(name, [*self.commands.get(name, [*COORD, "server"]), *flags])
         with (self.directory / f"{name}.log").open("ab") as log:
             self._processes[name] = subprocess.Popen(
                 on_leash(command), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
+
+    def replace(self, name: str, by: str) -> None:
+        """Start a node whose disk is lost again, on an empty one, in the place of the member of its name; `by`: whom it asks."""
+        assert not self.is_up(name), f"{name} runs"
+        shutil.rmtree(self.data(name))
+        self._start(name, ["--join", self.network.address(by), "--replace"])
 
     def run_client(self, host: str, command: Sequence[str], **more: Any) -> "subprocess.Popen[bytes]":
         """Start a process of a client on its host."""

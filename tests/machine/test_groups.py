@@ -120,6 +120,21 @@ def test_cancelled_join_is_undone(log: Log) -> None:
     assert log.read("group", "/g", second.member)[0][2] == (MemberLeft(second.member, "left"),)
 
 
+def test_cancelled_join_weighs_nothing_any_more(log: Log) -> None:
+    """Its answer named an audience, which counts towards the attachment's bound only while it is kept: what went on counting would
+    refuse requests on this node that one from a snapshot accepts.
+    """
+    for _ in range(3):
+        log.open().join()
+    process = log.open()
+    assert len(process.join(announce_ms=1_000).audience) == 3
+    process.call(Cancel(RequestNumber(1)))
+    window = log.machine._sessions.attachment(process.attachment).window
+    assert window._value_bytes == 0
+    copy = restored(written(log.machine))._sessions.attachment(process.attachment).window
+    assert copy._value_bytes == window._value_bytes
+
+
 def test_empty_group_is_gone(log: Log) -> None:
     """Names do not pile up."""
     process = log.open()

@@ -4,9 +4,11 @@ import random
 
 import pytest
 
+from coord_core.machine.bounds import DURATION_MS_MAX
 from coord_core.protocol.limiters import BURST_MAX, RATE_PER_MS_MAX, RATE_PERMITS_MAX, RateGranted, RateRefused
 from coord_core.protocol.results import NotGranted, Result
 from tests.machine.driver import Log, code
+from tests.machine.test_snapshot import restored, written
 
 GO = RateGranted()
 
@@ -136,6 +138,21 @@ def test_numbers_that_make_no_sense_are_refused(log: Log, amount: int, rate: tup
     answer: Result | None = log.open().spend(amount, rate)
     assert code(answer) == "InvalidRequest"
     assert len(log.machine._names) == 0
+
+
+def test_the_longest_wait_and_the_deepest_debt_can_be_told_and_written_down(log: Log) -> None:
+    """Numbers on the wire and in snapshots have 64 bits: a queue for centuries at the slowest rate still fits, also when the
+    bucket shrinks under it; a node that could not write them would stop, and so would all others.
+    """
+    slow, first, second = (1, RATE_PER_MS_MAX, BURST_MAX), log.open(), log.open()
+    first.spend(BURST_MAX, slow)
+    first.spend(BURST_MAX, slow, wait_ms=None)
+    second.spend(BURST_MAX, slow, wait_ms=None)
+    assert log.open().spend(BURST_MAX, slow) == RateRefused("busy", DURATION_MS_MAX, 2)
+    log.wait(RATE_PER_MS_MAX)
+    second.spend(1, (1, RATE_PER_MS_MAX, 1), wait_ms=None)
+    assert log.limiter().level < -BURST_MAX // 2
+    assert restored(written(log.machine)).digest() == log.machine.digest()
 
 
 @pytest.mark.parametrize(

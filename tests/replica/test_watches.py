@@ -148,7 +148,7 @@ def test_closed_connection_is_pushed_nothing(driver: Driver, writer: Client, wat
     watcher.pushed()
     writer.do(ValueSet("/v", b""))
     assert watcher.pushed() == []
-    assert driver.replicas[1]._watches.is_empty
+    assert driver.replicas[1]._telling.watches.is_empty
 
 
 @pytest.mark.parametrize("pushed", [True, False])
@@ -164,8 +164,8 @@ def test_node_goes_on_when_connections_that_follow_close(driver: Driver, writer:
     for subscription in subscriptions:
         watcher.follow(subscription, after=subscription)
         watcher.do(Unsubscribe(subscription))
-    assert driver.replicas[1]._watches.is_empty
-    assert driver.replicas[1]._watches._connection_bytes == {}
+    assert driver.replicas[1]._telling.watches.is_empty
+    assert driver.replicas[1]._telling.watches._connection_bytes == {}
 
 
 @pytest.mark.parametrize("what", ["unknown", "another's"])
@@ -381,7 +381,8 @@ def test_listener_that_joins_and_who_is_about_to_join_do_not_wait_for_each_other
     announcements = Announcements()
     asked = [(1, joining, outer), (2, listening, inner)]
     for connection, process, result in asked if first == "the other's" else reversed(asked):
-        announcements.announce((connection, 1), process.session, result, log.machine, 0)
+        from_listener = process is listening
+        announcements.announce((connection, 1), process.session, result, log.machine, 0, from_listener=from_listener)
     assert [connection for connection, _ in announcements.take_replies()] == [2]
     announcements.acknowledged([(subscription, outer.revision)])
     assert [connection for connection, _ in announcements.take_replies()] == [1]
@@ -403,6 +404,23 @@ def test_what_is_acknowledged_right_after_following_counts(driver: Driver, write
     result = joined(writer, seq)
     assert result is not None
     assert result.unacknowledged == ()
+
+
+def test_members_that_join_at_a_time_wait_for_each_other(driver: Driver, writer: Client, watcher: Client) -> None:
+    """Only a listener is excused: who was there at the entry is told, also where its own join has not completed."""
+    first = joined(watcher, join(watcher))
+    assert first is not None
+    other = Client(driver, 1, 3)
+    second = join(other)
+    third = watcher.send(GroupJoin("/g", b"", OWNER, 30_000))
+    watcher.follow(first.member, after=first.member)
+    watcher.acknowledge(first.member, max(watcher.revisions()))
+    second_joined = joined(other, second)
+    assert second_joined is not None
+    assert joined(watcher, third) is None
+    other.follow(second_joined.member, after=second_joined.member)
+    other.acknowledge(second_joined.member, max(other.revisions()))
+    assert joined(watcher, third) is not None
 
 
 def test_join_is_never_complete_early_across_a_failover() -> None:

@@ -173,6 +173,20 @@ async def test_a_founder_alone_that_nobody_dials_founds_its_cluster(nodes: Nodes
     assert [member.name for member in server.status().members] == ["n1"]
 
 
+async def test_who_asks_while_a_founder_listens_joins_what_it_founds(nodes: Nodes, caplog: pytest.LogCaptureFixture) -> None:
+    """All nodes are started at once, as orchestrators do."""
+    caplog.set_level(logging.INFO, "coord.server")
+    early = await nodes.start("n1", init=True, founders=("n1", "n2"))  # takes an address, to be found there again
+    address = early.peer_address
+    await nodes.stop("n1")
+    shutil.rmtree(nodes.config("n1").data_dir or "")
+    await nodes.start("n2", join=(address,))
+    founding = asyncio.ensure_future(Server(nodes.config("n1", init=True), listen_first_s=1.0).start())
+    await until(lambda: "founds its cluster just now" in caplog.text, "a refusal that passes")
+    nodes.running["n1"] = await founding
+    await nodes.leader_of_formed()
+
+
 async def test_a_node_with_named_founders_does_not_listen_first(nodes: Nodes) -> None:
     """It waits for them anyway; and who names itself alone has said what it wants."""
     nodes.running["n1"] = await Server(nodes.config("n1", init=True, founders=("n1",)), listen_first_s=PATIENCE_S * 2).start()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from coord_core.errors import InvalidRequest
+from coord_core.errors import InvalidRequest, Unavailable
 from coord_core.protocol.messages import PeerIdentity
 from coord_core.server.forming import Founding
 
@@ -32,6 +32,12 @@ def test_without_founders_a_node_is_a_cluster_by_itself() -> None:
     founding = Founding(peer("n1"), ())
     assert founding.missing() == []
     assert [member.name for member in founding.close("c").members] == ["n1"]
+
+
+def test_who_asks_a_node_that_founds_by_itself_asks_again_in_a_moment() -> None:
+    """It joins the cluster as soon as that is there; to be told for good that it is no founder would end it."""
+    with pytest.raises(Unavailable, match="founds its cluster just now: ask again in a moment"):
+        Founding(peer("n1"), ()).call(peer("n2"), "line")
 
 
 def test_a_founder_that_hangs_up_is_missing_again() -> None:

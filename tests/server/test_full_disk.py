@@ -97,6 +97,9 @@ async def test_a_cluster_on_full_disks_refuses_releases_votes_and_goes_on_when_t
             said = await refused(client)
         assert "no room on disk for new commands: node n1 has" in said
         assert "Free space there" in said
+        assert {server.status().refuses != "" for server in crowded.nodes.running.values()} == {True, False}, (
+            "the leader's status too"
+        )
         assert any("takes no new commands" in record.message for record in caplog.records)
         assert sum("room on its disk is low" in record.message for record in caplog.records) == len(NAMES), "each says it once"
         await held.release()

@@ -7,6 +7,6 @@ compares what nodes did with what the others did, or with what clients were prom
 - `applied`: the same entries with the same effects on every node, exactly once; queues in order; nothing held by the dead.
 - `leases`: nobody expires before the promise made to it.
 - `beliefs`: at any moment of real time at most one client believes that it holds a lock, or leads.
-- `streams`: all that happens to a resource is told, once and in order, or its state instead; epochs rise.
+- `streams` (and `states`): all that happens to a resource is told, once and in order, or its state instead; epochs rise.
 - `announcements`: no join is answered before everybody knows, nor withheld for longer than was asked.
 """

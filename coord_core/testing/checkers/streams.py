@@ -10,10 +10,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import TypeAlias
 
 import msgspec
-from msgspec.structs import replace
 
 from coord_core.client.subscriptions import Delivery, StateDelivered, SubscriptionEnded
 from coord_core.errors import SubscriptionLost
@@ -24,22 +22,16 @@ from coord_core.protocol.commands import Call, CloseAttachment, Command
 from coord_core.protocol.elections import (
     Candidate,
     ElectionEnter,
-    ElectionInfo,
     ElectionState,
     ElectionTransfer,
     Entered,
-    LeaderElected,
-    LeaderGone,
 )
-from coord_core.protocol.groups import GroupInfo, GroupJoin, GroupMember, GroupState, MemberJoined, MemberLeft, MemberUpdated
+from coord_core.protocol.groups import GroupJoin
 from coord_core.protocol.operations import FREEING
-from coord_core.protocol.queries import ValueGet, ValueState
 from coord_core.protocol.streams import Change, Joined, Record, Subscribe, Subscribed
-from coord_core.protocol.values import ValueChanged
+from coord_core.testing.checkers.states import NOTHING, State, after, look, since, told_of
 from coord_core.testing.simulator import Violation
 from coord_core.types import AttachmentId, SessionId, SubscriptionId
-
-State: TypeAlias = ElectionState | GroupState | ValueState
 
 _revision = attrgetter("revision")
 _decode_change = msgspec.msgpack.Decoder(Change).decode
@@ -197,17 +189,17 @@ class StreamChecks:
     # --- what it means for a stream -----------------------------------------------------------------------------------------------
 
     def _judge(self, machine: Machine, name: StreamName, truth: Truth, index: int, command: Command, *, told_before: bool) -> None:
-        state, waiting = _look(machine, name)
-        before = truth.states[-1] if truth.states else _NOTHING[name[0]]
+        state, waiting = look(machine, name)
+        before = truth.states[-1] if truth.states else NOTHING[name[0]]
         record = None
         if truth.subscribed:
             record = self._record(machine, name, truth, index)
         if record is not None:
-            said = _after(before, record.changes, machine.time_ms)
-            if _told_of(said) != _told_of(state):
+            said = after(before, record.changes, machine.time_ms)
+            if told_of(said) != told_of(state):
                 raise Violation(f"entry {index}: {name} is told as {said}, and is {state}")
             truth.records.append(record)
-        elif told_before and truth.subscribed and _told_of(before) != _told_of(state):
+        elif told_before and truth.subscribed and told_of(before) != told_of(state):
             raise Violation(f"entry {index} makes {name} {state}, and nobody is told")
         if isinstance(state, ElectionState):
             assert isinstance(before, ElectionState)
@@ -303,7 +295,7 @@ class StreamChecks:
             raise Violation(f"{follower.who} has read {name} up to {follower.cursor} and was told the state at {revision}")
         if 0 < truth.floor <= follower.cursor:
             raise Violation(f"{follower.who} was told the state of {name}, though nothing after {follower.cursor} is forgotten")
-        state, true = _since(delivered.state, self._times[revision]), truth.state_at(revision) or _NOTHING[name[0]]
+        state, true = since(delivered.state, self._times[revision]), truth.state_at(revision) or NOTHING[name[0]]
         if state != true:
             raise Violation(f"{follower.who} was told at {revision} that {name} is {state}; it was {true}")
         self.handed["resync" if follower.cursor else "state"] += 1
@@ -346,13 +338,6 @@ class StreamChecks:
         return [f"nobody follows subscription {found.id} to {found.stream}" for found in living if found.id not in followed]
 
 
-_NOTHING: dict[str, State] = {
-    "election": ElectionState(None, (), 0),
-    "group": GroupState(()),
-    "value": ValueState(0, b""),
-}
-
-
 def _subscribed_to(command: Call) -> StreamName | None:
     match command.operation:
         case Subscribe(kind=kind, path=path):
@@ -367,63 +352,3 @@ def _subscribed_to(command: Call) -> StreamName | None:
 
 def _decoded(record: MachineRecord) -> Record:
     return Record(record.revision, record.previous, tuple(map(_decode_change, record.changes)))
-
-
-def _look(machine: Machine, name: StreamName) -> tuple[State, tuple[Candidate, ...]]:
-    """Return the state of a resource, and of an election those who wait."""
-    kind, path = name
-    if kind == "value":
-        state = machine.query(ValueGet(path))
-    elif kind == "group":
-        state = machine.query(GroupInfo(path))
-    else:
-        state = machine.query(ElectionInfo(path))
-    if isinstance(state, ElectionState):
-        return _since(replace(state, candidates=()), machine.time_ms), state.candidates
-    return _since(state, machine.time_ms), ()
-
-
-def _since(state: object, time_ms: int) -> State:
-    """Return a state in which times are moments."""
-    match state:
-        case ElectionState(leader=leader) if leader is not None:
-            return replace(state, leader=replace(leader, since_ms=time_ms - leader.since_ms))
-        case GroupState(members=members) if members:
-            return GroupState(tuple(replace(member, since_ms=time_ms - member.since_ms) for member in members))
-        case ElectionState() | GroupState() | ValueState():
-            return state
-    raise Violation(f"{state} is no state")
-
-
-def _told_of(state: State) -> object:
-    """Return the part of a state that is told of."""
-    return state.leader if isinstance(state, ElectionState) else state
-
-
-def _after(state: State, changes: Sequence[Change], time_ms: int) -> State:
-    """Return the state that changes make of another."""
-    for change in changes:
-        match state, change:
-            case ElectionState(), LeaderElected(leader=leader):
-                state = replace(state, leader=replace(leader, since_ms=time_ms - leader.since_ms))
-            case ElectionState(leader=leader), LeaderGone(epoch=epoch) if leader is not None and leader.epoch == epoch:
-                state = replace(state, leader=None)
-            case GroupState(members=members), MemberJoined() | MemberLeft() | MemberUpdated():
-                state = GroupState(_members_after(members, change, time_ms))
-            case ValueState(), ValueChanged(version=version, value=value):
-                state = ValueState(version, value)
-            case _:
-                raise Violation(f"{change} cannot happen to {state}")
-    return state
-
-
-def _members_after(
-    members: tuple[GroupMember, ...], change: MemberJoined | MemberLeft | MemberUpdated, time_ms: int
-) -> tuple[GroupMember, ...]:
-    match change:
-        case MemberJoined(member=member):
-            return (*members, replace(member, since_ms=time_ms - member.since_ms))
-        case MemberLeft(member=number):
-            return tuple(member for member in members if member.member != number)
-        case MemberUpdated(member=number, metadata=metadata):
-            return tuple(replace(member, metadata=metadata) if member.member == number else member for member in members)
