@@ -21,6 +21,7 @@ from coord_core.protocol.topics import FETCH_BYTES_MAX, FETCH_RECORDS_MAX, Topic
 from coord_core.replica.pending import Origin
 from coord_core.replica.records import Records
 from coord_core.replica.transfer import PeerMessage, RecordsAsk, RecordsPart
+from coord_core.storage.records import take
 from coord_core.types import TopicNumber
 
 FETCHES_MAX = 1_024
@@ -44,8 +45,8 @@ class Fetches:
 
     def __init__(self, records: Records) -> None:
         self._records = records
-        # What becomes of the records that the disk was asked for.
-        self._waiting: dict[int, Then] = {}
+        # What becomes of the records that the disk was asked for, and whether some may be missing.
+        self._waiting: dict[int, tuple[Then, bool]] = {}
         self._numbers = count(1)
         #: What is to be carried out by the next turn.
         self.reads: list[RecordRead] = []
@@ -76,15 +77,21 @@ class Fetches:
             self._tell(origin, Failed("Busy", message, {"limit": FETCHES_MAX}))
 
     def asked(self, ask: RecordsAsk, machine: Machine) -> None:
-        """A follower asks for records that belong to a snapshot.  Those below the topic's earliest need not go along."""
+        """A follower asks for records that belong to a snapshot.  Those below the topic's earliest need not go along.
+
+        The disk may lack more at the old end than the machine says: this node may have been started anew and not have come again to
+        an entry that let go of them.  The follower comes to that entry too.
+        """
         topic = machine.topics.by_number.get(ask.topic)
         begin = ask.end if topic is None else max(ask.offset, topic.kept.earliest)
 
         def then(records: list[TopicRecord]) -> None:
-            wanted = tuple(record for record in records if record.offset < ask.end)
-            following = wanted[-1].offset + 1 if wanted else max(ask.offset, min(begin, ask.end))
-            if records and not wanted:
-                following = ask.end
+            if not records and begin < ask.end:
+                # What is left of them is so young that it is in memory only.
+                young = [record for record in self._records.recent(ask.topic) if record.offset >= begin]
+                records = take(young, FETCH_RECORDS_MAX, FETCH_BYTES_MAX)
+            wanted = tuple(record for record in records if begin <= record.offset < ask.end)
+            following = wanted[-1].offset + 1 if wanted else ask.end
             part = RecordsPart(
                 sender=ask.to,
                 to=ask.sender,
@@ -100,15 +107,15 @@ class Fetches:
         if begin >= ask.end:
             then([])
         else:
-            self._read(ask.topic, begin, FETCH_RECORDS_MAX, FETCH_BYTES_MAX, then)
+            self._read(ask.topic, begin, FETCH_RECORDS_MAX, FETCH_BYTES_MAX, then, whole=False)
 
     # --- the disk ----------------------------------------------------------------------------------------------------------------
 
     def records_read(self, read: RecordRead, records: list[TopicRecord], machine: Machine) -> None:
         """The disk has answered.  Raises `StorageCorrupt` where it does not have what it must."""
-        then = self._waiting.pop(read.number)
+        then, whole = self._waiting.pop(read.number)
         topic = machine.topics.by_number.get(read.topic)
-        if topic is not None:
+        if topic is not None and whole:
             begin = max(read.offset, topic.kept.earliest)
             # What retention has passed meanwhile may be there or not; where that is all, who asked asks again.
             kept = [record for record in records if record.offset >= begin]
@@ -128,8 +135,8 @@ class Fetches:
             advice = "this node must not go on from its data directory; move it away and rejoin the cluster under a new node id"
             raise StorageCorrupt(f"{message}: {advice}", topic=topic)
 
-    def _read(self, topic: TopicNumber, offset: int, records_max: int, bytes_max: int, then: Then) -> bool:
-        """Read, now or soon; False where too many wait for the disk."""
+    def _read(self, topic: TopicNumber, offset: int, records_max: int, bytes_max: int, then: Then, *, whole: bool = True) -> bool:
+        """Read, now or soon; False where too many wait for the disk.  `whole`: what the machine has must be there."""
         found = self._records.read(topic, offset, records_max, bytes_max)
         if found is not None:
             then(found)
@@ -137,7 +144,7 @@ class Fetches:
             return False
         else:
             number = next(self._numbers)
-            self._waiting[number] = then
+            self._waiting[number] = then, whole
             self.reads.append(RecordRead(number, topic, offset, records_max, bytes_max))
         return True
 

@@ -420,6 +420,27 @@ def test_what_retention_passes_while_the_disk_is_asked_is_no_damage() -> None:
     assert earliest > 5
     kept = nodes.disks[1].read_records(topic, earliest, 100, 100_000)
     for records in (old, kept):
-        replica._fetches._waiting[7] = lambda records: found.append([record.offset for record in records])
+        replica._fetches._waiting[7] = (lambda records: found.append([record.offset for record in records]), True)
         replica.records_read(RecordRead(7, topic, 0, 5, 1_000), records)
     assert found == [[], list(range(earliest, 100))]
+
+
+@pytest.mark.usefixtures("forget_at_once")
+@pytest.mark.parametrize("gone", [slice(0, 60), slice(0, None)])
+def test_a_restarted_leader_sends_what_its_disk_has_left(gone: slice) -> None:
+    """Its machine has not come again to the entry that let go of the rest: that is no damage, and the follower comes to it too."""
+    nodes = Topics()
+    behind(nodes)
+    leader = nodes.elect()
+    nodes.crash(1)
+    nodes.crash(2)
+    for node in (1, 2):
+        for records in nodes.disks[node]._records.values():
+            del records[gone]
+        nodes.disks[node]._records = {topic: records for topic, records in nodes.disks[node]._records.items() if records}
+    nodes.start(leader)
+    nodes.start(3)
+    nodes.wait(lambda: nodes.replicas[leader].status().ready)
+    assert nodes.noted(SnapshotInstalled, 3)
+    sent = [record.offset for part in parts(nodes) for record in part.records]
+    assert sent == list(range(60, 60 + len(sent)))
