@@ -362,6 +362,8 @@ def test_acknowledging_more_than_was_pushed_completes_nothing(writer: Client, wa
     watcher.follow(member.member, after=member.revision)
     watcher.acknowledge(member.member, 2**40)
     assert joined(writer, seq) is not None
+    later = writer.send(GroupJoin("/g", b"", OWNER, 30_000, from_listener=True))
+    assert joined(writer, later) is None, "it is told of this one only now"
 
 
 def test_what_is_acknowledged_right_after_following_counts(driver: Driver, writer: Client, watcher: Client) -> None:
