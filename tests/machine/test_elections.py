@@ -96,6 +96,16 @@ def test_session_with_all_its_candidates_ends_in_one_entry(log: Log) -> None:
     assert log.election().candidates_total == 0
 
 
+def test_leader_that_ends_with_its_session_is_not_followed_by_another_of_it(log: Log) -> None:
+    """Also where a later process of the session leads and the first one waits."""
+    one, other = log.open(), log.open()
+    one.attach().enter()
+    one.enter()
+    last = other.enter()
+    one.expire()
+    assert leader(log) == (last.candidate, log.index)
+
+
 def test_cancelled_candidacy_is_undone(log: Log) -> None:
     """Its caller turned away: it must not be elected for nobody."""
     one, two = log.open(), log.open()

@@ -697,7 +697,7 @@ MUTANTS: tuple[Mutant, ...] = (
             ),
             Edit(ELECTIONS, '        assert runner.epoch < self._entry.index, "an entry elects once"\n', ""),
         ),
-        ("tests/machine/test_elections.py::test_session_with_all_its_candidates_ends_in_one_entry", IN_STREAMS),
+        ("tests/machine/test_elections.py::test_leader_that_ends_with_its_session_is_not_followed_by_another_of_it", IN_STREAMS),
     ),
     Mutant(
         25,

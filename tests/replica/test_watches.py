@@ -364,6 +364,8 @@ def test_acknowledging_more_than_was_pushed_completes_nothing(writer: Client, wa
     watcher.follow(member.member, after=member.revision)
     watcher.acknowledge(member.member, 2**40)
     assert joined(writer, seq) is not None
+    later = writer.send(GroupJoin("/g", b"", OWNER, 30_000, from_listener=True))
+    assert joined(writer, later) is None, "it is told of this one only now"
 
 
 @pytest.mark.parametrize("first", ["the listener's", "the other's"])
