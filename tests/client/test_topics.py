@@ -160,6 +160,18 @@ async def test_subscribing_gives_what_is_there_and_what_comes(shell: Shell, addr
     assert (await asyncio.wait_for(pending, 10)).payload == b"new"
 
 
+@pytest.mark.parametrize("there", [True, False], ids=["a topic", "none yet"])
+async def test_what_comes_after_the_start_is_given_and_nothing_before_it(shell: Shell, addresses: Addresses, there: bool) -> None:
+    """Also where somebody publishes before the first message is asked for, and where the topic is made only then."""
+    topic = shell.connect(addresses).topic("/t")
+    if there:
+        await publish(shell, topic, b"before")
+    subscription = topic.subscribe()
+    await shell.go(subscription.start)
+    await publish(shell, topic, b"after")
+    assert (await next_of(shell, subscription)).payload == b"after"
+
+
 async def test_a_group_without_its_consumer_is_taken_up_by_the_next(shell: Shell, addresses: Addresses) -> None:
     """What was handed out and not worked off comes again, nothing else does."""
     client, other = shell.connect(addresses), shell.connect(addresses)
