@@ -89,10 +89,9 @@ class Family:
         child = self.child = self._spawn(self.keeper, f"{self.keeper.name}.{self._children}", session_id)
         child.on_stirred = lambda: self._child_stirred(child)
         child.start()
-        self._child_workers = [
-            Worker(child, self._books, self._habits, self._rng),
-            Participant(child, self._books, self._habits, self._parts_rng),
-        ]
+        self._child_workers = [Worker(child, self._books, self._habits, self._rng)]
+        if self._habits.participants:
+            self._child_workers.append(Participant(child, self._books, self._habits, self._parts_rng))
         for worker in self._child_workers:
             worker.start()
 
