@@ -88,7 +88,7 @@ ELECTIONS = replace(
     kinds=("blink", "blink", "blink", "crash of all", "leader isolate", "transfer"),
     every_us=80 * MILLISECOND,
     tick_skew_max=0.0,
-    habits=Habits(think_us_max=1_000 * MILLISECOND),
+    habits=Habits(think_us_max=1_000 * MILLISECOND, participants=0),
 )
 #: A leader in a minority goes on taking commands, and comes back with them to a successor who says it in many small Appends.
 DIVIDED = replace(

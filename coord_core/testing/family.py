@@ -95,10 +95,9 @@ class Family:
         child = self.child = self._spawn(self.keeper, f"{self.keeper.name}.{self._children}", session_id)
         child.on_stirred = lambda: self._child_stirred(child)
         child.start()
-        self._child_workers = [
-            Worker(child, self._books, self._habits, self._rng),
-            Participant(child, self._books, self._habits, self._parts_rng),
-        ]
+        self._child_workers = [Worker(child, self._books, self._habits, self._rng)]
+        if self._habits.participants:
+            self._child_workers.append(Participant(child, self._books, self._habits, self._parts_rng))
         if self._habits.claimants:
             self._child_workers.append(Claimant(child, self._books, self._habits, self._claims_rng))
         for worker in self._child_workers:
