@@ -53,10 +53,8 @@ _encode = msgspec.msgpack.Encoder().encode
 #: About what a record and a subscription take in a snapshot besides their contents.
 _ROW_BYTES = 48
 
-#: Places of records that are gone: a stream with so many more than it has records is packed.
-_GONE_MAX = 1_024
-
-#: Places in the ring of records that are gone: with so many more than records, the ring is packed.
+#: Places in the ring of records that are gone: with so many more than records, or with as many bytes in them as the ring may have,
+#: it is packed.
 _EMPTY_PLACES_MAX = 4_096
 
 
@@ -94,7 +92,7 @@ class Stream(Named):
         self.name = name
         #: By number, which rises.
         self.subscriptions: dict[SubscriptionId, Subscription] = {}
-        #: What is left of it in the ring, from `first` on; what lies before is gone.
+        #: What is left of it in the ring, from `first` on; what lies before is gone: never more than what is left.
         self.records: list[Record] = []
         self.first = 0
         #: Revision of the last record; of its beginning, where there was none.
@@ -111,7 +109,7 @@ class Stream(Named):
     def forget_first(self) -> None:
         self.floor = self.records[self.first].revision
         self.first += 1
-        if self.first > _GONE_MAX and 2 * self.first > len(self.records):
+        if 2 * self.first > len(self.records):
             del self.records[: self.first]
             self.first = 0
 
@@ -172,6 +170,7 @@ class Streams:
     __slots__ = (
         "_bytes",
         "_count",
+        "_empty_bytes",
         "_entry",
         "_names",
         "_of_attachment",
@@ -197,6 +196,8 @@ class Streams:
         # Of the records in the ring whose streams live: how many, and their bytes.
         self._count = 0
         self._bytes = 0
+        # Of those whose streams have ended.
+        self._empty_bytes = 0
         #: Every replica must agree: only a simulation that makes all of them alike sets another.
         self.ring_records_max = RING_RECORDS_MAX
 
@@ -317,6 +318,7 @@ class Streams:
             record = ring.popleft()
             stream = record.stream
             if stream.ended_at:
+                self._empty_bytes -= record.size
                 continue
             self._names.will_change(_key(stream.name), stream)
             assert stream.records[stream.first] is record, "the ring and its streams have the same order"
@@ -350,11 +352,14 @@ class Streams:
         self._names.drop(key)
         records = stream.left()
         self._count -= len(records)
-        self._bytes -= sum(record.size for record in records)
+        size = sum(record.size for record in records)
+        self._bytes -= size
+        self._empty_bytes += size
         stream.records = []  # or a stream and its records would keep each other
         stream.first = 0
-        if len(self._ring) > 2 * self._count + _EMPTY_PLACES_MAX:
+        if len(self._ring) > 2 * self._count + _EMPTY_PLACES_MAX or self._empty_bytes > RING_BYTES_MAX:
             self._ring = deque(self._living())
+            self._empty_bytes = 0
 
     def _living(self) -> Iterator[Record]:
         return (record for record in self._ring if not record.stream.ended_at)

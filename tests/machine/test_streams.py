@@ -183,6 +183,30 @@ def test_records_of_streams_that_are_gone_take_no_room(log: Log, watcher: Proces
     assert twin.digest() == log.machine.digest()
 
 
+def test_records_that_the_ring_has_let_go_of_are_not_kept_by_their_streams(log: Log, watcher: Process, writer: Process) -> None:
+    """Nor by the ring, where their streams are gone: else many streams would keep a thousand large records each, for ever."""
+    log.machine.streams.ring_records_max = 4
+    for name in ("/a", "/b"):
+        watcher.subscribe("value", name)
+        for _ in range(10):
+            writer.set(name, b"long ago")
+    streams = log.machine.streams.by_name
+    assert [len(streams["value", name].left()) for name in ("/a", "/b")] == [0, 4]
+    assert len(streams["value", "/a"].records) == 0
+    assert len(streams["value", "/b"].records) <= 8
+
+
+def test_ring_lets_go_of_the_bytes_of_streams_that_are_gone(log: Log, watcher: Process, writer: Process) -> None:
+    """Whoever subscribes, has much written and unsubscribes, again and again, takes no more than the ring may have twice."""
+    content = bytes(VALUE_BYTES_MAX)
+    for _ in range(bounds.RING_BYTES_MAX // VALUE_BYTES_MAX // 8 + 2):
+        subscription = watcher.subscribe("value", "/v")
+        for _ in range(8):
+            writer.set("/v", content)
+        watcher.call(Unsubscribe(subscription))
+    assert sum(record.size for record in log.machine.streams._ring) <= bounds.RING_BYTES_MAX
+
+
 def test_stretch_is_bounded_in_records_and_bytes_and_has_at_least_one(log: Log, watcher: Process, writer: Process) -> None:
     """What is pushed must fit into a frame; what alone is larger must still get through."""
     begun = watcher.subscribe("value", "/v")
