@@ -7,13 +7,14 @@ A node that does not lead sends followers away with a `Redirect` whose seq is 0;
 
 Bounds: a follower has PUSHED_RECORDS_MAX records or PUSHED_BYTES_MAX bytes unacknowledged, but always one; one that comes with some
 from another connection gets more when it has worked them off.  A connection has CONNECTION_BYTES_MAX; a turn pushes to
-FOLLOWERS_A_TURN.  Over FOLLOWERS_MAX, a connection that would follow more is redirected, as if this node did not lead: it comes
+FOLLOWERS_A_TURN, and STATES_A_TURN states, which may be large.  Over FOLLOWERS_MAX, a connection that would follow more is redirected, as if this node did not lead: it comes
 again.
 """
 
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TypeVar
 
 from msgspec import structs
@@ -37,6 +38,7 @@ PUSHED_RECORDS_MAX = 256
 PUSHED_BYTES_MAX = 64 * 1024
 CONNECTION_BYTES_MAX = 4 * 1024 * 1024
 FOLLOWERS_A_TURN = 1_000
+STATES_A_TURN = 64
 FOLLOWERS_MAX = 100_000
 
 K = TypeVar("K")
@@ -155,12 +157,16 @@ class Watches:
     def push(self, machine: Machine) -> list[tuple[int, ServerMessage]]:
         """Return what is to be pushed now, by a leader that is ready."""
         pushes: list[tuple[int, ServerMessage]] = []
-        asked, self._asked = self._asked, {}
-        for (connection, _), message in asked.items():
-            self._begin(connection, message, machine, pushes)
-        for _ in range(min(len(self._due), FOLLOWERS_A_TURN)):
-            subscription = next(iter(self._due))
-            self._push(self._due.pop(subscription), machine, pushes)
+        # Taken off the front all together: one by one, each look for the first would pass over all that went before.
+        for key, message in list(islice(self._asked.items(), FOLLOWERS_A_TURN)):
+            del self._asked[key]
+            self._begin(key[0], message, machine, pushes)
+        states = 0
+        for subscription, follower in list(islice(self._due.items(), FOLLOWERS_A_TURN)):
+            del self._due[subscription]
+            states += self._push(follower, machine, pushes)
+            if states >= STATES_A_TURN:
+                break
         return pushes
 
     def _begin(self, connection: int, message: Follow, machine: Machine, pushes: list[tuple[int, ServerMessage]]) -> None:
@@ -184,10 +190,10 @@ class Watches:
             follower.owes = message.after
         self.acknowledged.append((number, min(message.acknowledged, message.after)))
 
-    def _push(self, follower: Follower, machine: Machine, pushes: list[tuple[int, ServerMessage]]) -> None:
-        """Push the next records, as many as may be; there may be more."""
+    def _push(self, follower: Follower, machine: Machine, pushes: list[tuple[int, ServerMessage]]) -> bool:
+        """Push the next records, as many as may be; there may be more.  Return whether it was a state."""
         if not follower.has_room(self._records_max) or self._connection_bytes[follower.connection] >= CONNECTION_BYTES_MAX:
-            return  # An acknowledgement makes it due again.
+            return False  # An acknowledgement makes it due again.
         records_max = self._records_max - len(follower.unacknowledged)
         bytes_max = PUSHED_BYTES_MAX - follower.unacknowledged_bytes
         found = machine.streams.read(follower.stream, follower.cursor, records_max, bytes_max)
@@ -195,9 +201,11 @@ class Watches:
             self._give(follower, found.revision, _STATE_BYTES)
             pushes.append((follower.connection, Resync(follower.subscription, found.revision, found.state)))
             self._due[follower.subscription] = follower
-        elif found.records:
+            return True
+        if found.records:
             self._push_records(follower, found, pushes)
             self._due[follower.subscription] = follower
+        return False
 
     def _push_records(self, follower: Follower, found: Stretch, pushes: list[tuple[int, ServerMessage]]) -> None:
         for record in found.records:
@@ -220,7 +228,10 @@ class Watches:
 
     def _forget(self, follower: Follower) -> None:
         number = follower.subscription
+        was_full = self._connection_bytes[follower.connection] >= CONNECTION_BYTES_MAX
         self._free(follower, follower.unacknowledged_bytes)
+        if was_full:
+            self._due.update(self._of_connection[follower.connection])
         del self._followers[number]
         self._due.pop(number, None)
         _remove(self._of_connection, follower.connection, number)

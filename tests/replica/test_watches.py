@@ -242,6 +242,34 @@ def test_connection_with_many_slow_followers_is_bounded(
     assert sorted(push.subscription for push in got) == sorted(subscriptions)
 
 
+def test_connection_whose_slow_followers_go_has_room_for_the_others(
+    writer: Client, watcher: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody else makes it due: it has nothing to acknowledge, and its stream may be still for ever."""
+    monkeypatch.setattr(watches_module, "CONNECTION_BYTES_MAX", 4_000)
+    slow, other = watcher.subscribe("value", "/slow"), watcher.subscribe("value", "/other")
+    for subscription in (slow, other):
+        watcher.follow(subscription, after=subscription)
+    writer.do(ValueSet("/slow", bytes(4_000)))
+    version = writer.do(ValueSet("/other", b"")).version
+    assert [push.subscription for push in watcher.pushed()] == [slow]
+    watcher.do(Unsubscribe(slow))
+    assert watcher.revisions() == [version]
+
+
+def test_no_turn_begins_with_all_who_follow_or_tells_all_of_them_the_state(
+    writer: Client, watcher: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a failover all come at once: the others' turns must not wait for them; nobody is passed over."""
+    monkeypatch.setattr(watches_module, "FOLLOWERS_A_TURN", 2)
+    monkeypatch.setattr(watches_module, "STATES_A_TURN", 1)
+    subscriptions = [watcher.subscribe("value", f"/v{number}") for number in range(5)]
+    replica = watcher.driver.replicas[watcher.node]
+    for subscription in subscriptions:
+        replica.follow(watcher.connection, Follow(AttachmentId(watcher.session), subscription, LogIndex(0), LogIndex(0)))
+    assert [len(replica.turn(watcher.driver.now_ms).pushes) for _ in range(7)] == [1, 1, 1, 1, 1, 0, 0]
+
+
 def test_follower_that_fell_behind_the_ring_is_told_the_state(driver: Driver, writer: Client, watcher: Client) -> None:
     """It ends in the right state, and goes on with records from there."""
     driver.replicas[1].machine.streams.ring_records_max = 3
