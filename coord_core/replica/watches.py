@@ -7,8 +7,8 @@ A node that does not lead sends followers away with a `Redirect` whose seq is 0;
 
 Bounds: a follower has PUSHED_RECORDS_MAX records or PUSHED_BYTES_MAX bytes unacknowledged, but always one; one that comes with some
 from another connection gets more when it has worked them off.  A connection has CONNECTION_BYTES_MAX; a turn pushes to
-FOLLOWERS_A_TURN, and STATES_A_TURN states, which may be large.  Over FOLLOWERS_MAX, a connection that would follow more is redirected, as if this node did not lead: it comes
-again.
+FOLLOWERS_A_TURN, and STATES_A_TURN states, which may be large.  Over FOLLOWERS_MAX, a connection that would follow more is
+redirected, as if this node did not lead: it comes again.
 """
 
 from collections import deque
