@@ -25,9 +25,14 @@ from coord_core.protocol.commands import WINDOW_REQUESTS_MAX
 from coord_core.protocol.operations import Announcing, Cancel, Waiting
 from coord_core.protocol.queries import Answer
 from coord_core.protocol.results import NotGranted, Result, ValueConflict
+from coord_core.protocol.streams import Announced, Joined
 from coord_core.types import RequestNumber
 
 Outcome: TypeAlias = Result | Answer | CoordError
+
+
+#: Answers of which the cluster keeps only so many bytes: the values in them, or the audience that they had.
+_LARGE = (ValueConflict, Joined, Announced)
 
 
 class Calls:
@@ -123,7 +128,7 @@ class Calls:
         elif request.withdrawn:
             return  # The answer to its Cancel settles it: until then the cluster must not forget it.
         else:
-            self._ledger.settle(request, with_value=type(outcome) is ValueConflict)
+            self._ledger.settle(request, with_value=isinstance(outcome, _LARGE))
             if request.target is not None:
                 self._withdrawn(request.target)
                 return

@@ -10,7 +10,8 @@ from coord_core.protocol.messages import Ask, Reply, Told
 from coord_core.protocol.operations import Cancel, ValueSet
 from coord_core.protocol.queries import ValueGet, ValueState
 from coord_core.protocol.results import Done, Failed, Granted, NotGranted, ValueConflict, ValueWritten
-from coord_core.types import AttachmentId, FencingToken, SessionId
+from coord_core.protocol.streams import Announced
+from coord_core.types import AttachmentId, FencingToken, LogIndex, SessionId, TopicNumber
 from tests.client.script import Script, call_of, calls_of, command_of, kinds_of, seq_of
 
 TOKEN = FencingToken(200)
@@ -71,6 +72,17 @@ def test_answers_with_values_are_acknowledged_at_once(script: Script) -> None:
     script.set()
     _, second = script.take()
     script.answer(second, ValueConflict(1, b"x" * 1000))
+    script.set()
+    (sent,) = script.take()
+    assert call_of(sent).answered == ((2, 2),)
+
+
+def test_answers_that_named_an_audience_are_acknowledged_at_once(script: Script) -> None:
+    """They count among those of which the cluster keeps only a megabyte: over it, it would refuse even a release."""
+    script.acquire()
+    script.set()
+    _, second = script.take()
+    script.answer(second, Announced(LogIndex(9), 1_000, (), (), 0, TopicNumber(5)))
     script.set()
     (sent,) = script.take()
     assert call_of(sent).answered == ((2, 2),)
