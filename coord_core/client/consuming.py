@@ -89,8 +89,7 @@ class Consumer(AsyncIterator["TopicMessage"]):
         if self._group is not None and await self._is_taken():
             return
         if self._start == LATEST and self._group is None:
-            self._feed = await subscribe(self._topic.driver(), "topic", self._topic.full_path)
-            await self._hear(self._feed)
+            await self._hear(await self._subscribe())
         else:
             await self._rest()
 
@@ -101,8 +100,10 @@ class Consumer(AsyncIterator["TopicMessage"]):
             self._feed.close()
         if self._group is not None and self._is_consumer:
             self._is_consumer = False
-            await self._commit()
-            await self._topic.release(self._group)
+            try:
+                await self._commit()
+            finally:
+                await self._topic.release(self._group)
 
     async def __aenter__(self) -> "Consumer":
         return self
@@ -122,8 +123,8 @@ class Consumer(AsyncIterator["TopicMessage"]):
             raise
         except (RetryableError, OutcomeUnknown):
             await asyncio.sleep(TROUBLE_S)
-        except (LostError, NotHolder):
-            # The group may be another's by now: what was not committed is that one's.
+        except (LostError, NotHolder, NotFound):
+            # The group may be another's by now, or gone with its topic: what was not committed is that one's.
             self._is_consumer = self._group is None
             self._done = None
             self._unsubscribed()
@@ -184,11 +185,18 @@ class Consumer(AsyncIterator["TopicMessage"]):
         """Wait for news.  They may tell of what is read already."""
         if self._feed is None:
             try:
-                self._feed = await subscribe(self._topic.driver(), "topic", self._topic.full_path)
+                await self._subscribe()
             except LimitExceeded:
                 await self._pause()
                 return
-        await self._hear(self._feed)
+        if self._feed is not None:
+            await self._hear(self._feed)
+
+    async def _subscribe(self) -> Feed:
+        feed = self._feed = await subscribe(self._topic.driver(), "topic", self._topic.full_path)
+        if self._closed:  # Meanwhile: nobody else would end it, and others would wait for what it works off.
+            feed.close()
+        return feed
 
     async def _hear(self, feed: Feed) -> None:
         """Take one piece of news.  Raises `LostError` where there will be none any more."""

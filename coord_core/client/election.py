@@ -16,7 +16,7 @@ from coord_core.client.feed import Feed, call
 from coord_core.client.listeners import Listener, call_listener
 from coord_core.client.subscriptions import StateDelivered
 from coord_core.client.watch import AsyncWatch
-from coord_core.errors import InvalidRequest, LeadershipLost, LostError, OutcomeUnknown, RetryableError, SessionClosed
+from coord_core.errors import CoordError, InvalidRequest, LeadershipLost, LostError, OutcomeUnknown, RetryableError, SessionClosed
 from coord_core.protocol.base import Owner
 from coord_core.protocol.elections import (
     Candidate,
@@ -94,9 +94,9 @@ class AsyncCandidacy:
         return self._epoch
 
     async def wait_deposed(self) -> LostError:
-        """Return why, when this candidate leads no more."""
+        """Return why, when this candidate leads no more; at once where it does not lead."""
         epoch = self._epoch
-        while self._over is None and self._epoch == epoch:
+        while self._over is None and epoch is not None and self._epoch == epoch:
             await self._change()
         return self._over or LeadershipLost(f"the leadership of {self.path} was handed on", epoch=epoch)
 
@@ -160,6 +160,7 @@ class AsyncLeadership:
         self._timeout = timeout
         self._candidacy: AsyncCandidacy | None = None
         self._guard: asyncio.Task[None] | None = None
+        self._epoch = Epoch(0)
         self._deposed: LostError | None = None
         self._body: asyncio.Task[object] | None = None
 
@@ -170,7 +171,8 @@ class AsyncLeadership:
 
     def is_leader_locally(self) -> bool:
         """Tell whether this process may believe that it still leads."""
-        return self._candidacy is not None and self._candidacy.is_leader_locally()
+        candidacy = self._candidacy
+        return candidacy is not None and candidacy.epoch == self._epoch and candidacy.is_leader_locally()
 
     async def __aenter__(self) -> "AsyncLeadership":
         """Wait to be elected.  Raises `TimeoutError`, and as `enter` does."""
@@ -320,7 +322,10 @@ class AsyncDistributedLeaderElection:
                 return
             except LostError as error:
                 _log.warning("candidate %d of %s is gone, entering again: %s", candidacy.candidate, self.path, error.message)
-                candidacy = self._candidacy = await self._enter_again()
+                try:
+                    candidacy = self._candidacy = await self._enter_again()
+                except SessionClosed:
+                    return
 
     async def _lead(self, candidacy: AsyncCandidacy, listener: Listener, on_lost: Listener | None) -> None:
         """From one election of this candidate to its end.  Raises `LostError` where it is over for good."""
@@ -342,7 +347,9 @@ class AsyncDistributedLeaderElection:
                 raise
             except (RetryableError, OutcomeUnknown, LostError) as error:
                 _log.debug("cannot enter %s yet: %s", self.path, error.message)
-                await asyncio.sleep(_PAUSE_S)
+            except CoordError as error:  # it may pass: there are too many candidates, the path is another's
+                _log.warning("cannot enter %s: %s", self.path, error.message)
+            await asyncio.sleep(_PAUSE_S)
 
 
 class LeaderView:

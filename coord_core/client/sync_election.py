@@ -51,7 +51,7 @@ class Candidacy:
         return self._client.run(lambda: self._inner.wait_elected(timeout))
 
     def wait_deposed(self) -> LostError:
-        """Return why, when this candidate leads no more."""
+        """Return why, when this candidate leads no more; at once where it does not lead."""
         return self._client.run(self._inner.wait_deposed)
 
     def resign(self) -> None:

@@ -16,7 +16,7 @@ from coord_core.client.consuming import Consumer
 from coord_core.client.driver import Driver
 from coord_core.client.group import ANNOUNCE_TIMEOUT_S
 from coord_core.client.listeners import Listener, call_listener, is_inside
-from coord_core.errors import InvalidRequest, NotFound, SessionClosed
+from coord_core.errors import CoordError, InvalidRequest, NotFound, SessionClosed
 from coord_core.protocol.operations import Operation, Owner
 from coord_core.protocol.streams import Announced, Unacknowledged
 from coord_core.protocol.topics import (
@@ -243,12 +243,18 @@ class AsyncDistributedTopic:
         logged, and the message counts as worked off.
         """
         consumer = self.subscribe(from_, group=group)
-        await consumer.start()
+        try:
+            await consumer.start()
+        except BaseException:
+            with contextlib.suppress(CoordError):  # what was claimed goes with the session then
+                await consumer.aclose()
+            raise
         listening = asyncio.get_running_loop().create_task(self._listen(consumer, listener))
 
         async def end() -> None:
-            listening.cancel()
-            await asyncio.wait([listening])
+            if listening is not asyncio.current_task():  # the listener itself may end it, and is not cut off
+                listening.cancel()
+                await asyncio.wait([listening])
             await consumer.aclose()
 
         return end

@@ -60,7 +60,7 @@ class AsyncWatch(Generic[T]):
     async def start(self) -> None:
         """Subscribe now: what happens from here on is told.  Raises as every call does; the first `async for` does the same."""
         if self._feed is None and not self._closed:
-            self._feed = await subscribe(self._client.driver(), self._kind, self._path)
+            self._feed = await self._subscribe()
 
     def __aiter__(self) -> "AsyncWatch[T]":
         return self
@@ -108,12 +108,20 @@ class AsyncWatch(Generic[T]):
             for change in item.changes:
                 self._told.extend(self._view.change(change, item.revision))
 
+    async def _subscribe(self) -> Feed:
+        feed = await subscribe(self._client.driver(), self._kind, self._path)
+        if self._closed:  # Meanwhile: nobody else would end it, and others would wait for what it works off.
+            feed.close()
+        return feed
+
     async def _again(self) -> Feed:
-        """Subscribe in the next session, however long it takes to get one."""
+        """Subscribe in the next session, however long it takes to get one; not where the watch is closed meanwhile."""
         self._item = None
         while True:
+            if self._closed:
+                raise StopAsyncIteration
             try:
-                return await subscribe(self._client.driver(), self._kind, self._path)
+                return await self._subscribe()
             except SessionClosed:
                 raise StopAsyncIteration from None
             except (RetryableError, OutcomeUnknown, LostError) as error:

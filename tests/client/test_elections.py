@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from coord_core import InvalidRequest, LeadershipLost, NotHolder, SessionClosed, SessionExpired
+from coord_core.client.aio import AsyncClient
 from tests.client.fake import until
 from tests.client.shells import ASYNC_ONLY, Shell
 from tests.server.support import Nodes
@@ -136,6 +137,15 @@ def _hear(heard: list[tuple[str, int]], what: str, epoch: int) -> None:
 async def next_of(shell: Shell, watch: Any) -> Any:
     """The next thing that a watch tells, with either client."""
     return await asyncio.wait_for(shell.go(watch.__anext__ if hasattr(watch, "__anext__") else watch.__next__), 5)
+
+
+@ASYNC_ONLY
+async def test_who_does_not_lead_any_more_when_it_asks_is_told_so_at_once(node: list[str]) -> None:
+    """Between being elected and waiting for the end of it, leadership may be handed on: that must not be missed."""
+    async with AsyncClient(f"coord://{node[0]}/test") as client:
+        await client.election("/e").enter()
+        second = await client.election("/e").enter()
+        assert isinstance(await asyncio.wait_for(second.wait_deposed(), 5), LeadershipLost)
 
 
 async def test_context_is_entered_when_this_process_leads_and_left_by_resigning(shell: Shell, node: list[str]) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 import coord_core
 from coord_core import Consistency, InvalidRequest, NotFound, NotHolder, WrongType
+from coord_core.client.aio import AsyncClient
 from tests.client.fake import until
 from tests.client.shells import ASYNC_ONLY, Shell
 from tests.client.test_elections import next_of
@@ -240,6 +241,19 @@ async def test_watch_that_is_closed_elsewhere_ends(shell: Shell, node: list[str]
     await shell.go(watch.aclose if hasattr(watch, "aclose") else watch.close)
     with pytest.raises((StopAsyncIteration, EndOfWatch)):
         await asyncio.wait_for(waiting, 5)
+
+
+@ASYNC_ONLY
+async def test_watch_that_is_closed_while_it_subscribes_leaves_nobody_to_be_waited_for(node: list[str]) -> None:
+    """The cluster's answer comes when nobody would end what it subscribed."""
+    async with AsyncClient(f"coord://{node[0]}/test") as client, AsyncClient(f"coord://{node[0]}/test") as other:
+        await client.wait_connected(10)
+        watch = client.group("/g").changes()
+        starting = asyncio.ensure_future(watch.start())
+        await asyncio.sleep(0)
+        await watch.aclose()
+        await starting
+        assert (await other.group("/g").join(timeout=2)).unacknowledged == ()
 
 
 class EndOfWatch(Exception):

@@ -8,12 +8,15 @@ import pytest
 
 import coord_core
 from coord_core import Consistency
+from coord_core.client import consuming
+from coord_core.client.aio import AsyncClient
 from coord_core.client.subscriptions import StateDelivered
+from coord_core.errors import Unavailable
 from coord_core.protocol.streams import Record
 from coord_core.protocol.topics import INLINE_BYTES_MAX, MessagePublished, Retention, TopicRecord, TopicState
 from coord_core.types import LogIndex, TopicNumber
 from tests.client.fake import until
-from tests.client.shells import Shell
+from tests.client.shells import ASYNC_ONLY, Shell
 from tests.client.test_topics import close, next_of
 from tests.server.support import Nodes
 
@@ -123,6 +126,55 @@ async def test_message_counts_as_told_when_the_next_one_is_asked_for(shell: Shel
     await shell.go(topic.publish, b"three", None, None, 0.1)
     assert (await asyncio.wait_for(waiting, 10)).payload == b"three"
     await close(shell, consumer)
+
+
+@ASYNC_ONLY
+async def test_listener_may_end_what_it_listens_to(node: list[str]) -> None:
+    """From then on nobody waits for it."""
+    async with AsyncClient(f"coord://{node[0]}/test") as client:
+        topic, heard = client.topic("/t"), list[bytes]()
+
+        async def listener(message: Any) -> None:
+            heard.append(message.payload)
+            await end()
+
+        end = await topic.on_message(listener)
+        told = await atomic(topic).publish(b"heard", timeout=5)
+        assert {each.reason for each in told.unacknowledged} <= {"gone"}
+        assert (await atomic(topic).publish(b"not heard", timeout=5)).unacknowledged == ()
+        assert heard == [b"heard"]
+
+
+@ASYNC_ONLY
+async def test_listener_that_cannot_begin_claims_no_group(node: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else nobody could be the group's consumer, as long as this process lives."""
+
+    async def subscribe(*arguments: object) -> None:
+        raise Unavailable("no leader was reached in time")
+
+    async with AsyncClient(f"coord://{node[0]}/test") as client, AsyncClient(f"coord://{node[0]}/test") as other:
+        await client.topic("/t").publish(b"x")
+        monkeypatch.setattr(consuming, "subscribe", subscribe)
+        with pytest.raises(Unavailable):
+            await client.topic("/t").on_message(print, group="g")
+        assert await other.topic("/t").claim("g") is not None
+
+
+@ASYNC_ONLY
+async def test_groups_consumer_goes_on_with_a_topic_that_was_deleted_under_its_hands(node: list[str]) -> None:
+    """What it has worked off cannot be committed any more: that is no reason to end."""
+    async with AsyncClient(f"coord://{node[0]}/test") as client:
+        topic = client.topic("/t")
+        await topic.publish(b"old")
+        consumer = topic.subscribe("earliest", group="g")
+        assert (await anext(consumer)).payload == b"old"
+        await topic.delete()
+        coming = asyncio.ensure_future(anext(consumer))
+        for _ in range(3):
+            await topic.info()  # behind the commit, which finds no topic
+        await topic.publish(b"new")
+        assert (await asyncio.wait_for(coming, 10)).payload == b"new"
+        await consumer.aclose()
 
 
 async def test_consumer_goes_on_with_a_topic_that_was_deleted_and_made_anew(shell: Shell, node: list[str]) -> None:
