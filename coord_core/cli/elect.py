@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 #: Resigning is worth this long; then the session's end does it.
 RESIGN_SECONDS_MAX = 3.0
 
+#: The hook of loss waits so long for the hook of election to end, and then no longer.
+HOOK_SECONDS_MAX = 10.0
+
 
 @click.command(
     context_settings={"ignore_unknown_options": False},
@@ -174,37 +177,51 @@ async def _stand(standing: Standing, on_elected: str | None, on_lost: str | None
 
     log_as_command(standing.settings)
     target = target_of(standing.settings, ttl=standing.ttl)
-    # The epoch under which the first hook was run and the second was not.
-    leading: int | None = None
+    hooks = _Hooks(standing, on_elected, on_lost, target.environment())
     async with AsyncClient(target.url) as client:
-
-        async def hook(command: str | None, what: str, epoch: int) -> None:
-            standing.settings.note(f"coord: {what} in {standing.path}, epoch {epoch}")
-            if command is not None:
-                await _hook(standing, command, {"COORD_EPOCH": str(epoch), **target.environment()})
-
-        async def elected(epoch: int) -> None:
-            nonlocal leading
-            leading = epoch
-            # Shielded: the loss of leadership does not cut the hook off, it has one of its own.
-            await asyncio.shield(asyncio.ensure_future(hook(on_elected, "elected", epoch)))
-
-        async def lost(epoch: int) -> None:
-            nonlocal leading
-            if leading is not None:
-                leading = None
-                await hook(on_lost, "not elected any more", epoch)
-
         try:
             with Signals().ending_this_task():
                 await client.wait_connected(standing.settings.timeout)
-                await client.election(standing.path, label=standing.label).on_election(elected, lost)
+                await client.election(standing.path, label=standing.label).on_election(hooks.elected, hooks.lost)
                 await asyncio.Event().wait()
         finally:
-            # While the session lives: nobody else leads before this hook has ended.
-            if leading is not None:
-                await lost(leading)
+            await hooks.lost()  # before the session is closed, and another leads
     return Exit.OK
+
+
+class _Hooks:
+    """Runs the hook of election, and after it the hook of loss, once for each time that this process leads."""
+
+    def __init__(self, standing: Standing, on_elected: str | None, on_lost: str | None, environment: dict[str, str]) -> None:
+        self._standing = standing
+        self._on_elected = on_elected
+        self._on_lost = on_lost
+        self._environment = environment
+        # The one that is led under and whose hook of loss has not been run; 0: none.
+        self._epoch = 0
+        self._electing: asyncio.Task[None] | None = None
+        self._losing = asyncio.Lock()
+
+    async def elected(self, epoch: int) -> None:
+        self._epoch = epoch
+        self._electing = asyncio.ensure_future(self._run(self._on_elected, "elected", epoch))
+        # Shielded: the loss of leadership does not cut the hook off, it has one of its own.
+        await asyncio.shield(self._electing)
+
+    async def lost(self, _: int = 0) -> None:
+        """Return when the hook has run, whoever began it."""
+        async with self._losing:
+            epoch, self._epoch = self._epoch, 0
+            if not epoch:
+                return
+            if self._electing is not None:
+                await asyncio.wait([self._electing], timeout=HOOK_SECONDS_MAX)
+            await self._run(self._on_lost, "not elected any more", epoch)
+
+    async def _run(self, command: str | None, what: str, epoch: int) -> None:
+        self._standing.settings.note(f"coord: {what} in {self._standing.path}, epoch {epoch}")
+        if command is not None:
+            await _hook(self._standing, command, {"COORD_EPOCH": str(epoch), **self._environment})
 
 
 async def _hook(standing: Standing, command: str, environment: dict[str, str]) -> None:
