@@ -88,7 +88,7 @@ class Habits:
     ttl_ms: int = 2_000
     #: Of each keeper: how many of its threads watch, stand for election and are members; how long until they do, and for how long.
     participants: int = 1
-    pause_us_max: int = 3_000 * MILLISECOND
+    pause_us_max: int = 4_500 * MILLISECOND
     part_us_max: int = 6_000 * MILLISECOND
     #: Of each keeper: how many of its threads take permits, break locks, and the like.
     claimants: int = 1

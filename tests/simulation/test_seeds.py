@@ -75,9 +75,9 @@ def test_seeds_are_not_idle() -> None:
     assert {report.mix.nodes for report in reports} == {3, 5}
     assert {report.mix.calm for report in reports} == {True, False}
     told = sum((Counter(report.streams) for report in reports), Counter[str]())
-    assert told["record"] > 10 * len(reports)
+    assert told["record"] > 5 * len(reports)
     assert told["resync"] > 0
-    assert told["waited"] > len(reports)
+    assert told["waited"] > len(reports) // 2
 
 
 def test_what_happens_is_told_and_announced() -> None:
