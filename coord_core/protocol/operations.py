@@ -128,7 +128,9 @@ Operation: TypeAlias = (
 )
 
 #: What gives something back: it goes before everything else, and is admitted where other operations are not any more.
-FREEING: frozenset[type] = frozenset({LockRelease, Cancel, Unsubscribe, ElectionResign, GroupLeave, LockBreak, SemaphoreRelease})
+FREEING: frozenset[type] = frozenset(
+    {LockRelease, Cancel, Unsubscribe, ElectionResign, GroupLeave, LockBreak, SemaphoreRelease, TopicRelease}
+)
 #: What waits in a queue by the cluster's clock, and can be withdrawn from it without a trace.
 Waiting: TypeAlias = LockAcquire | SemaphoreAcquire | RateAcquire
 #: What may be announced: its answer waits for its audience, for `announce_ms`.

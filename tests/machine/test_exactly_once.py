@@ -6,6 +6,7 @@ from coord_core.machine.bounds import ANSWER_BYTES_MAX, ANSWERED_RANGES_MAX, NUM
 from coord_core.protocol.commands import WINDOW_REQUESTS_MAX
 from coord_core.protocol.operations import VALUE_BYTES_MAX, LockAcquire, LockRelease, ValueDelete, ValueSet
 from coord_core.protocol.results import Done, Granted, NotGranted, ValueConflict, ValueWritten
+from coord_core.protocol.topics import Claimed, TopicClaim, TopicCreate, TopicRelease
 from coord_core.types import FencingToken
 from tests.machine.driver import OWNER, Log, code
 
@@ -205,6 +206,19 @@ def test_release_and_cancel_are_admitted_to_a_full_window(log: Log) -> None:
     released = process.release(token)
     assert released.result == Done()
     assert released.replies == [(process.attachment, 3, Granted(FencingToken(log.index)))]
+
+
+def test_consumer_group_is_given_up_from_a_full_window_too(log: Log) -> None:
+    """Else nobody could be its consumer for as long as this process waits for its locks."""
+    process, other = log.open(), log.open()
+    process.hold()
+    process.call(TopicCreate("/t"))
+    process.call(TopicClaim("/t", "g", OWNER))
+    for _ in range(WINDOW_REQUESTS_MAX - 3):
+        process.acquire()
+    assert code(process.acquire()) == "LimitExceeded"
+    assert process.call(TopicRelease("/t", "g")).result == Done()
+    assert isinstance(other.call(TopicClaim("/t", "g", OWNER)).result, Claimed)
 
 
 def test_releases_and_cancels_are_bounded_as_well(log: Log) -> None:
