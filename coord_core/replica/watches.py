@@ -180,6 +180,9 @@ class Watches:
             if former.connection > connection:
                 return  # It came late: connections are numbered as they come, and a client has one at a time.
             self._forget(former)
+        if message.after > machine.index:
+            # Nobody has read what has not happened: a client that is wrong about itself is told from here on.
+            message = structs.replace(message, after=machine.index)
         follower = Follower(number, connection, subscription.stream.name, message.after)
         self._followers[number] = follower
         self._connection_bytes.setdefault(connection, 0)

@@ -382,6 +382,18 @@ def test_join_ends_when_the_one_who_is_waited_for_has_gone(driver: Driver, write
     assert (missing.subscription, missing.reason, missing.owner) == (SubscriptionId(member.member), "gone", OWNER)
 
 
+def test_following_from_what_has_not_happened_yet_completes_nothing(writer: Client, watcher: Client) -> None:
+    """Nor is anything passed over that happens from then on."""
+    own = joined(watcher, join(watcher))
+    assert own is not None
+    watcher.follow(own.member, after=1 << 50)
+    seq = join(writer)
+    assert joined(writer, seq) is None
+    (revision,) = watcher.revisions()
+    watcher.acknowledge(own.member, revision)
+    assert joined(writer, seq) is not None
+
+
 def test_acknowledging_more_than_was_pushed_completes_nothing(writer: Client, watcher: Client) -> None:
     """A client that counts wrongly must not say that it was told what it was not."""
     member = joined(watcher, join(watcher))
