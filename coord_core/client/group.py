@@ -14,7 +14,7 @@ from coord_core.client.feed import Feed, call
 from coord_core.client.listeners import Listener, call_listener, is_inside
 from coord_core.client.paths import announce_ms
 from coord_core.client.watch import AsyncWatch
-from coord_core.errors import LostError, OutcomeUnknown
+from coord_core.errors import CoordError, LostError, OutcomeUnknown
 from coord_core.protocol.base import Owner
 from coord_core.protocol.groups import (
     GroupInfo,
@@ -181,11 +181,14 @@ class AsyncDistributedMembershipGroup:
         return end
 
     async def _dispatch(self, watch: AsyncWatch[GroupChange]) -> None:
-        async for change in watch:
-            for what, listener in list(self._listeners):
-                if what == change.what:
-                    await call_listener(self._client.callbacks, listener, change.member)
-            watch.done()
+        try:
+            async for change in watch:
+                for what, listener in list(self._listeners):
+                    if what == change.what:
+                        await call_listener(self._client.callbacks, listener, change.member)
+                watch.done()
+        except CoordError as error:  # there is nobody else whom it could be told
+            _log.error("the listeners of %s hear nothing more: %s", self.path, error.message)
 
 
 class GroupView:

@@ -5,6 +5,7 @@ Offsets count a topic's messages from 0.  What a group has *committed* is the of
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -50,6 +51,8 @@ from coord_core.types import LogIndex
 
 if TYPE_CHECKING:
     from coord_core.client.aio import AsyncClient
+
+_log = logging.getLogger("coord.client")
 
 #: Where to begin: "earliest", "latest", an offset, how long ago, or when.
 From: TypeAlias = str | int | timedelta | datetime
@@ -260,10 +263,14 @@ class AsyncDistributedTopic:
         return end
 
     async def _listen(self, consumer: Consumer, listener: Listener) -> None:
-        with contextlib.suppress(SessionClosed):
+        try:
             async for message in consumer:
                 await call_listener(self._client.callbacks, listener, message)
                 consumer.worked_off()
+        except SessionClosed:
+            return
+        except CoordError as error:  # there is nobody else whom it could be told
+            _log.error("a listener of %s hears nothing more: %s", self.path, error.message)
 
     def driver(self) -> Driver:
         """Return the client's driver (for the consumer)."""

@@ -2,7 +2,8 @@
 
 import asyncio
 import threading
-from typing import Any
+from collections.abc import AsyncIterator
+from typing import Any, cast
 
 import pytest
 
@@ -11,7 +12,7 @@ from coord_core import Consistency
 from coord_core.client import consuming
 from coord_core.client.aio import AsyncClient
 from coord_core.client.subscriptions import StateDelivered
-from coord_core.errors import Unavailable
+from coord_core.errors import LimitExceeded, Unavailable
 from coord_core.protocol.streams import Record
 from coord_core.protocol.topics import INLINE_BYTES_MAX, MessagePublished, Retention, TopicRecord, TopicState
 from coord_core.types import LogIndex, TopicNumber
@@ -143,6 +144,22 @@ async def test_listener_may_end_what_it_listens_to(node: list[str]) -> None:
         assert {each.reason for each in told.unacknowledged} <= {"gone"}
         assert (await atomic(topic).publish(b"not heard", timeout=5)).unacknowledged == ()
         assert heard == [b"heard"]
+
+
+@ASYNC_ONLY
+async def test_listener_that_hears_nothing_more_is_not_silent_about_it(node: list[str], caplog: pytest.LogCaptureFixture) -> None:
+    """Nobody waits for what its task raises."""
+
+    class NothingMore(AsyncIterator[Any]):
+        async def __anext__(self) -> Any:
+            raise LimitExceeded("subscriptions: at most 100000")
+
+    async with AsyncClient(f"coord://{node[0]}/test") as client:
+        consumer, watch = cast(Any, NothingMore()), cast(Any, NothingMore())
+        await client.topic("/t")._listen(consumer, print)
+        await client.group("/g")._dispatch(watch)
+    told = [record.getMessage() for record in caplog.records if "nothing more" in record.getMessage()]
+    assert [("/t" in message, "/g" in message) for message in told] == [(True, False), (False, True)]
 
 
 @ASYNC_ONLY
