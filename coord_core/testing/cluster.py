@@ -148,7 +148,7 @@ class Cluster:
         """Whether the cluster would survive the loss of this node for good, whatever is under way."""
         index, configuration = self.watchers.consensus.configurations[-1]
         members = everyone(configuration)
-        lost = [other for other in self.nodes.values() if other.lost and other.node_id in members]
+        lost = [other for other in self.nodes.values() if other.disk.in_doubt and other.node_id in members]
         if self.operator is not None:
             # While nobody can be sure that a change is committed, its outcome may hang on those who counted before it.
             is_known = all(other.disk.hard_state.commit >= index for other in self.sound_nodes())

@@ -89,6 +89,11 @@ class SimulatedDisk:
         self.write(batch)
         return True
 
+    @property
+    def in_doubt(self) -> bool:
+        """Whether it is damaged, or may turn out to be."""
+        return bool(self.damage)
+
     def spoil(self, what: str) -> None:
         """Damage what is there."""
         self.damage = what

@@ -99,6 +99,10 @@ class FileDisk(SimulatedDisk):
 
     # --- what happens to the bytes ------------------------------------------------------------------------------------------------
 
+    @property
+    def in_doubt(self) -> bool:
+        return self._flips or super().in_doubt
+
     def spoil(self, what: str) -> None:
         """Damage the files when the node's process ends, which need not be now.  It may concern nothing that is still needed."""
         self._flips = True
