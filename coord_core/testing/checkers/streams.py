@@ -56,6 +56,7 @@ class Join:
     revision: int
     wait_ms: int
     audience: tuple[SubscriptionId, ...]
+    from_listener: bool
 
 
 @dataclass(slots=True)
@@ -184,7 +185,7 @@ class StreamChecks:
         audience = tuple(told) if wait_ms else ()
         if (joined.revision, joined.wait_ms, joined.audience) != (index, wait_ms, audience):
             raise Violation(f"entry {index} is to be announced to {audience} for {wait_ms} ms, and was answered with {joined}")
-        self.joins[index] = Join(index, wait_ms, audience)
+        self.joins[index] = Join(index, wait_ms, audience, command.operation.from_listener)
 
     # --- what it means for a stream -----------------------------------------------------------------------------------------------
 
