@@ -53,14 +53,16 @@ FAR = replace(
     kinds=("client isolate",),
     every_us=1_000 * MILLISECOND,
     drift_max=0.0,
-    habits=replace(FIGHT, think_us_max=50 * MILLISECOND, hold_us_max=8_000 * MILLISECOND, locks=1.0, ttl_ms=2_000, participants=0),
+    habits=replace(
+        FIGHT, think_us_max=50 * MILLISECOND, hold_us_max=8_000 * MILLISECOND, locks=1.0, ttl_ms=2_000, participants=0, claimants=0
+    ),
 )
 #: A stopped leader answers what waited for it, while those who were cut off have found its successor.
 READS = replace(
     PARTITIONS,
     kinds=("stop", "client cut"),
     every_us=200 * MILLISECOND,
-    habits=Habits(think_us_max=30 * MILLISECOND, locks=0.05, paths=1, ttl_ms=4_000, participants=0),
+    habits=Habits(think_us_max=30 * MILLISECOND, locks=0.05, paths=1, ttl_ms=4_000, participants=0, claimants=0),
 )
 SECOND_THOUGHTS = replace(
     CUTS,
