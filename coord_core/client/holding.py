@@ -6,6 +6,7 @@ asking, `check` asks the cluster, and only the fencing token protects what lies 
 
 import asyncio
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -75,7 +76,7 @@ class AsyncGrant:
             raise LockLost(f"{self.path} is not held any more: released, or the session's lease is over", token=self.token)
 
 
-class AsyncHolding:
+class AsyncHolding(ABC):
     """Base of the handles."""
 
     def __init__(self, client: "AsyncClient", path: str, owner: Owner) -> None:
@@ -141,12 +142,13 @@ class AsyncHolding:
                 raise LockLost(f"{self.path} was lost before its release was confirmed", token=grant.token) from error
             raise
 
+    @abstractmethod
     async def _held_under(self, token: FencingToken) -> LockParty | SemaphoreParty | None:
         """Ask the cluster; an answer after the present lease is over is of no use."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def _leave(self, error: BaseException | None) -> None:
-        raise NotImplementedError
+        """Give back what the body of a context held; `error`: what the body raised."""
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Release.  Raises `LockLost` where the body did not hold it all the time, unless it raised something itself."""

@@ -16,6 +16,7 @@ from coord_core.client import catalog, forks
 from coord_core.client.aio import CLOSE_TIMEOUT_S, AsyncClient
 from coord_core.client.listing import LockListing, SessionListing
 from coord_core.client.status import ClusterReport
+from coord_core.client.sync_base import Blocking
 from coord_core.client.sync_election import DistributedLeaderElection
 from coord_core.client.sync_group import DistributedMembershipGroup
 from coord_core.client.sync_lock import DistributedLock, DistributedSemaphore, RateLimiter
@@ -246,22 +247,11 @@ def _close_all() -> None:
         engine.close(_EXIT_TIMEOUT_S / len(engines))
 
 
-class DistributedValue:
+class DistributedValue(Blocking[AsyncDistributedValue]):
     """A handle of the value at `path`.  Calls through one handle take effect in the order in which they are made.
 
     Every write raises as `AsyncDistributedValue` says.
     """
-
-    def __init__(self, client: Client, inner: AsyncDistributedValue) -> None:
-        self._client = client
-        self._inner = inner
-
-    def __repr__(self) -> str:
-        return repr(self._inner).replace("Async", "", 1)
-
-    @property
-    def path(self) -> str:
-        return self._inner.path
 
     def get(self) -> Versioned | None:
         """Return the value, linearizably; None where there is none.  Raises `Unavailable`."""

@@ -2,32 +2,18 @@
 
 from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 from coord_core.client.election import AsyncCandidacy, AsyncDistributedLeaderElection
 from coord_core.client.listeners import Listener
+from coord_core.client.sync_base import Blocking
 from coord_core.client.sync_watch import Watch
 from coord_core.errors import LeadershipLost, LostError
 from coord_core.protocol.elections import Candidate
 from coord_core.types import CandidateId, Epoch
 
-if TYPE_CHECKING:
-    from coord_core.client.sync import Client
 
-
-class Candidacy:
+class Candidacy(Blocking[AsyncCandidacy]):
     """One entry in an election: first it waits, then it leads, then it is over."""
-
-    def __init__(self, client: "Client", inner: AsyncCandidacy) -> None:
-        self._client = client
-        self._inner = inner
-
-    def __repr__(self) -> str:
-        return repr(self._inner).replace("Async", "", 1)
-
-    @property
-    def path(self) -> str:
-        return self._inner.path
 
     @property
     def candidate(self) -> CandidateId:
@@ -104,19 +90,8 @@ class Leadership:
             raise LeadershipLost(f"the leadership of {self._candidacy.path} was lost", epoch=self._epoch)
 
 
-class DistributedLeaderElection:
+class DistributedLeaderElection(Blocking[AsyncDistributedLeaderElection]):
     """A handle of the election at `path`.  Made by `Client.election`; making one sends nothing."""
-
-    def __init__(self, client: "Client", inner: AsyncDistributedLeaderElection) -> None:
-        self._client = client
-        self._inner = inner
-
-    def __repr__(self) -> str:
-        return repr(self._inner).replace("Async", "", 1)
-
-    @property
-    def path(self) -> str:
-        return self._inner.path
 
     def enter(self) -> Candidacy:
         """Become a candidate; return once it can be elected.  Raises as `AsyncDistributedLeaderElection.enter` does."""

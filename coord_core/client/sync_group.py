@@ -1,32 +1,18 @@
 """The blocking forms of the group's classes; see `group`."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 from coord_core.client.group import ANNOUNCE_TIMEOUT_S, AsyncDistributedMembershipGroup, AsyncJoinedMember, GroupChange
 from coord_core.client.listeners import Listener
+from coord_core.client.sync_base import Blocking
 from coord_core.client.sync_watch import Watch
 from coord_core.protocol.groups import GroupMember
 from coord_core.protocol.streams import Unacknowledged
 from coord_core.types import MemberId
 
-if TYPE_CHECKING:
-    from coord_core.client.sync import Client
 
-
-class JoinedMember:
+class JoinedMember(Blocking[AsyncJoinedMember]):
     """This process's part in a group.  Ends with `leave`, or with the session."""
-
-    def __init__(self, client: "Client", inner: AsyncJoinedMember) -> None:
-        self._client = client
-        self._inner = inner
-
-    def __repr__(self) -> str:
-        return repr(self._inner).replace("Async", "", 1)
-
-    @property
-    def path(self) -> str:
-        return self._inner.path
 
     @property
     def member(self) -> MemberId:
@@ -55,19 +41,8 @@ class JoinedMember:
         self._client.run(lambda: self._inner.update(metadata))
 
 
-class DistributedMembershipGroup:
+class DistributedMembershipGroup(Blocking[AsyncDistributedMembershipGroup]):
     """A handle of the group at `path`.  Made by `Client.group`; making one sends nothing."""
-
-    def __init__(self, client: "Client", inner: AsyncDistributedMembershipGroup) -> None:
-        self._client = client
-        self._inner = inner
-
-    def __repr__(self) -> str:
-        return repr(self._inner).replace("Async", "", 1)
-
-    @property
-    def path(self) -> str:
-        return self._inner.path
 
     def join(self, metadata: bytes = b"", timeout: float = ANNOUNCE_TIMEOUT_S) -> JoinedMember:
         """Become a member; completes when everybody who was there before has been told and their listeners have returned.

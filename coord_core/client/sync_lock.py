@@ -9,6 +9,7 @@ from coord_core.client.holding import AsyncGrant
 from coord_core.client.limiter import AsyncRateLimiter, Decision
 from coord_core.client.lock import AsyncDistributedLock
 from coord_core.client.semaphore import AsyncDistributedSemaphore
+from coord_core.client.sync_base import Blocking
 from coord_core.client.sync_watch import Watch
 from coord_core.protocol.limiters import LimiterState
 from coord_core.protocol.locks import LockBroken, LockClosure
@@ -56,19 +57,8 @@ class Grant:
         self._client.run(self._inner.check)
 
 
-class DistributedLock:
+class DistributedLock(Blocking[AsyncDistributedLock]):
     """A handle of the lock at `path`: one prospective holder.  Made by `Client.lock`; making one sends nothing."""
-
-    def __init__(self, client: "Client", inner: AsyncDistributedLock) -> None:
-        self._client = client
-        self._inner = inner
-
-    def __repr__(self) -> str:
-        return repr(self._inner).replace("Async", "", 1)
-
-    @property
-    def path(self) -> str:
-        return self._inner.path
 
     @property
     def token(self) -> FencingToken | None:
@@ -150,19 +140,8 @@ class DistributedLock:
         await self._inner.release()
 
 
-class DistributedSemaphore:
+class DistributedSemaphore(Blocking[AsyncDistributedSemaphore]):
     """A handle of the semaphore at `path`: one prospective holder.  Made by `Client.semaphore`; making one sends nothing."""
-
-    def __init__(self, client: "Client", inner: AsyncDistributedSemaphore) -> None:
-        self._client = client
-        self._inner = inner
-
-    def __repr__(self) -> str:
-        return repr(self._inner).replace("Async", "", 1)
-
-    @property
-    def path(self) -> str:
-        return self._inner.path
 
     @property
     def limit(self) -> int:
@@ -242,19 +221,8 @@ class DistributedSemaphore:
         await self._inner.release()
 
 
-class RateLimiter:
+class RateLimiter(Blocking[AsyncRateLimiter]):
     """A handle of the rate limiter at `path`.  Made by `Client.rate_limiter`; making one sends nothing."""
-
-    def __init__(self, client: "Client", inner: AsyncRateLimiter) -> None:
-        self._client = client
-        self._inner = inner
-
-    def __repr__(self) -> str:
-        return repr(self._inner).replace("Async", "", 1)
-
-    @property
-    def path(self) -> str:
-        return self._inner.path
 
     @property
     def burst(self) -> int:

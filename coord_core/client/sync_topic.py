@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from coord_core.client.consuming import Consumer
 from coord_core.client.group import ANNOUNCE_TIMEOUT_S
 from coord_core.client.listeners import Listener
+from coord_core.client.sync_base import Blocking
 from coord_core.client.topic import AsyncDistributedTopic, Claim, Consistency, From, Published, TopicMessage, TopicStatus
 from coord_core.protocol.topics import RETENTION_AGE_MS_DEFAULT, RETENTION_BYTES_DEFAULT
 
@@ -52,22 +53,11 @@ class Subscription(Iterator[TopicMessage]):
         self.close()
 
 
-class DistributedTopic:
+class DistributedTopic(Blocking[AsyncDistributedTopic]):
     """A handle of the topic at `path`.  Made by `Client.topic`; making one sends nothing.
 
     Every change raises as `AsyncDistributedTopic` says.
     """
-
-    def __init__(self, client: "Client", inner: AsyncDistributedTopic) -> None:
-        self._client = client
-        self._inner = inner
-
-    def __repr__(self) -> str:
-        return repr(self._inner).replace("Async", "", 1)
-
-    @property
-    def path(self) -> str:
-        return self._inner.path
 
     @property
     def consistency(self) -> Consistency:

@@ -7,6 +7,7 @@ Rule: a claim is in exactly one of two tables, `_waiting` as long as it stands i
 holds.  What its resource does not hold for anybody (a rate limiter) is never in `_held`.
 """
 
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from functools import partial
@@ -77,7 +78,7 @@ class ClaimRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
 Index: TypeAlias = dict[AttachmentId, MutableMapping[RequestNumber, Claim]]
 
 
-class Claims:
+class Claims(ABC):
     """Base of the resources that are claimed."""
 
     __slots__ = ("_entry", "_held", "_names", "_sessions", "_timers", "_waiters_total", "_waiting")
@@ -96,13 +97,13 @@ class Claims:
 
     # --- the type's own matter ---------------------------------------------------------------------------------------------------
 
+    @abstractmethod
     def _place_of(self, claim: Claim) -> Any:
         """Return what it claims, to change it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _timed_out(self, place: Any, claim: Claim) -> None:
         """The patience of one who waits is over; his timer is gone already."""
-        raise NotImplementedError
 
     # --- what happens to a claim -------------------------------------------------------------------------------------------------
 
