@@ -105,7 +105,7 @@ def _outcomes(seeds: range, mix: str | None, jobs: int) -> Generator[Report | Fa
     # Ctrl-C reaches every process in the foreground: only this one is to say something.
     with multiprocessing.Pool(jobs, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
         yield from pool.imap(partial(_outcome, mix=mix), seeds)
-        # All is done: they end by themselves.  Leaving the context kills them, and then waits for ever for one that is just being born.
+        # They end by themselves.  Leaving the context kills them, and would wait for ever for one that is only being born.
         pool.close()
         pool.join()
 
