@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from coord_core.client.aio import AsyncClient, connect_async
+    from coord_core.client.detached import Detached
     from coord_core.client.election import AsyncCandidacy, AsyncDistributedLeaderElection, AsyncLeadership
     from coord_core.client.group import AsyncDistributedMembershipGroup, AsyncJoinedMember, GroupChange
     from coord_core.client.holding import AsyncGrant
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
         SessionExpired,
         StaleRequest,
         SubscriptionLost,
+        Superseded,
         Unavailable,
         UnsupportedVersion,
         UsedAfterFork,
@@ -63,6 +65,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "coord_core.client.aio": ("AsyncClient", "connect_async"),
+    "coord_core.client.detached": ("Detached",),
     "coord_core.client.election": ("AsyncCandidacy", "AsyncDistributedLeaderElection", "AsyncLeadership"),
     "coord_core.client.group": ("AsyncDistributedMembershipGroup", "AsyncJoinedMember", "GroupChange"),
     "coord_core.client.holding": ("AsyncGrant",),
@@ -103,6 +106,8 @@ _HOMES = {
         "SessionExpired",
         "StaleRequest",
         "SubscriptionLost",
+        "Superseded",
+        "Superseded",
         "Unavailable",
         "UnsupportedVersion",
         "UsedAfterFork",
@@ -134,6 +139,7 @@ __all__ = [
     "Consistency",
     "CoordError",
     "Decision",
+    "Detached",
     "DiskFull",
     "DistributedLeaderElection",
     "DistributedLock",
@@ -165,6 +171,7 @@ __all__ = [
     "SessionState",
     "StaleRequest",
     "SubscriptionLost",
+    "Superseded",
     "TopicMessage",
     "TopicStatus",
     "Unavailable",

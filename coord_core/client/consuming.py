@@ -124,6 +124,8 @@ class Consumer(AsyncIterator["TopicMessage"]):
         except (RetryableError, OutcomeUnknown):
             await asyncio.sleep(TROUBLE_S)
         except (LostError, NotHolder, NotFound):
+            if self._topic.driver().session.over is not None:
+                raise
             # The group may be another's by now, or gone with its topic: what was not committed is that one's.
             self._is_consumer = self._group is None
             self._done = None
