@@ -37,6 +37,8 @@ GROUPS = ("/groups/a", "/groups/b")
 CLOSING_LOCKS = ("/closing/a", "/closing/b")
 SEMAPHORES = ("/semaphores/a",)
 LIMITERS = ("/limiters/a",)
+#: Locks of work that passes from process to process.
+RELAYS = ("/relays/a", "/relays/b")
 
 #: All that anybody subscribes to.
 STREAMS: tuple[StreamName, ...] = (
@@ -96,6 +98,8 @@ class Habits:
     announce_ms_max: int = 2_000
     #: Of all things to do, how many are about topics.
     topics: float = 0.0
+    #: Pieces of work that pass from process to process.
+    relays: int = 0
 
 
 def draw_habits(rng: random.Random) -> Habits:

@@ -89,6 +89,7 @@ def test_who_takes_a_session_up_while_its_expiry_is_under_way_keeps_it_alive():
     taken_up(machine, 2, b"b")
     leading.leased(session, TTL_MS)
     assert leading.renew(session, 2, TTL_MS) == TTL_MS
+    assert leading.own_commands([session], TTL_MS, 1) == [], "found dead before, proposed after"
 
 
 def test_lease_is_not_renewed_for_a_process_before_or_a_superseded_attempt():
