@@ -22,13 +22,14 @@ if TYPE_CHECKING:
     from coord_core.client.session import SessionState
     from coord_core.client.sync import Client, DistributedValue, attach, connect
     from coord_core.client.sync_election import Candidacy, DistributedLeaderElection, Leadership
-    from coord_core.client.sync_group import DistributedMembershipGroup, JoinedMember
+    from coord_core.client.sync_group import DistributedMembershipGroup, JoinedMember, RemoteMember, ScheduledWork
     from coord_core.client.sync_lock import DistributedLock, DistributedSemaphore, Grant, RateLimiter
     from coord_core.client.sync_topic import DistributedTopic
     from coord_core.client.sync_watch import Watch
     from coord_core.client.topic import AsyncDistributedTopic, Consistency, TopicMessage, TopicStatus
     from coord_core.client.value import AsyncDistributedValue, Versioned
     from coord_core.client.watch import AsyncWatch
+    from coord_core.client.works import AsyncRemoteMember, AsyncScheduledWork
     from coord_core.errors import (
         AttachmentClosed,
         AuthenticationFailed,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
         NotLeader,
         OutcomeUnknown,
         ProtocolError,
+        RemoteError,
         RequestError,
         RetryableError,
         SessionClosed,
@@ -76,7 +78,8 @@ _HOMES = {
     "coord_core.client.sync": ("Client", "DistributedValue", "attach", "connect"),
     "coord_core.client.sync_lock": ("DistributedLock", "DistributedSemaphore", "Grant", "RateLimiter"),
     "coord_core.client.sync_election": ("Candidacy", "DistributedLeaderElection", "Leadership"),
-    "coord_core.client.sync_group": ("DistributedMembershipGroup", "JoinedMember"),
+    "coord_core.client.sync_group": ("DistributedMembershipGroup", "JoinedMember", "RemoteMember", "ScheduledWork"),
+    "coord_core.client.works": ("AsyncRemoteMember", "AsyncScheduledWork"),
     "coord_core.client.sync_watch": ("Watch",),
     "coord_core.client.watch": ("AsyncWatch",),
     "coord_core.client.sync_topic": ("DistributedTopic",),
@@ -100,6 +103,7 @@ _HOMES = {
         "NotLeader",
         "OutcomeUnknown",
         "ProtocolError",
+        "RemoteError",
         "RequestError",
         "RetryableError",
         "SessionClosed",
@@ -130,6 +134,8 @@ __all__ = [
     "AsyncJoinedMember",
     "AsyncLeadership",
     "AsyncRateLimiter",
+    "AsyncRemoteMember",
+    "AsyncScheduledWork",
     "AsyncWatch",
     "AttachmentClosed",
     "AuthenticationFailed",
@@ -164,8 +170,11 @@ __all__ = [
     "OutcomeUnknown",
     "ProtocolError",
     "RateLimiter",
+    "RemoteError",
+    "RemoteMember",
     "RequestError",
     "RetryableError",
+    "ScheduledWork",
     "SessionClosed",
     "SessionExpired",
     "SessionState",

@@ -7,6 +7,7 @@
     |   +-- Busy                a bound was reached; wait and try again
     |   +-- DiskFull            a majority of nodes has no room on disk; somebody must free some
     +-- OutcomeUnknown          it may or may not have been applied: look before trying again
+    +-- RemoteError             what was called elsewhere was called, and raised
     +-- LostError               what you held is gone: stop acting on it
     |   +-- SessionExpired
     |   +-- SessionClosed
@@ -92,6 +93,10 @@ class DiskFull(RetryableError):
 
 class OutcomeUnknown(CoordError):
     """The command was sent and its answer did not come: it may or may not have been applied."""
+
+
+class RemoteError(CoordError):
+    """What was called in another process raised; `details["type"]` names the exception's class, `details["message"]` its text."""
 
 
 class LostError(CoordError):

@@ -36,6 +36,9 @@ MemberId = NewType("MemberId", int)
 #: The log index at which a topic was made: one that is deleted and made anew has another.
 TopicNumber = NewType("TopicNumber", int)
 
+#: The log index at which work was submitted to a member of a group.
+WorkId = NewType("WorkId", int)
+
 #: Numbers the commands of one attachment, from 1.
 RequestNumber = NewType("RequestNumber", int)
 

@@ -22,10 +22,11 @@ from coord_core.client.requests import CallId, Kind, Ledger, Request
 from coord_core.client.settings import QUEUED_REQUESTS_MAX, SessionConfig
 from coord_core.errors import Busy, CoordError, LostError, OutcomeUnknown, Unavailable
 from coord_core.protocol.commands import WINDOW_REQUESTS_MAX
-from coord_core.protocol.operations import Announcing, Cancel, Waiting
+from coord_core.protocol.operations import Announcing, Cancel, Patient, Waiting
 from coord_core.protocol.queries import Answer
 from coord_core.protocol.results import NotGranted, Result, ValueConflict
 from coord_core.protocol.streams import Announced, Joined
+from coord_core.protocol.works import WorkSubmit
 from coord_core.types import RequestNumber
 
 Outcome: TypeAlias = Result | Answer | CoordError
@@ -211,6 +212,8 @@ class Calls:
     def _set_deadline(self, request: Request, now_ms: int, timeout_ms: int | None) -> None:
         body = request.body
         if timeout_ms is None:
+            if isinstance(body, Patient) or (isinstance(body, WorkSubmit) and body.delay_ms is None):
+                return
             if not isinstance(body, Waiting):
                 timeout_ms = self._config.request_timeout_ms + (body.announce_ms if isinstance(body, Announcing) else 0)
             elif body.wait_ms is None:

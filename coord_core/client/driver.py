@@ -25,6 +25,7 @@ from coord_core.protocol.queries import Query
 from coord_core.protocol.results import Granted
 from coord_core.protocol.semaphores import PermitsGranted, SemaphoreRelease
 from coord_core.protocol.streams import Joined, Subscribed, Unsubscribe
+from coord_core.protocol.works import WorkCancel, WorkScheduled
 from coord_core.types import LogIndex, SubscriptionId
 from coord_core.wire.codec import decode_server, encode_messages
 from coord_core.wire.frames import FrameParser
@@ -331,6 +332,8 @@ def _giving_back(path: str, outcome: object) -> Operation | None:
             return ElectionResign(path, candidate)
         case Joined(member=member):
             return GroupLeave(path, member)
+        case WorkScheduled(work=work):
+            return WorkCancel(path, work)
         case Subscribed(subscription=subscription):
             return Unsubscribe(subscription)
     return None

@@ -8,12 +8,13 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from coord_core.client.feed import Feed, call
 from coord_core.client.listeners import Listener, call_listener, is_inside
 from coord_core.client.paths import announce_ms
 from coord_core.client.watch import AsyncWatch
+from coord_core.client.works import AsyncRemoteMember, Callbacks, Callee
 from coord_core.errors import CoordError, LostError, OutcomeUnknown
 from coord_core.protocol.base import Owner
 from coord_core.protocol.groups import (
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("coord.client")
 
+C = TypeVar("C", bound=Callable[..., Any])
+
 KIND = "group"
 
 #: How long a join waits for those who were there before.
@@ -56,7 +59,7 @@ class GroupChange:
 class AsyncJoinedMember:
     """This process's part in a group.  Ends with `leave`, or with the session."""
 
-    def __init__(self, client: "AsyncClient", path: str, joined: Joined) -> None:
+    def __init__(self, client: "AsyncClient", path: str, joined: Joined, callbacks: Callbacks) -> None:
         self.path = path
         #: The log index of the join: nobody else's, ever.
         self.member: MemberId = joined.member
@@ -68,6 +71,7 @@ class AsyncJoinedMember:
         # What it hears is acknowledged at once: listeners have a subscription of their own.
         self._feed = Feed(client.driver(), SubscriptionId(joined.member), LogIndex(joined.member))
         self._following = asyncio.get_running_loop().create_task(self._follow())
+        self._callee = Callee(client, self._full_path, self.member, callbacks) if callbacks else None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.member} of {self.path}{'' if self.is_member_locally() else ', gone'}>"
@@ -89,6 +93,8 @@ class AsyncJoinedMember:
             return
         self._left = True
         self._feed.close()
+        if self._callee is not None:
+            self._callee.stop()
         try:
             await self._client.driver().call(GroupLeave(self._full_path, self.member))[1]
         except LostError:
@@ -120,6 +126,7 @@ class AsyncDistributedMembershipGroup:
         self._client = client
         self._full_path = client.full_path(path)
         self._owner = owner
+        self._callbacks: dict[str, Callable[..., Any]] = {}
         self._listeners: list[tuple[str, Listener]] = []
         self._watch: AsyncWatch[GroupChange] | None = None
         self._dispatching: asyncio.Task[None] | None = None
@@ -135,10 +142,29 @@ class AsyncDistributedMembershipGroup:
         a member in any case.  Raises `Unavailable`, `Busy` or `DiskFull` (not applied), `SessionExpired`, `OutcomeUnknown`,
         `WrongType`, `LimitExceeded`.
         """
-        operation = GroupJoin(self._full_path, metadata, self._owner, announce_ms(timeout), is_inside())
+        callbacks = dict(self._callbacks)
+        operation = GroupJoin(self._full_path, metadata, self._owner, announce_ms(timeout), is_inside(), bool(callbacks))
         joined = await call(self._client.driver(), operation, self._full_path)
         assert isinstance(joined, Joined)
-        return AsyncJoinedMember(self._client, self.path, joined)
+        return AsyncJoinedMember(self._client, self.path, joined, callbacks)
+
+    def callback(self, name: str = "") -> Callable[[C], C]:
+        """Register a function, or coroutine function, that others may have this process call once it has joined.
+
+        `@group.callback("rebuild")`; without a name under that of the function.  Only what is registered when a member joins is
+        called.  Plain functions run one after the other on the callback thread, coroutine functions up to sixteen at a time.
+        """
+
+        def register(function: C) -> C:
+            self._callbacks[name or function.__name__] = function
+            return function
+
+        return register
+
+    def member(self, member: GroupMember | AsyncJoinedMember | int) -> AsyncRemoteMember:
+        """Return a member of this group, to have it call something: `group.member(joined).execute("rebuild", 7)`."""
+        number = member if isinstance(member, int) else member.member
+        return AsyncRemoteMember(self._client, self.path, MemberId(number))
 
     async def members(self) -> Sequence[GroupMember]:
         """Return the members in the order in which they joined, linearizably.  Raises `Unavailable`."""

@@ -49,6 +49,11 @@ MEMBERS_PER_GROUP_MAX = 1_000
 #: Metadata and owners of all members: they must go into one frame.
 GROUP_BYTES_MAX = 512 * 1024
 
+#: Work of one group's members that is not over, or whose result nobody has asked for.
+WORKS_PER_GROUP_MAX = 1_000
+#: Of one member's work that is not over: what is due must go into one frame.
+WORK_BYTES_PER_MEMBER_MAX = 512 * 1024
+
 TOPICS_MAX = 10_000
 TOPIC_GROUPS_MAX = 256
 #: Of one topic: three limits make about 64 segments each.

@@ -3,6 +3,7 @@
 Rules:
 - A group exists while it has a member.  A member belongs to an attachment and leaves with it, in the same entry.
 - A member is also a subscription, under the same number: it ends with it.
+- A member may take calls (`works`): what it is to do is part of its group, and a stream of its own.
 - A join is announced: its answer names who was subscribed before, and waits for them (`protocol.streams`).
 """
 
@@ -20,6 +21,11 @@ from coord_core.machine.resources import OperationHandler, QueryHandler, StateOf
 from coord_core.machine.sessions import Attachment, Sessions
 from coord_core.machine.stream import decode
 from coord_core.machine.streams import StreamName, Streams
+from coord_core.machine.timers import Timers
+from coord_core.machine.works import KIND, Errands, Work, WorkRow, Works, check_finish, due_state
+from coord_core.machine.works import rows as work_rows
+from coord_core.machine.works import size as work_size
+from coord_core.machine.works import state as work_states
 from coord_core.protocol.base import Owner
 from coord_core.protocol.groups import (
     MEMBER_METADATA_BYTES_MAX,
@@ -36,6 +42,7 @@ from coord_core.protocol.groups import (
 from coord_core.protocol.locks import ListedLock
 from coord_core.protocol.results import Done, Failed, Result
 from coord_core.protocol.streams import ANNOUNCE_WAIT_MS_MAX, Joined
+from coord_core.protocol.works import WorkAwait, WorkBegin, WorkCancel, WorkFinish, WorkState, WorkSubmit
 from coord_core.types import AttachmentId, MemberId, RequestNumber, SubscriptionId
 
 _DONE = Done()
@@ -45,7 +52,7 @@ _MEMBER_BYTES = 64
 
 
 class Member:
-    __slots__ = ("attachment", "id", "metadata", "owner", "path", "request", "since_ms", "size")
+    __slots__ = ("attachment", "callable", "id", "metadata", "owner", "path", "request", "since_ms", "size")
 
     def __init__(self, number: MemberId, path: str, attachment: Attachment, request: RequestNumber, owner: Owner) -> None:
         self.id = number
@@ -58,10 +65,12 @@ class Member:
         self.since_ms = 0
         #: Bytes that it takes of its group's.
         self.size = 0
+        #: It takes calls.
+        self.callable = False
 
 
 class Group(Named):
-    __slots__ = ("members", "size")
+    __slots__ = ("members", "size", "works")
 
     kind: ClassVar[str] = "group"
 
@@ -70,6 +79,8 @@ class Group(Named):
         self.members: dict[MemberId, Member] = {}
         #: Bytes of all members.
         self.size = 0
+        #: What its members are to do, or have done without anybody having asked for the result.
+        self.works = Works()
 
 
 class MemberRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -82,6 +93,7 @@ class MemberRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     owner: Owner | None
     metadata: bytes
     since_ms: int
+    callable: bool = False
 
 
 class GroupRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -90,15 +102,17 @@ class GroupRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     path: str
     #: In the order in which they joined.
     members: list[MemberRow]
+    works: list[WorkRow] = []
 
 
 _decode = msgspec.msgpack.Decoder(list[GroupRow]).decode
 
 
 class Groups:
-    __slots__ = ("_entry", "_members", "_names", "_sessions", "_streams")
+    __slots__ = ("_entry", "_errands", "_members", "_names", "_sessions", "_streams")
 
-    def __init__(self, entry: CurrentEntry, sessions: Sessions, names: Names, streams: Streams) -> None:
+    def __init__(self, entry: CurrentEntry, sessions: Sessions, names: Names, timers: Timers, streams: Streams) -> None:
+        self._errands = Errands(entry, sessions, names, timers, streams)
         self._entry = entry
         self._sessions = sessions
         self._names = names
@@ -108,7 +122,16 @@ class Groups:
 
     @property
     def operations(self) -> Mapping[type[Any], OperationHandler]:
-        return {GroupJoin: self._join, GroupLeave: self._leave, GroupUpdate: self._update}
+        return {
+            GroupJoin: self._join,
+            GroupLeave: self._leave,
+            GroupUpdate: self._update,
+            WorkSubmit: self._submit,
+            WorkBegin: self._begin,
+            WorkFinish: self._finish,
+            WorkCancel: self._cancel,
+            WorkAwait: self._await,
+        }
 
     @property
     def queries(self) -> Mapping[type[Any], QueryHandler]:
@@ -116,7 +139,7 @@ class Groups:
 
     @property
     def watched(self) -> Mapping[str, StateOf]:
-        return {Group.kind: self._state}
+        return {Group.kind: self._state, KIND: self._due}
 
     # --- operations --------------------------------------------------------------------------------------------------------------
 
@@ -143,6 +166,7 @@ class Groups:
             return answer
         member = Member(MemberId(self._entry.index), path, attachment, request, operation.owner)
         member.metadata, member.since_ms, member.size = operation.metadata, self._entry.time_ms, size
+        member.callable = operation.callable
         self._add(group, member)
         self._streams.emit(name, MemberJoined(self._told(member)))
         wait_ms = operation.announce_ms
@@ -172,6 +196,54 @@ class Groups:
         self._streams.emit(_stream(member.path), MemberUpdated(member.id, member.metadata))
         return _DONE
 
+    # --- work of members: what becomes of it is `works`' matter ------------------------------------------------------------------
+
+    def _submit(self, attachment: Attachment, request: RequestNumber, operation: WorkSubmit) -> Result | None:
+        group = self._names.find(operation.path, Group)
+        if isinstance(group, Failed):
+            return group
+        member = None if group is None else group.members.get(operation.member)
+        if group is None or member is None:
+            message = f"{operation.path} has no member {operation.member}"
+            return refusals.refuse(errors.NotFound, message, path=operation.path, member=operation.member)
+        if not member.callable:
+            return refusals.invalid("member", f"{operation.member} of {operation.path} takes no calls")
+        return self._errands.submit(attachment, request, operation, group.works)
+
+    def _begin(self, attachment: Attachment, request: RequestNumber, operation: WorkBegin) -> Result:
+        member = self._find(attachment, operation.path, operation.member)
+        if isinstance(member, Failed):
+            return member
+        if member is None:
+            return _not_a_member(operation.path, operation.member)
+        return self._errands.begin(operation, self._group_of(member).works)
+
+    def _finish(self, attachment: Attachment, request: RequestNumber, operation: WorkFinish) -> Result:
+        fault = check_finish(operation)
+        if fault is not None:
+            return fault
+        member = self._find(attachment, operation.path, operation.member)
+        if member is None or isinstance(member, Failed):
+            return member or _DONE
+        return self._errands.finish(operation, self._group_of(member).works)
+
+    def _cancel(self, attachment: Attachment, request: RequestNumber, operation: WorkCancel) -> Result:
+        group = self._names.find(operation.path, Group)
+        return group if isinstance(group, Failed) else self._errands.cancel(operation, Works() if group is None else group.works)
+
+    def _await(self, attachment: Attachment, request: RequestNumber, operation: WorkAwait) -> Result | None:
+        group = self._names.find(operation.path, Group)
+        if isinstance(group, Failed):
+            return group
+        return self._errands.wait(attachment, request, operation, Works() if group is None else group.works)
+
+    def _due(self, path: str) -> WorkState | Failed:
+        group_path, _, number = path.rpartition("@")
+        group = self._names.look_up(group_path)
+        if not isinstance(group, Group) or not number.isdecimal():
+            return WorkState(())
+        return due_state(group.works, MemberId(int(number)))
+
     # --- what happens to a member ------------------------------------------------------------------------------------------------
 
     def _find(self, attachment: Attachment, path: str, number: MemberId) -> Member | Failed | None:
@@ -192,6 +264,8 @@ class Groups:
         del members[member.id]
         if not members:
             del self._members[member.attachment.id]
+        heir = next((it.id for it in group.members.values() if it.callable and it.attachment.alive), None)
+        self._errands.member_ended(member.path, group.works, member.id, heir)
         self._drop_if_empty(member.path, group)
         self._streams.end(SubscriptionId(member.id))
         self._streams.emit(_stream(member.path), MemberLeft(member.id, reason))
@@ -215,10 +289,24 @@ class Groups:
 
     def attachments_ended(self, ended: Sequence[Attachment], answer: Failed) -> None:
         reason = "expired" if answer.code == errors.SessionExpired.__name__ else "closed"
+        # First: who ends in this entry is told nothing any more.
+        for attachment in ended:
+            self._submitter_ended(attachment, answer)
         for attachment in ended:
             members = self._members.get(attachment.id, {})
             for number in sorted(members):
                 self._remove(members[number], reason)
+
+    def _submitter_ended(self, attachment: Attachment, answer: Result) -> None:
+        for path, work in self._errands.submitted(attachment):
+            self._give_up(path, work, attachment, answer)
+
+    def _give_up(self, path: str, work: Work, attachment: Attachment, answer: Result) -> None:
+        group = self._names.get(path)
+        assert type(group) is Group, "work ends with its group"
+        if work.request:
+            self._entry.reply(attachment, work.request, answer)
+        self._errands.submitter_ended(path, group.works, work)
 
     def actor_left(self, attachment: Attachment, answer: Failed) -> None:
         """A member is a process."""
@@ -230,20 +318,29 @@ class Groups:
                 attachment.window.settle(request, answer)
                 self._remove(member, "left")
                 return True
+        for path, work in self._errands.submitted(attachment):
+            if work.request == request:
+                if work.is_call:
+                    self._give_up(path, work, attachment, answer)
+                else:
+                    self._names.get(path)  # it changes
+                    self._errands.stop_waiting(work, answer)
+                return True
         return False
 
     def holdings(self, attachment: Attachment) -> int:
         return len(self._members.get(attachment.id, ()))
 
     def state(self) -> list[Any]:
-        return [(path, group.size, [_member_state(member) for member in group.members.values()]) for path, group in self.all()]
+        return [_group_state(path, group) for path, group in self.all()]
 
     @property
     def named(self) -> type[Group]:
         return Group
 
     def row(self, path: str, group: Group) -> tuple[GroupRow, int]:
-        return GroupRow(path, [_row(member) for member in group.members.values()]), len(path) + group.size
+        row = GroupRow(path, [_row(member) for member in group.members.values()], work_rows(group.works))
+        return row, len(path) + group.size + work_size(group.works)
 
     def restore(self, rows: msgspec.Raw) -> int:
         found: list[GroupRow] = decode(_decode, rows)
@@ -251,13 +348,14 @@ class Groups:
             group = Group()
             for one in row.members:
                 self._add(group, self._restored(row.path, one))
+            self._errands.restore(row.path, group.works, row.works)
             self._names.restore(row.path, group)
         return len(found)
 
     def _restored(self, path: str, row: MemberRow) -> Member:
         attachment = self._sessions.attachment(row.attachment)
         member = Member(row.id, path, attachment, row.request, row.owner or attachment.owner)
-        member.metadata, member.since_ms = row.metadata, row.since_ms
+        member.metadata, member.since_ms, member.callable = row.metadata, row.since_ms, row.callable
         member.size = _MEMBER_BYTES + len(row.metadata) + _owner_bytes(member.owner)
         return member
 
@@ -324,11 +422,17 @@ def _owner_bytes(owner: Owner) -> int:
     return refusals.utf8_length(owner.host) + refusals.utf8_length(owner.label)
 
 
+def _group_state(path: str, group: Group) -> tuple[Any, ...]:
+    state = (path, group.size, [_member_state(member) for member in group.members.values()])
+    return (*state, work_states(group.works)) if group.works.by_id else state
+
+
 def _member_state(member: Member) -> tuple[Any, ...]:
     owner = msgspec.structs.astuple(member.owner)
-    return member.id, member.attachment.id, member.request, owner, member.metadata, member.since_ms
+    state = (member.id, member.attachment.id, member.request, owner, member.metadata, member.since_ms)
+    return (*state, True) if member.callable else state
 
 
 def _row(member: Member) -> MemberRow:
     owner = None if member.owner == member.attachment.owner else member.owner
-    return MemberRow(member.id, member.attachment.id, member.request, owner, member.metadata, member.since_ms)
+    return MemberRow(member.id, member.attachment.id, member.request, owner, member.metadata, member.since_ms, member.callable)

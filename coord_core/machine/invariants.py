@@ -134,6 +134,7 @@ def _check_windows(machine: Machine, attachments: dict[AttachmentId, Attachment]
         window = attachment.window
         waiting = {request for request, answer in window.answers.items() if answer is None}
         in_queues = [request for claims in _claims(machine) for request in claims._waiting.get(attachment.id, ())]
+        in_queues += [work.request for _, work in machine._groups._errands.submitted(attachment) if work.request]
         assert sorted(waiting) == sorted(in_queues), "what waits is in a queue, and the other way round"
         assert len(window.answers) <= WINDOW_CONTROL_MAX
         twice = [request for request in window.answers if request in window.forgotten and request not in waiting]
@@ -183,6 +184,13 @@ def _check_groups(machine: Machine, attachments: dict[AttachmentId, Attachment])
             assert attachments.get(member.attachment.id) is member.attachment, f"a dead member of {path}"
             assert SubscriptionId(member.id) in machine._streams._subscriptions, f"a member of {path} hears nothing"
             found[member.id] = member
+        for number, work in group.works.by_id.items():
+            assert number == work.id
+            assert work.done is not None or work.member in group.members, f"{path}: work of one who has left"
+            assert not (work.timer and work.begun), f"{path}: work {number} was begun before it was due"
+            assert work.submitter is None or attachments.get(work.submitter.id) is work.submitter, f"{path}: work of the dead"
+            assert not (work.done is not None and (work.submitter is None or work.request)), f"{path}: nobody asks for {number}"
+            assert not (work.is_call and work.submitter and not work.request), f"{path}: nobody waits for {number}"
     assert found == {number: member for table in machine._groups._members.values() for number, member in table.items()}
 
 
@@ -237,6 +245,8 @@ def _timers(machine: Machine) -> Iterator[Timer]:
     yield from (limiter.timer for _, limiter in machine._limiters.all() if limiter.timer is not None)
     yield from (topic.timer for topic in machine._topics.by_number.values() if topic.timer is not None)
     yield from (value.timer for _, value in machine._values.all() if value.timer is not None)
+    works = (work for _, group in machine._groups.all() for work in group.works.by_id.values())
+    yield from (work.timer for work in works if work.timer is not None)
 
 
 def _claims(machine: Machine) -> tuple[Claims, ...]:

@@ -106,7 +106,7 @@ class Machine:
         self._limiters = Limiters(self._entry, self._sessions, self._names, self._timers)
         self._values = Values(self._entry, self._names, self._timers, self._streams)
         self._elections = Elections(self._entry, self._sessions, self._names, self._streams)
-        self._groups = Groups(self._entry, self._sessions, self._names, self._streams)
+        self._groups = Groups(self._entry, self._sessions, self._names, self._timers, self._streams)
         self._topics = Topics(self._entry, self._sessions, self._names, self._timers, self._streams)
         self._registry = Registry()
         # Streams first: who ends in an entry is told no more of what that entry does.

@@ -28,6 +28,8 @@ class GroupJoin(OperationStruct, frozen=True, tag=15):
     announce_ms: int
     #: The caller itself is a listener of this session, so it must not wait for its own session.
     from_listener: bool = False
+    #: It takes calls (`protocol.works`).
+    callable: bool = False
 
 
 class GroupLeave(OperationStruct, frozen=True, tag=16):

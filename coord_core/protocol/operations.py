@@ -25,6 +25,7 @@ from coord_core.protocol.topics import (
     TopicPublish,
     TopicRelease,
 )
+from coord_core.protocol.works import WorkAwait, WorkBegin, WorkCancel, WorkFinish, WorkSubmit
 from coord_core.types import FencingToken, RequestNumber
 
 __all__ = [
@@ -127,13 +128,31 @@ Operation: TypeAlias = (
     | TopicClaim
     | TopicRelease
     | TopicGroupDelete
+    | WorkSubmit
+    | WorkBegin
+    | WorkFinish
+    | WorkCancel
+    | WorkAwait
 )
 
 #: What gives something back: it goes before everything else, and is admitted where other operations are not any more.
 FREEING: frozenset[type] = frozenset(
-    {LockRelease, Cancel, Unsubscribe, ElectionResign, GroupLeave, LockBreak, SemaphoreRelease, TopicRelease}
+    {
+        LockRelease,
+        Cancel,
+        Unsubscribe,
+        ElectionResign,
+        GroupLeave,
+        LockBreak,
+        SemaphoreRelease,
+        TopicRelease,
+        WorkFinish,
+        WorkCancel,
+    }
 )
 #: What waits in a queue by the cluster's clock, and can be withdrawn from it without a trace.
 Waiting: TypeAlias = LockAcquire | SemaphoreAcquire | RateAcquire
+#: What waits for another process, or must be known to have been applied: only its answer or the session's end ends it.
+Patient: TypeAlias = WorkBegin | WorkAwait
 #: What may be announced: its answer waits for its audience, for `announce_ms`.
 Announcing: TypeAlias = GroupJoin | TopicPublish

@@ -10,6 +10,7 @@ from coord_core.protocol.locks import LockClosure, LockList, LockParty, LockRows
 from coord_core.protocol.results import Failed
 from coord_core.protocol.semaphores import SemaphoreInfo, SemaphoreState
 from coord_core.protocol.topics import TopicFetch, TopicFetched, TopicInfo, TopicList, TopicListing, TopicState
+from coord_core.protocol.works import WorkState
 from coord_core.types import SessionId
 
 __all__ = ["Answer", "LockInfo", "LockParty", "LockState", "Query", "SessionInfo", "SessionState", "ValueGet", "ValueState"]
@@ -98,5 +99,6 @@ Answer: TypeAlias = (
     | TopicState
     | TopicListing
     | TopicFetched
+    | WorkState
     | Failed
 )

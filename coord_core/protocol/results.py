@@ -9,6 +9,7 @@ from coord_core.protocol.locks import LockBroken
 from coord_core.protocol.semaphores import PermitsGranted
 from coord_core.protocol.streams import Announced, Joined, Subscribed
 from coord_core.protocol.topics import Claimed, ClaimRefused, Committed, Published, TopicCreated
+from coord_core.protocol.works import WorkDone, WorkScheduled
 from coord_core.types import AttachmentId, FencingToken, RequestNumber, SessionId
 
 
@@ -101,4 +102,6 @@ Result: TypeAlias = (
     | Committed
     | Claimed
     | ClaimRefused
+    | WorkScheduled
+    | WorkDone
 )

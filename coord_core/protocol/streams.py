@@ -19,6 +19,7 @@ from coord_core.protocol.groups import MemberJoined, MemberLeft, MemberUpdated
 from coord_core.protocol.locks import LockChanged
 from coord_core.protocol.topics import MessagePublished, TopicDeleted
 from coord_core.protocol.values import ValueChanged
+from coord_core.protocol.works import WorkDue
 from coord_core.types import LogIndex, MemberId, SubscriptionId, TopicNumber
 
 ANNOUNCE_WAIT_MS_MAX = 600_000
@@ -78,6 +79,7 @@ Change: TypeAlias = (
     | LockChanged
     | MessagePublished
     | TopicDeleted
+    | WorkDue
 )
 
 
