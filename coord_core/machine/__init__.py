@@ -14,7 +14,7 @@ this release does not know, and stops the node.
 - `names`: paths and the resources bound to them.
 - `claims`: who waits for locks, semaphores and rate limiters, and who holds.
 - `locks`, `semaphores`, `limiters`, `values`, `elections`, `groups`, `topics`: the resources; `segments` and `cursors` are parts of
-  topics.
+  topics, `works` of groups.
 - `lists`: what there is, a part at a time.
 - `streams`: what happened to them, for those who subscribed.
 - `timers`: deadlines in cluster time.
@@ -57,6 +57,9 @@ whose details have `what`, `limit` and `value`, and changes nothing:
 | members of a group                          | MEMBERS_PER_GROUP_MAX         |           1,000 |
 | bytes of a member's metadata                | MEMBER_METADATA_BYTES_MAX     |           4 KiB |
 | bytes of a group's members                  | GROUP_BYTES_MAX               |         512 KiB |
+| calls of a group's members                  | WORKS_PER_GROUP_MAX           |           1,000 |
+| bytes of a member's calls                   | WORK_BYTES_PER_MEMBER_MAX     |         512 KiB |
+| bytes of a call's arguments, result         | WORK_DATA_BYTES_MAX           |          16 KiB |
 | topics                                      | TOPICS_MAX                    |          10,000 |
 | consumer groups of a topic                  | TOPIC_GROUPS_MAX              |             256 |
 | bytes of a message, its key, its headers    | PAYLOAD_, KEY_, HEADERS_BYTES_MAX | 256, 1, 16 KiB |

@@ -272,6 +272,7 @@ class Groups:
 
     def _drop_if_empty(self, path: str, group: Group) -> None:
         if not group.members:
+            self._errands.group_ended(group.works)
             self._names.get(path)
             self._names.drop(path)
 

@@ -191,6 +191,9 @@ def _check_groups(machine: Machine, attachments: dict[AttachmentId, Attachment])
             assert work.submitter is None or attachments.get(work.submitter.id) is work.submitter, f"{path}: work of the dead"
             assert not (work.done is not None and (work.submitter is None or work.request)), f"{path}: nobody asks for {number}"
             assert not (work.is_call and work.submitter and not work.request), f"{path}: nobody waits for {number}"
+    works = {number: work for _, group in machine._groups.all() for number, work in group.works.by_id.items() if work.submitter}
+    submitted = machine._groups._errands._submitted.values()
+    assert works == {number: work for table in submitted for number, (_, work) in table.items()}
     assert found == {number: member for table in machine._groups._members.values() for number, member in table.items()}
 
 

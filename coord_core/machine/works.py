@@ -187,6 +187,12 @@ class Errands:
                 message = f"member {member} of {path} is gone; {work.name} was not begun"
                 self._over(path, works, work, refusals.refuse(errors.NotFound, message, path=path, member=member))
 
+    def group_ended(self, works: Works) -> None:
+        """Its last member is gone: results that nobody has asked for go with it."""
+        for work in list(works.by_id.values()):
+            assert work.done is not None, "work that is not over ended with its member"
+            self._forget(works, work)
+
     def submitter_ended(self, path: str, works: Works, work: Work) -> None:
         """Nobody wants to know what comes of it: a call that has not begun need not be done, scheduled work is."""
         if work.done is not None or (work.is_call and not work.begun):

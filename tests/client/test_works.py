@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from coord_core import InvalidRequest, LimitExceeded, NotFound, OutcomeUnknown, RemoteError
+from tests.client.fake import until
 from tests.client.shells import ASYNC_ONLY, Shell
 
 
@@ -166,8 +167,9 @@ async def test_call_whose_time_is_over_is_never_begun(shell: Shell, node: list[s
     client = shell.connect(node)
     remote = client.group("/g").member(member)
     calls = [asyncio.ensure_future(remote.execute("wait", number)) for number in range(16)]
+    await until(lambda: len(ran) == 16, 10)
     with pytest.raises(TimeoutError):
-        await remote.execute("wait", 16, timeout=1)
+        await remote.execute("wait", 16, timeout=0.1)
     # Behind the withdrawal, on the same connection: by then the cluster has heard of it.
     await client.value("/behind").set(b"")
     goes_on.set()

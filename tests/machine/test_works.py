@@ -151,6 +151,18 @@ def test_result_of_scheduled_work_waits_for_whoever_submitted_it() -> None:
     assert log.machine._groups.state() == before
 
 
+def test_result_that_nobody_asked_for_goes_with_the_group() -> None:
+    """Whoever submitted it may end long after the last member."""
+    log = Log()
+    caller, callee = log.open(), Callee(log)
+    work = scheduled(caller, callee.member, 0)
+    callee.begin(work)
+    callee.finish(work)
+    callee.process.expire()
+    assert code(caller.call(WorkAwait("/g", work)).result) == "NotFound"
+    caller.expire()
+
+
 def test_scheduled_work_is_done_though_its_submitter_is_gone_and_a_call_is_not() -> None:
     log = Log()
     caller, callee = log.open(), Callee(log)
