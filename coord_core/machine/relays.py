@@ -70,7 +70,7 @@ class Relays:
         if not 1 <= command.hold_ms <= HOLD_MS_MAX:
             return refusals.invalid("hold_ms", f"must be between 1 and {HOLD_MS_MAX} ms")
         self._change(attachment)
-        self._registry.actor_left(attachment, refusals.actor_left(detached.name))
+        self._actor_left(attachment, detached)
         detached.former = attachment.number
         self._sessions.renumber(session, attachment, AttachmentId(self._entry.index))
         # There is a later attempt already: it waits for this one's end.
@@ -139,7 +139,7 @@ class Relays:
             return refusals.superseded(detached.name, "process")
         self._change(attachment)
         if detached.is_attended:
-            self._registry.actor_left(attachment, refusals.actor_left(detached.name))
+            self._actor_left(attachment, detached)
         detached.held_until_ms = None
         self._sessions.renumber(session, attachment, AttachmentId(self._entry.index))
         attachment.owner = command.owner
@@ -147,6 +147,12 @@ class Relays:
         detached.actors = [*detached.actors[1 - ACTORS_KEPT :], command.actor]
         attachment.window.acknowledge(attachment.window.last, ())
         return self._opened(session, attachment, resumed=True)
+
+    def _actor_left(self, attachment: Attachment, detached: Detached) -> None:
+        answer = refusals.actor_left(detached.name)
+        self._registry.actor_left(attachment, answer)
+        # What else it waits for stays, and is answered under another number: who asked would never hear of it.
+        self._entry.replies += [(attachment.number, request, answer) for request in attachment.window.waiting()]
 
     def _opened(self, session: Session, attachment: Attachment, *, resumed: bool) -> DetachedOpened:
         self._entry.leased.append(session.id)

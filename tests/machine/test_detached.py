@@ -12,6 +12,7 @@ from coord_core.protocol.commands import (
     INSTANCE_BYTES_MAX,
     Attempt,
     CloseAttachment,
+    Command,
     HandOff,
     OpenAttachment,
     OpenDetached,
@@ -111,6 +112,24 @@ def test_a_place_in_the_queue_passes_on() -> None:
     assert asked.result is None
     granted = holder.release(token)
     assert granted.replies == [(second.attachment, second.last_request, Granted(granted_token(log)))]
+
+
+@pytest.mark.parametrize("how", ["handed off", "taken up"])
+def test_who_waited_is_told_under_its_own_number_that_it_waits_no_more(how: str) -> None:
+    """Its request is known to others by that number: nobody would ever answer it afterwards.  Its place stays."""
+    log = Log()
+    holder = log.open()
+    token = holder.hold()
+    worker = log.take_up(WORKER)
+    worker.acquire()
+    if how == "handed off":
+        command: Command = HandOff(worker.session, worker.attachment, 5_000)
+    else:
+        command = OpenDetached("job", Attempt(1), 10_000, OWNER, TRIGGER)
+    ((attachment, request, answer),) = log.apply(command).replies
+    assert (attachment, request, code(answer)) == (worker.attachment, worker.last_request, "Superseded")
+    holder.release(token)
+    assert log.take_up(OTHER).acquire() == Granted(granted_token(log))
 
 
 def granted_token(log: Log) -> FencingToken:
