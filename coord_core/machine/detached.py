@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 #: that arrives this late would take the session from the present one.
 ACTORS_KEPT = 16
 
+#: Sessions of one name that have not ended: a work that is tried again and again faster than leases run out has many.
+ATTEMPTS_PER_NAME_MAX = 256
+
 
 class DetachedRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What an attachment in a snapshot has besides, where its session is detached."""

@@ -1,7 +1,7 @@
 """Detached sessions: taken up, handed off, superseded.
 
 Rules:
-- A name has one session an attempt, and at most one of them is not superseded: the last.
+- A name has one session an attempt, and at most one of them is not superseded: the last.  Who is superseded stays so.
 - A session's number for the outside, which is its generation too, is the index of the entry in which it was last taken up or handed
   off.  So a command, a keep-alive or an expiry that was meant for an earlier actor finds nobody of that number.
 - Nobody who had taken a session up gets it back once another has: an actor is known by what it calls itself.
@@ -12,7 +12,7 @@ Rules:
 
 from coord_core.machine import refusals
 from coord_core.machine.bounds import NUMBER_MAX
-from coord_core.machine.detached import ACTORS_KEPT, Detached
+from coord_core.machine.detached import ACTORS_KEPT, ATTEMPTS_PER_NAME_MAX, Detached
 from coord_core.machine.entry import CurrentEntry
 from coord_core.machine.resources import Registry
 from coord_core.machine.sessions import Attachment, Session, Sessions
@@ -53,7 +53,8 @@ class Relays:
         last = line[-1].detached if line else None
         if last is None or last.attempt < command.attempt:
             return self._begin(command, line)
-        if command.attempt < last.attempt:
+        if command.attempt < last.attempt or last.superseded:
+            # As long as it lives: what it has is on its way to a later attempt, whether or not that one lives.
             return refusals.superseded(command.name, "attempt")
         return self._take_up(command, line[-1], last)
 
@@ -105,6 +106,8 @@ class Relays:
     # --- what happens to a session -----------------------------------------------------------------------------------------------
 
     def _begin(self, command: OpenDetached, line: list[Attachment]) -> Result:
+        if len(line) >= ATTEMPTS_PER_NAME_MAX:
+            return refusals.over_limit("attempts of a detached session that have not ended", ATTEMPTS_PER_NAME_MAX, len(line) + 1)
         session = self._sessions.open(self._entry.index, command.ttl_ms, command.owner)
         if isinstance(session, Failed):
             return session

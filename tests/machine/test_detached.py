@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from coord_core.machine import Machine
+from coord_core.machine.detached import ATTEMPTS_PER_NAME_MAX
 from coord_core.protocol.commands import (
     ACTOR_BYTES_MAX,
     DETACHED_NAME_BYTES_MAX,
@@ -364,6 +365,21 @@ def test_superseded_attempt_gets_nothing_more_and_may_give_back() -> None:
     assert first.release(token).result == Done()
 
 
+@pytest.mark.parametrize("actor", [WORKER, TRIGGER])
+def test_superseded_session_is_not_taken_up_though_the_later_attempt_has_ended(actor: bytes) -> None:
+    """It would get nothing any more, and whoever tries it again and again would keep it from ending."""
+    log = Log()
+    first = log.take_up(WORKER, attempt=1)
+    first.hold()
+    log.take_up(OTHER, attempt=2).exit()
+    refused = log.apply(OpenDetached("job", Attempt(1), 10_000, OWNER, actor))
+    assert isinstance(refused.result, Failed)
+    assert (refused.result.code, refused.result.details["by"]) == ("Superseded", "attempt")
+    assert not refused.leased, "its lease runs on as it did"
+    first.expire(first.attachment)
+    assert log.take_up(TRIGGER, attempt=1).session != first.session
+
+
 def test_later_attempt_that_fences_has_the_lock_at_once_under_a_new_token() -> None:
     """Safety is the token's business then."""
     log = Log()
@@ -485,6 +501,17 @@ def test_ill_formed_command_is_refused(field: str, command: OpenDetached) -> Non
     refused = Log().apply(command).result
     assert isinstance(refused, Failed)
     assert (refused.code, refused.details["field"]) == ("InvalidRequest", field)
+
+
+def test_attempts_of_one_name_that_have_not_ended_are_bounded() -> None:
+    """Each is looked through for whatever the last one acquires.  There is room again when one ends."""
+    log = Log()
+    first = log.take_up(WORKER, attempt=0)
+    for attempt in range(1, ATTEMPTS_PER_NAME_MAX):
+        log.take_up(WORKER, attempt=attempt)
+    assert code(log.try_take_up(WORKER, attempt=ATTEMPTS_PER_NAME_MAX)) == "LimitExceeded"
+    first.exit()
+    log.take_up(WORKER, attempt=ATTEMPTS_PER_NAME_MAX)
 
 
 @pytest.mark.parametrize("hold_ms", [0, -1, HOLD_MS_MAX + 1])
