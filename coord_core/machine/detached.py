@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from coord_core.protocol.commands import Attempt
-from coord_core.types import AttachmentId
+from coord_core.types import AttachmentId, RequestNumber
 
 if TYPE_CHECKING:
     from coord_core.machine.sessions import Attachment
@@ -33,10 +33,11 @@ class DetachedRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     superseded: bool
     former: AttachmentId
     held_until_ms: int | None
+    inherited: RequestNumber
 
 
 class Detached:
-    __slots__ = ("actors", "attempt", "former", "held_until_ms", "line", "name", "superseded", "ttl_ms")
+    __slots__ = ("actors", "attempt", "former", "held_until_ms", "inherited", "line", "name", "superseded", "ttl_ms")
 
     def __init__(self, name: str, attempt: Attempt, ttl_ms: int) -> None:
         self.name = name
@@ -50,6 +51,8 @@ class Detached:
         self.former = AttachmentId(0)
         #: Nobody has it, and when cluster time comes to this, the leader ends it.  None: somebody has, and there is a lease.
         self.held_until_ms: int | None = None
+        #: Requests up to this are those of earlier processes: what they got or wait for is there for the present one's requests.
+        self.inherited = RequestNumber(0)
         #: The attachments of this name's sessions, in order of their attempts.  One list for all of them.
         self.line: list[Attachment] = []
 
@@ -62,12 +65,13 @@ class Detached:
         return other is not None and other.line is self.line and other.attempt < self.attempt
 
     def row(self, number: AttachmentId) -> DetachedRow:
-        actors = tuple(self.actors)
-        return DetachedRow(number, self.ttl_ms, self.name, self.attempt, actors, self.superseded, self.former, self.held_until_ms)
+        said = number, self.ttl_ms, self.name, self.attempt, tuple(self.actors)
+        return DetachedRow(*said, self.superseded, self.former, self.held_until_ms, self.inherited)
 
     @classmethod
     def restored(cls, row: DetachedRow) -> "Detached":
         detached = cls(row.name, row.attempt, row.ttl_ms)
         detached.actors = list(row.actors)
         detached.superseded, detached.former, detached.held_until_ms = row.superseded, row.former, row.held_until_ms
+        detached.inherited = row.inherited
         return detached

@@ -156,11 +156,13 @@ class Elections:
 
     def _take_up(self, election: Election, runner: Runner, detached: Detached, *, fences: bool) -> Result | None:
         """Enter for a detached session: it may be a candidate already, or a lower attempt may; None: neither."""
-        own = self._own(runner.attachment, runner.path)
-        if own is not None:
+        found = [it for each in detached.line for it in self._of_attachment(each, runner.path)]
+        inherited = [it for it in found if it.attachment is runner.attachment and it.request <= detached.inherited]
+        if inherited:
+            own = max(inherited, key=_epoch)
             own.request, own.owner = runner.request, runner.owner
             return Entered(own.id, own.epoch)
-        elder = next((found for each in detached.line if (found := self._own(each, runner.path)) is not None), None)
+        elder = max((it for it in found if detached.is_later_than(it.attachment.detached)), key=_epoch, default=None)
         if elder is None:
             return None
         elder_detached = elder.attachment.detached
@@ -185,8 +187,9 @@ class Elections:
             self._elect(runner)
         return self._subscribe(runner) or Entered(runner.id, runner.epoch)
 
-    def _own(self, attachment: Attachment, path: str) -> Runner | None:
-        return next((runner for runner in self._runners.get(attachment.id, {}).values() if runner.path == path), None)
+    def _of_attachment(self, attachment: Attachment, path: str) -> list[Runner]:
+        runners = self._runners.get(attachment.id, {})
+        return [runners[number] for number in sorted(runners) if runners[number].path == path]
 
     def _resign(self, attachment: Attachment, request: RequestNumber, operation: ElectionResign) -> Result:
         election = self._names.find(operation.path, Election)
@@ -360,6 +363,11 @@ def _stream(path: str) -> StreamName:
 
 def _runner(election: Election, number: CandidateId) -> Runner | None:
     return election.leader if election.leader.id == number else election.waiting.get(number)
+
+
+def _epoch(runner: Runner) -> int:
+    """By this the one that leads comes first; of those that wait, who has waited longest."""
+    return runner.epoch
 
 
 def _runner_state(runner: Runner) -> tuple[Any, ...]:

@@ -165,35 +165,37 @@ class Locks(Claims):
     def _take_up(self, lock: Lock, claim: Claim, detached: Detached, operation: LockAcquire) -> Result | None:
         """Acquire for a detached session: it may hold the lock, or wait for it, already; or a lower attempt may."""
         holder = lock.holder
-        if holder is not None and holder.attachment is claim.attachment:
+        places = [place for each in detached.line for place in self._inherited(self._waiting, claim, each)]
+        if holder is not None and holder.attachment is claim.attachment and holder.request <= detached.inherited:
+            self._give_up(lock, places)
             self._renew(self._held, holder, claim)
             return Granted(holder.token)
-        place = next((found for each in detached.line if (found := self._own(self._waiting, each, claim.path)) is not None), None)
-        elder = None if holder is None else holder.attachment.detached
-        if holder is None or elder is None or not detached.is_later_than(elder):
-            elder = None
-        elif operation.fences or not elder.is_attended:
-            if place is not None:
-                self._entry.reply(place.attachment, place.request, _not_granted("moved", lock))
-                self._stop_waiting(lock, place)
+        elder = None if holder is None or not detached.is_later_than(holder.attachment.detached) else holder.attachment.detached
+        if holder is not None and elder is not None and (operation.fences or not elder.is_attended):
+            self._give_up(lock, places)
             remove(self._held, holder)
             lock.holder = claim
             return self._grant(claim)
         if operation.wait_ms == 0:
-            if place is not None:
-                self._entry.reply(place.attachment, place.request, _not_granted("moved", lock))
-                self._stop_waiting(lock, place)
+            self._give_up(lock, places)
             return _not_granted("busy", lock)
-        if place is not None:
-            self._renew_wait(place, claim, operation.wait_ms)
+        if places:
+            self._give_up(lock, places[1:])
+            self._renew_wait(places[0], claim, operation.wait_ms)
         else:
             fault = self._enqueue(lock, claim, operation.wait_ms)
             if fault is not None:
                 return fault
         if elder is not None and lock.waiters is not None:
             # Its next: nobody comes between two attempts of the same.
-            lock.waiters.move_to_end(place or claim, last=False)
+            lock.waiters.move_to_end(places[0] if places else claim, last=False)
         return None
+
+    def _give_up(self, lock: Lock, places: list[Claim]) -> None:
+        """A request goes on in the stead of these, or wants none of them: else they would be granted to nobody."""
+        for place in places:
+            self._stop_waiting(lock, place)
+            self._entry.reply(place.attachment, place.request, _not_granted("moved", lock))
 
     def _release(self, attachment: Attachment, request: RequestNumber, operation: LockRelease) -> Result:
         lock = self._names.find(operation.path, Lock)

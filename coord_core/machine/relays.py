@@ -5,7 +5,8 @@ Rules:
 - A session's number for the outside, which is its generation too, is the index of the entry in which it was last taken up or handed
   off.  So a command, a keep-alive or an expiry that was meant for an earlier actor finds nobody of that number.
 - Nobody who had taken a session up gets it back once another has: an actor is known by what it calls itself.
-- What a session holds passes from actor to actor.  What belongs to a process does not (`Resource.actor_left`).
+- What a session holds passes from actor to actor: to the first request for it (`Detached.inherited`); two requests of one actor are
+  strangers to each other, as in any session.  What belongs to a process does not pass on (`Resource.actor_left`).
 - Without an actor there is no lease: when cluster time has come to `held_until_ms`, the leader expires the session.  That is an
   entry of its own, as every end of a session is: no entry may take back what it gave.
 """
@@ -148,7 +149,8 @@ class Relays:
         attachment.owner = command.owner
         session.ttl_ms = detached.ttl_ms = command.ttl_ms
         detached.actors = [*detached.actors[1 - ACTORS_KEPT :], command.actor]
-        attachment.window.acknowledge(attachment.window.last, ())
+        detached.inherited = attachment.window.last
+        attachment.window.acknowledge(detached.inherited, ())
         return self._opened(session, attachment, resumed=True)
 
     def _actor_left(self, attachment: Attachment, detached: Detached) -> None:

@@ -50,8 +50,49 @@ def test_what_a_session_holds_passes_to_whoever_takes_it_up() -> None:
     trigger = log.take_up(TRIGGER)
     assert trigger.session == worker.session
     assert trigger.acquire() == Granted(token)
-    assert trigger.acquire() == Granted(token)
     assert trigger.release(token).result == Done()
+
+
+def test_requests_of_one_process_exclude_each_other() -> None:
+    """As in any session: who asks first has what was there before it, and nothing of that is undone with who asks second."""
+    log = Log()
+    worker = log.take_up(WORKER)
+    token = worker.hold()
+    assert isinstance(worker.acquire(wait_ms=0), NotGranted)
+    trigger = log.take_up(TRIGGER)
+    assert trigger.acquire() == Granted(token)
+    assert isinstance(trigger.acquire(wait_ms=0), NotGranted)
+    assert trigger.acquire() is None
+    trigger.cancel(trigger.last_request)
+    holder = log.lock("/l").holder
+    assert holder is not None
+    assert holder.token == token
+
+
+def test_permits_and_candidacies_of_one_process_are_apart() -> None:
+    log = Log()
+    worker = log.take_up(WORKER)
+    assert worker.taken(limit=3) != worker.taken(limit=3)
+    assert worker.enter() != worker.enter()
+    trigger = log.take_up(TRIGGER)
+    tokens = {trigger.taken(limit=3), trigger.taken(limit=3)}
+    assert len(tokens) == 2
+    assert log.semaphore().taken == 2, "it has found both"
+    trigger.taken(limit=3)
+    assert log.semaphore().taken == 3
+
+
+def test_who_goes_on_is_one_and_leaves_no_other_place_in_the_queue() -> None:
+    """Several of the earlier process waited.  A place that nobody asks for would be granted to nobody until the session ends."""
+    log = Log()
+    worker = log.take_up(WORKER)
+    token = worker.hold()
+    worker.acquire()
+    worker.acquire()
+    trigger = log.take_up(TRIGGER)
+    assert trigger.acquire() == Granted(token)
+    trigger.release(token)
+    assert log.lock("/l").holder is None
 
 
 def test_the_process_that_had_it_can_do_nothing_any_more() -> None:
