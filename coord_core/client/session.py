@@ -114,7 +114,7 @@ class ClientSession:
         self._held: set[tuple[str, FencingToken]] = set()
         # Why a client that cannot open another session, or a closed one, takes no more calls.
         self._over: LostError | None = None
-        # A later attempt waits for this one's end: to be closed when the application says that it has stopped, and not before.
+        # Others wait for the end of this process: to be closed when the application says that it has stopped, and not before.
         self._superseded: CloseSession | None = None
 
         self._generation = 0

@@ -20,6 +20,7 @@ import msgspec
 from coord_core import errors
 from coord_core.machine import refusals
 from coord_core.machine.bounds import CANDIDATES_PER_ELECTION_MAX, WAITERS_NAMED_MAX
+from coord_core.machine.claims import owner_of
 from coord_core.machine.detached import Detached
 from coord_core.machine.entry import CurrentEntry
 from coord_core.machine.names import Named, Names
@@ -128,13 +129,16 @@ class Elections:
     # --- operations --------------------------------------------------------------------------------------------------------------
 
     def _enter(self, attachment: Attachment, request: RequestNumber, operation: ElectionEnter) -> Result:
-        fault = refusals.check_owner(operation.owner) or self._streams.check_room(Election.kind, operation.path)
+        owner = owner_of(attachment, operation.owner)
+        if isinstance(owner, Failed):
+            return owner
+        fault = self._streams.check_room(Election.kind, operation.path)
         if fault is not None:
             return fault
         election = self._names.find(operation.path, Election)
         if isinstance(election, Failed):
             return election
-        runner = Runner(CandidateId(self._entry.index), operation.path, attachment, request, operation.owner)
+        runner = Runner(CandidateId(self._entry.index), operation.path, attachment, request, owner)
         runner.since_ms = self._entry.time_ms
         if election is not None and attachment.detached is not None:
             answer = self._take_up(election, runner, attachment.detached, fences=operation.fences)
@@ -170,7 +174,7 @@ class Elections:
         if election.leader is not elder:
             waiting = [runner if it is elder else it for it in election.waiting.values()]
             election.waiting = OrderedDict((it.id, it) for it in waiting)
-        elif fences or not elder_detached.is_attended:
+        elif fences or not (elder_detached.is_attended or elder_detached.believed_ms(elder.epoch, self._entry.time_ms)):
             election.leader = runner
         elif len(election.waiting) + 1 >= CANDIDATES_PER_ELECTION_MAX:
             return _too_many()
@@ -376,5 +380,6 @@ def _runner_state(runner: Runner) -> tuple[Any, ...]:
 
 
 def _row(runner: Runner) -> RunnerRow:
-    owner = None if runner.owner == runner.attachment.owner else runner.owner
+    # The same record: one that is only equal may be that of a process that took the session up since the snapshot began.
+    owner = None if runner.owner is runner.attachment.owner else runner.owner
     return RunnerRow(runner.id, runner.attachment.id, runner.request, owner, runner.since_ms, runner.epoch)

@@ -7,6 +7,8 @@ Rules:
 - Nobody who had taken a session up gets it back once another has: an actor is known by what it calls itself.
 - What a session holds passes from actor to actor: to the first request for it (`Detached.inherited`); two requests of one actor are
   strangers to each other, as in any session.  What belongs to a process does not pass on (`Resource.actor_left`).
+- An actor that was replaced, and has not said that it has stopped, may believe in locks as long as its lease (`Detached.replaced`):
+  until then nobody else gets those (`Locks._free`).
 - Without an actor there is no lease: when cluster time has come to `held_until_ms`, the leader expires the session.  That is an
   entry of its own, as every end of a session is: no entry may take back what it gave.
 """
@@ -72,6 +74,7 @@ class Relays:
         if not 1 <= command.hold_ms <= HOLD_MS_MAX:
             return refusals.invalid("hold_ms", f"must be between 1 and {HOLD_MS_MAX} ms")
         self._change(attachment)
+        detached.acts(self._entry.time_ms)
         self._actor_left(attachment, detached)
         detached.former = attachment.number
         self._sessions.renumber(session, attachment, AttachmentId(self._entry.index))
@@ -88,12 +91,26 @@ class Relays:
         detached = _detached(session)
         return None if detached is None else refusals.superseded(detached.name, "process")
 
-    def check(self, attachment: Attachment, kind: type) -> Failed | None:
-        """Return why a detached session's operation must not be applied, or None."""
-        detached = attachment.detached
-        if detached is not None and detached.superseded and kind not in FREEING:
-            return refusals.superseded(detached.name, "attempt")
-        return None
+    def check(self, detached: Detached, kind: type) -> Failed | None:
+        """An operation comes from the present actor: return why it must not be applied, or None."""
+        detached.acts(self._entry.time_ms)
+        return refusals.superseded(detached.name, "attempt") if detached.superseded and kind not in FREEING else None
+
+    def closing(self, session: Session, number: AttachmentId) -> None:
+        """A session is to be closed by whoever has it under a number, or had it; 0: by an operator, who answers for them all."""
+        for attachment in session.attachments.values():
+            if attachment.detached is not None:
+                self._change(attachment)
+                attachment.detached.stopped(number)
+                if not number:
+                    attachment.detached.replaced = ()
+
+    def expiring(self, session: Session) -> None:
+        """A session's lease, or hold, is over: the lease began when the leader applied that it was taken up."""
+        for attachment in session.attachments.values():
+            if attachment.detached is not None:
+                self._change(attachment)
+                attachment.detached.acts(self._entry.time_ms - session.ttl_ms)
 
     def ended(self, session: Session) -> None:
         """A session is about to end."""
@@ -144,6 +161,7 @@ class Relays:
         self._change(attachment)
         if detached.is_attended:
             self._actor_left(attachment, detached)
+            detached.replace(attachment.number, self._entry.index, self._entry.time_ms)
         detached.held_until_ms = None
         self._sessions.renumber(session, attachment, AttachmentId(self._entry.index))
         attachment.owner = command.owner

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from coord_core.machine import Machine
-from coord_core.machine.detached import ATTEMPTS_PER_NAME_MAX
+from coord_core.machine.detached import ACTORS_KEPT, ATTEMPTS_PER_NAME_MAX
 from coord_core.protocol.commands import (
     ACTOR_BYTES_MAX,
     DETACHED_NAME_BYTES_MAX,
@@ -13,6 +13,7 @@ from coord_core.protocol.commands import (
     INSTANCE_BYTES_MAX,
     Attempt,
     CloseAttachment,
+    CloseSession,
     Command,
     HandOff,
     OpenAttachment,
@@ -523,6 +524,130 @@ def test_what_a_later_attempt_does_not_ask_for_ends_with_the_earlier_one() -> No
     assert view.detached.held_until_ms == log.time_ms + 3_000
 
 
+# --- who was replaced without a hand-off ------------------------------------------------------------------------------------------
+
+
+def let_go(log: Log, process: Process, token: FencingToken, how: str) -> None:
+    if how == "released":
+        assert process.release(token).result == Done()
+    elif how == "closed":
+        process.exit()
+    elif how == "expired":
+        process.expire(process.attachment)
+    else:
+        process.cancel(process.last_request)
+
+
+@pytest.mark.parametrize("how", ["released", "closed", "expired", "cancelled"])
+def test_nobody_has_the_lock_while_a_process_that_was_replaced_may_believe_in_it(how: str) -> None:
+    """It stalls within its lease, the next one does the rest in no time, a stranger follows: it would go on beside the stranger."""
+    log = Log()
+    log.take_up(WORKER, ttl_ms=10_000).hold()
+    other = log.take_up(OTHER, ttl_ms=1_000)
+    granted = other.acquire()
+    assert isinstance(granted, Granted)
+    log.wait(3_000)
+    stranger = log.open()
+    stranger.acquire()
+    let_go(log, other, granted.token, how)
+    state = log.lock("/l")
+    assert state.holder is None
+    assert state.closed is not None
+    assert state.closed.reason == "replaced"
+    log.wait(6_999)
+    assert log.lock("/l").holder is None
+    log.wait(1)
+    assert granted_token(log) > granted.token
+
+
+def test_later_attempt_waits_for_a_process_that_was_replaced() -> None:
+    """Also where the one that replaced it has handed the session off: it speaks for itself alone."""
+    log = Log()
+    log.take_up(WORKER, attempt=1, ttl_ms=10_000).hold()
+    other = log.take_up(OTHER, attempt=1, ttl_ms=10_000)
+    other.hand_off()
+    second = log.take_up(TRIGGER, attempt=2)
+    assert isinstance(second.acquire(wait_ms=0), NotGranted)
+    assert second.acquire() is None
+    log.wait(9_999)
+    other.expire(granted_generation(log, other))
+    assert log.lock("/l").holder is None
+    log.wait(1)
+    holder = log.lock("/l").holder
+    assert holder is not None
+    assert holder.session == second.session
+
+
+def granted_generation(log: Log, process: Process) -> int:
+    view = log.machine.session(process.session)
+    assert view is not None
+    return view.generation
+
+
+def test_process_that_was_replaced_and_says_that_it_has_stopped_is_not_waited_for() -> None:
+    log = Log()
+    worker = log.take_up(WORKER)
+    token = worker.hold()
+    other = log.take_up(OTHER)
+    assert worker.exit().result == Done()
+    other.release(token)
+    state = log.lock("/l")
+    assert (state.holder, state.closed) == (None, None)
+
+
+def test_process_that_was_replaced_never_heard_of_what_was_granted_later() -> None:
+    log = Log()
+    log.take_up(WORKER).hold("/before")
+    other = log.take_up(OTHER)
+    other.release(other.hold("/after"))
+    assert log.lock("/after").closed is None
+
+
+def test_its_lease_counts_from_what_the_next_process_does_first() -> None:
+    """Its keep-alive may have been answered after the taking up was stamped, but not after that was applied."""
+    log = Log()
+    token = log.take_up(WORKER, ttl_ms=10_000).hold()
+    other = log.take_up(OTHER)
+    log.wait(4_000)
+    other.release(token)
+    log.wait(9_999)
+    assert log.lock("/l").closed is not None
+    log.wait(1)
+    assert log.lock("/l").closed is None
+
+
+def test_lease_of_the_next_process_counts_for_the_one_that_it_replaced() -> None:
+    """It died before it did anything: nobody waits for two leases one after the other."""
+    log = Log()
+    log.take_up(WORKER, ttl_ms=10_000).hold()
+    other = log.take_up(OTHER, ttl_ms=10_000)
+    log.wait(10_000)
+    other.expire(other.attachment)
+    state = log.lock("/l")
+    assert (state.holder, state.closed) == (None, None)
+
+
+def test_many_that_were_replaced_are_remembered_as_one() -> None:
+    """The bound costs no safety: the last of them all is waited for."""
+    log = Log()
+    token = log.take_up(b"0", ttl_ms=60_000).hold()
+    for number in range(1, 3 * ACTORS_KEPT):
+        other = log.take_up(bytes([number]), ttl_ms=1_000)
+    other.release(token)
+    log.wait(59_999)
+    assert log.lock("/l").closed is not None
+
+
+def test_operator_ends_it_at_once() -> None:
+    """Who kills a session answers for its processes, as who breaks a lock does."""
+    log = Log()
+    log.take_up(WORKER).hold()
+    other = log.take_up(OTHER)
+    log.apply(CloseSession(other.session))
+    state = log.lock("/l")
+    assert (state.holder, state.closed) == (None, None)
+
+
 # --- bounds, snapshots ------------------------------------------------------------------------------------------------------------
 
 
@@ -582,6 +707,11 @@ def taken_up(log: Log) -> None:
     log.take_up(TRIGGER).acquire("/held")
 
 
+def replaced(log: Log) -> None:
+    taken_up(log)
+    log.take_up(OTHER).hold("/other")
+
+
 def superseded(log: Log) -> None:
     taken_up(log)
     second = log.take_up(OTHER, attempt=2)
@@ -589,7 +719,7 @@ def superseded(log: Log) -> None:
     second.enter()
 
 
-@pytest.mark.parametrize("state", [handed_off, taken_up, superseded])
+@pytest.mark.parametrize("state", [handed_off, taken_up, replaced, superseded])
 @pytest.mark.parametrize("changes", [False, True])
 def test_snapshot_has_it_all(state: Callable[[Log], None], changes: bool) -> None:
     """Also where the sessions pass on while the snapshot is written: it says what was at its index."""
@@ -605,3 +735,17 @@ def test_snapshot_has_it_all(state: Callable[[Log], None], changes: bool) -> Non
         chunks += snapshot.step(1)
     restored = Machine.restore(chunks)
     assert restored.digest() == before
+
+
+def test_snapshot_has_a_candidates_owner_though_the_next_process_is_called_the_same() -> None:
+    """A row leaves out an owner that is its attachment's: that of the snapshot's index, not the one who came since."""
+    log = Log()
+    worker, called = log.take_up(WORKER), Owner("host-2", 7, "late")
+    assert isinstance(worker.call(ElectionEnter("/e", called)).result, Entered)
+    before = log.machine.digest()
+    snapshot = log.machine.begin_snapshot(chunk_bytes=64)
+    chunks = snapshot.step(1)
+    log.take_up(TRIGGER, owner=Owner("host-2", 7, "late"))
+    while not snapshot.done:
+        chunks += snapshot.step(1)
+    assert Machine.restore(chunks).digest() == before
