@@ -51,6 +51,8 @@ def _closed(closed: "LockClosure") -> str:
     until = f"closed until {_clock(left_s)} (for {show_duration(left_s)} more): {who(closed.owner)} (token {closed.token})"
     if closed.reason == "quarantine":
         return f"{until} gave it back with this quarantine"
+    if closed.reason == "replaced":
+        return f"{until} does not hold it, but an earlier process of its session may still believe that it does"
     return f"{until} ended without giving it back, and had asked for this delay"
 
 

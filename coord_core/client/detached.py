@@ -30,10 +30,10 @@ class Detached:
 
     def config(self, namespace: str) -> DetachedConfig:
         """Return what one client is configured with, under a name of its own.  Raises `InvalidRequest`."""
-        if not 0 <= self.attempt <= _ATTEMPT_MAX:
+        if type(self.attempt) is not int or not 0 <= self.attempt <= _ATTEMPT_MAX:
             raise InvalidRequest(f"an attempt is a number from 0 that rises with every try: {self.attempt!r}", field="attempt")
-        if len(self.instance.encode(errors="surrogatepass")) > INSTANCE_BYTES_MAX:
-            raise InvalidRequest(f"an instance has at most {INSTANCE_BYTES_MAX} bytes", field="instance")
+        if not paths.is_text(self.instance, INSTANCE_BYTES_MAX):
+            raise InvalidRequest(f"an instance is UTF-8 of at most {INSTANCE_BYTES_MAX} bytes", field="instance")
         attempt = Attempt(self.attempt, self.instance)
         return DetachedConfig(paths.full_path(namespace, self.name), attempt, os.urandom(ACTOR_BYTES_MAX))
 

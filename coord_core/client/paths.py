@@ -17,9 +17,17 @@ def full_path(namespace: str, path: str) -> str:
     if not path.startswith("/") or path == "/":
         raise InvalidRequest(f"a path begins with '/' and names something, such as /jobs/nightly: {path!r} does not", field="path")
     full = namespace + path
-    if len(full.encode(errors="surrogatepass")) > PATH_BYTES_MAX:
-        raise InvalidRequest(f"the path is longer than {PATH_BYTES_MAX} bytes: {full[:60]!r}...", field="path")
+    if not is_text(full, PATH_BYTES_MAX):
+        raise InvalidRequest(f"the path is not UTF-8, or longer than {PATH_BYTES_MAX} bytes: {full[:60]!r}...", field="path")
     return full
+
+
+def is_text(text: str, bytes_max: int) -> bool:
+    """Tell whether it can be sent: UTF-8 (a lone surrogate is none) of at most so many bytes."""
+    try:
+        return len(text.encode()) <= bytes_max
+    except UnicodeEncodeError:
+        return False
 
 
 def label(text: str) -> str:

@@ -114,7 +114,7 @@ class ClientSession:
         self._held: set[tuple[str, FencingToken]] = set()
         # Why a client that cannot open another session, or a closed one, takes no more calls.
         self._over: LostError | None = None
-        # A later attempt waits for this one's end: to be closed when the application says that it has stopped, and not before.
+        # Others wait for the end of this process: to be closed when the application says that it has stopped, and not before.
         self._superseded: CloseSession | None = None
 
         self._generation = 0
@@ -623,10 +623,13 @@ class ClientSession:
             else:
                 self._generation = result.generation
             deadline_ms = request.sent_ms + result.ttl_ms - self.config.margin_ms(result.ttl_ms)
-            if self.state is SessionState.CLOSED or self._now_ms >= deadline_ms:
+            is_detached, is_late = self.config.detached is not None, self._now_ms >= deadline_ms
+            if self.state is SessionState.CLOSED or (is_late and not is_detached):
                 # Closed meanwhile, or so late that there is no lease left in it.
-                self._bury(CloseSession(session, attachment if self.config.detached is not None else AttachmentId(0)))
+                self._bury(CloseSession(session, attachment if is_detached else AttachmentId(0)))
                 return
+            if is_late:
+                return  # Taken up again: the same process is answered as before, and what the session holds was not ours to end.
             self.lease_deadline_ms = deadline_ms
             self._keep_alive_at_ms = request.sent_ms + self._keep_alive_interval_ms
         elif isinstance(result, AttachmentOpened) and self.config.session_id is not None:

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, TypeAlias
 import msgspec
 
 from coord_core.machine import refusals
-from coord_core.machine.bounds import WAITERS_MAX, WAITERS_PER_LOCK_MAX
+from coord_core.machine.bounds import NUMBER_MAX, WAITERS_MAX, WAITERS_PER_LOCK_MAX
 from coord_core.machine.entry import CurrentEntry
 from coord_core.machine.names import Named, Names
 from coord_core.machine.sessions import Attachment, Sessions
@@ -167,9 +167,15 @@ class Claims(ABC):
 
     # --- of detached sessions ----------------------------------------------------------------------------------------------------
 
-    def _own(self, index: Index, attachment: Attachment, path: str) -> Claim | None:
-        """Return what a detached session has claimed there: it is one claimant, whichever of its processes asks."""
-        return next((claim for claim in index.get(attachment.id, {}).values() if claim.path == path), None)
+    def _inherited(self, index: Index, by: Claim, attachment: Attachment) -> list[Claim]:
+        """Return what a request of a detached session finds: claims of an attachment's earlier processes there.
+
+        `attachment` is its own, or that of a lower attempt, all of whose processes are earlier ones.
+        """
+        own, claims = by.attachment, index.get(attachment.id, {})
+        assert own.detached is not None
+        until = NUMBER_MAX if attachment is not own else own.detached.inherited
+        return [claims[request] for request in sorted(claims) if claims[request].path == by.path and request <= until]
 
     def _renew(self, index: Index, claim: Claim, by: Claim) -> None:
         """Let a claim be that of a later request, or of a later attempt, of the same detached session."""

@@ -20,6 +20,7 @@ import msgspec
 from coord_core import errors
 from coord_core.machine import refusals
 from coord_core.machine.bounds import CANDIDATES_PER_ELECTION_MAX, WAITERS_NAMED_MAX
+from coord_core.machine.claims import owner_of
 from coord_core.machine.detached import Detached
 from coord_core.machine.entry import CurrentEntry
 from coord_core.machine.names import Named, Names
@@ -128,13 +129,16 @@ class Elections:
     # --- operations --------------------------------------------------------------------------------------------------------------
 
     def _enter(self, attachment: Attachment, request: RequestNumber, operation: ElectionEnter) -> Result:
-        fault = refusals.check_owner(operation.owner) or self._streams.check_room(Election.kind, operation.path)
+        owner = owner_of(attachment, operation.owner)
+        if isinstance(owner, Failed):
+            return owner
+        fault = self._streams.check_room(Election.kind, operation.path)
         if fault is not None:
             return fault
         election = self._names.find(operation.path, Election)
         if isinstance(election, Failed):
             return election
-        runner = Runner(CandidateId(self._entry.index), operation.path, attachment, request, operation.owner)
+        runner = Runner(CandidateId(self._entry.index), operation.path, attachment, request, owner)
         runner.since_ms = self._entry.time_ms
         if election is not None and attachment.detached is not None:
             answer = self._take_up(election, runner, attachment.detached, fences=operation.fences)
@@ -156,11 +160,13 @@ class Elections:
 
     def _take_up(self, election: Election, runner: Runner, detached: Detached, *, fences: bool) -> Result | None:
         """Enter for a detached session: it may be a candidate already, or a lower attempt may; None: neither."""
-        own = self._own(runner.attachment, runner.path)
-        if own is not None:
+        found = [it for each in detached.line for it in self._of_attachment(each, runner.path)]
+        inherited = [it for it in found if it.attachment is runner.attachment and it.request <= detached.inherited]
+        if inherited:
+            own = max(inherited, key=_epoch)
             own.request, own.owner = runner.request, runner.owner
             return Entered(own.id, own.epoch)
-        elder = next((found for each in detached.line if (found := self._own(each, runner.path)) is not None), None)
+        elder = max((it for it in found if detached.is_later_than(it.attachment.detached)), key=_epoch, default=None)
         if elder is None:
             return None
         elder_detached = elder.attachment.detached
@@ -168,7 +174,7 @@ class Elections:
         if election.leader is not elder:
             waiting = [runner if it is elder else it for it in election.waiting.values()]
             election.waiting = OrderedDict((it.id, it) for it in waiting)
-        elif fences or not elder_detached.is_attended:
+        elif fences or not (elder_detached.is_attended or elder_detached.believed_ms(elder.epoch, self._entry.time_ms)):
             election.leader = runner
         elif len(election.waiting) + 1 >= CANDIDATES_PER_ELECTION_MAX:
             return _too_many()
@@ -185,8 +191,9 @@ class Elections:
             self._elect(runner)
         return self._subscribe(runner) or Entered(runner.id, runner.epoch)
 
-    def _own(self, attachment: Attachment, path: str) -> Runner | None:
-        return next((runner for runner in self._runners.get(attachment.id, {}).values() if runner.path == path), None)
+    def _of_attachment(self, attachment: Attachment, path: str) -> list[Runner]:
+        runners = self._runners.get(attachment.id, {})
+        return [runners[number] for number in sorted(runners) if runners[number].path == path]
 
     def _resign(self, attachment: Attachment, request: RequestNumber, operation: ElectionResign) -> Result:
         election = self._names.find(operation.path, Election)
@@ -362,11 +369,17 @@ def _runner(election: Election, number: CandidateId) -> Runner | None:
     return election.leader if election.leader.id == number else election.waiting.get(number)
 
 
+def _epoch(runner: Runner) -> int:
+    """By this the one that leads comes first; of those that wait, who has waited longest."""
+    return runner.epoch
+
+
 def _runner_state(runner: Runner) -> tuple[Any, ...]:
     owner = msgspec.structs.astuple(runner.owner)
     return runner.id, runner.attachment.id, runner.request, owner, runner.since_ms, runner.epoch
 
 
 def _row(runner: Runner) -> RunnerRow:
-    owner = None if runner.owner == runner.attachment.owner else runner.owner
+    # The same record: one that is only equal may be that of a process that took the session up since the snapshot began.
+    owner = None if runner.owner is runner.attachment.owner else runner.owner
     return RunnerRow(runner.id, runner.attachment.id, runner.request, owner, runner.since_ms, runner.epoch)

@@ -8,6 +8,7 @@ from itertools import pairwise
 
 from coord_core.machine.bounds import SEGMENTS_MAX, WINDOW_CONTROL_MAX
 from coord_core.machine.claims import Claim, Claims, Queued
+from coord_core.machine.detached import ACTORS_KEPT
 from coord_core.machine.machine import Machine
 from coord_core.machine.sessions import Attachment
 from coord_core.machine.timers import Timer
@@ -66,6 +67,7 @@ def _check_relays(machine: Machine, attachments: dict[AttachmentId, Attachment])
             assert detached.name == name
             assert session.generation == attachment.number
             assert session.ttl_ms == detached.ttl_ms
+            assert len(detached.replaced) <= ACTORS_KEPT
             assert list(session.attachments.values()) == [attachment], f"{name} has two processes"
             found.append(detached)
         assert [each.attempt for each in found] == sorted({each.attempt for each in found}), f"{name}: attempts are out of order"

@@ -3,8 +3,8 @@
 Rules:
 - A lock exists (its name is bound) exactly while somebody holds it or it is closed.  Whoever frees it grants it to the first waiter
   in the same entry, or drops it, or closes it.  So there is no free lock with waiters.
-- *Closed*: nobody holds it, nobody gets it yet.  It was given back with a quarantine, or its holder, which had asked for a delay,
-  ended without giving it back.  A timer opens it in cluster time.
+- *Closed*: nobody holds it, nobody gets it yet.  It was given back with a quarantine; or its holder, which had asked for a delay,
+  ended without giving it back; or a process that was replaced may still believe in it.  A timer opens it in cluster time.
 - A token is the index of the entry that granted it.  No entry grants one lock twice: all waiters that end in an entry leave their
   queues before anything is given back, so nobody inherits who would lose it again at once; and what a timer opens is granted at the
   end of the entry, after its command (`open_due`).
@@ -165,35 +165,41 @@ class Locks(Claims):
     def _take_up(self, lock: Lock, claim: Claim, detached: Detached, operation: LockAcquire) -> Result | None:
         """Acquire for a detached session: it may hold the lock, or wait for it, already; or a lower attempt may."""
         holder = lock.holder
-        if holder is not None and holder.attachment is claim.attachment:
+        places = [place for each in detached.line for place in self._inherited(self._waiting, claim, each)]
+        if holder is not None and holder.attachment is claim.attachment and holder.request <= detached.inherited:
+            self._give_up(lock, places)
             self._renew(self._held, holder, claim)
             return Granted(holder.token)
-        place = next((found for each in detached.line if (found := self._own(self._waiting, each, claim.path)) is not None), None)
-        elder = None if holder is None else holder.attachment.detached
-        if holder is None or elder is None or not detached.is_later_than(elder):
-            elder = None
-        elif operation.fences or not elder.is_attended:
-            if place is not None:
-                self._entry.reply(place.attachment, place.request, _not_granted("moved", lock))
-                self._stop_waiting(lock, place)
+        elder = None if holder is None or not detached.is_later_than(holder.attachment.detached) else holder.attachment.detached
+        if holder is not None and elder is not None and (operation.fences or self._is_left(holder, elder)):
+            self._give_up(lock, places)
             remove(self._held, holder)
             lock.holder = claim
             return self._grant(claim)
         if operation.wait_ms == 0:
-            if place is not None:
-                self._entry.reply(place.attachment, place.request, _not_granted("moved", lock))
-                self._stop_waiting(lock, place)
+            self._give_up(lock, places)
             return _not_granted("busy", lock)
-        if place is not None:
-            self._renew_wait(place, claim, operation.wait_ms)
+        if places:
+            self._give_up(lock, places[1:])
+            self._renew_wait(places[0], claim, operation.wait_ms)
         else:
             fault = self._enqueue(lock, claim, operation.wait_ms)
             if fault is not None:
                 return fault
         if elder is not None and lock.waiters is not None:
             # Its next: nobody comes between two attempts of the same.
-            lock.waiters.move_to_end(place or claim, last=False)
+            lock.waiters.move_to_end(places[0] if places else claim, last=False)
         return None
+
+    def _is_left(self, holder: Claim, elder: Detached) -> bool:
+        """Whether no process of a lower attempt may believe in what it holds."""
+        return not elder.is_attended and not self._believed_ms(holder)
+
+    def _give_up(self, lock: Lock, places: list[Claim]) -> None:
+        """A request goes on in the stead of these, or wants none of them: else they would be granted to nobody."""
+        for place in places:
+            self._stop_waiting(lock, place)
+            self._entry.reply(place.attachment, place.request, _not_granted("moved", lock))
 
     def _release(self, attachment: Attachment, request: RequestNumber, operation: LockRelease) -> Result:
         lock = self._names.find(operation.path, Lock)
@@ -206,9 +212,7 @@ class Locks(Claims):
             fault = _check_closed_ms("quarantine_ms", operation.quarantine_ms)
             if fault is not None:
                 return fault
-            self._close(lock, holder, "quarantine", operation.quarantine_ms)
-        else:
-            self._give_back(lock, holder)
+        self._free(lock, holder, "quarantine", operation.quarantine_ms)
         return _DONE
 
     def _break(self, attachment: Attachment, request: RequestNumber, operation: LockBreak) -> Result:
@@ -249,6 +253,19 @@ class Locks(Claims):
         else:
             assert released.token < self._entry.index, "an entry grants a lock once"
             self._promote(lock)
+
+    def _free(self, lock: Lock, claim: Claim, reason: str = "", closed_ms: int = 0) -> None:
+        """End the holder's claim, and let nobody have the lock for so long, or while another process may believe in it."""
+        if claim.attachment.detached is not None and (believed_ms := self._believed_ms(claim)) > closed_ms:
+            reason, closed_ms = "replaced", believed_ms
+        if closed_ms:
+            self._close(lock, claim, reason, closed_ms)
+        else:
+            self._give_back(lock, claim)
+
+    def _believed_ms(self, claim: Claim) -> int:
+        detached = claim.attachment.detached
+        return 0 if detached is None else detached.believed_ms(claim.token, self._entry.time_ms)
 
     def _take_away(self, path: str, lock: Lock) -> None:
         if lock.holder is not None:
@@ -321,10 +338,7 @@ class Locks(Claims):
         self._end_waits(ended, answer)
         for attachment in ended:
             for claim in in_order(self._held, attachment):
-                if claim.terms:
-                    self._close(self._place_of(claim), claim, "delay", claim.terms)
-                else:
-                    self._give_back(self._place_of(claim), claim)
+                self._free(self._place_of(claim), claim, "delay", claim.terms)
 
     def actor_left(self, attachment: Attachment, answer: Failed) -> None:
         """Locks and places in queues pass on: see `_take_up`."""
@@ -337,7 +351,7 @@ class Locks(Claims):
             return False
         # It was answered already: only its cached answer changes.
         attachment.window.settle(request, answer)
-        self._give_back(self._place_of(claim), claim)
+        self._free(self._place_of(claim), claim)
         return True
 
     def state(self) -> list[Any]:

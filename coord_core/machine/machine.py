@@ -279,6 +279,8 @@ class Machine:
 
     def _close_session(self, command: CloseSession) -> Result:
         session = self._sessions.get(command.session)
+        if session is not None:
+            self._relays.closing(session, command.attachment)
         if session is not None and (not command.attachment or command.attachment in session.attachments):
             self._end_session(session, refusals.session_closed(session.id))
         return _DONE
@@ -286,6 +288,7 @@ class Machine:
     def _expire_session(self, command: ExpireSession) -> None:
         session = self._sessions.get(command.session)
         if session is not None and session.generation == command.generation:
+            self._relays.expiring(session)
             self._end_session(session, refusals.session_expired(session.id))
 
     def _end_session(self, session: Session, answer: Failed) -> None:
@@ -351,7 +354,7 @@ class Machine:
         window = attachment.window
         kind = type(call.operation)
         if attachment.detached is not None:
-            refusal = self._relays.check(attachment, kind)
+            refusal = self._relays.check(attachment.detached, kind)
             if refusal is not None:
                 return refusal
         refusal = window.acknowledge(call.low_water, call.answered)

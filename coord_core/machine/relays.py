@@ -1,18 +1,21 @@
 """Detached sessions: taken up, handed off, superseded.
 
 Rules:
-- A name has one session an attempt, and at most one of them is not superseded: the last.
+- A name has one session an attempt, and at most one of them is not superseded: the last.  Who is superseded stays so.
 - A session's number for the outside, which is its generation too, is the index of the entry in which it was last taken up or handed
   off.  So a command, a keep-alive or an expiry that was meant for an earlier actor finds nobody of that number.
 - Nobody who had taken a session up gets it back once another has: an actor is known by what it calls itself.
-- What a session holds passes from actor to actor.  What belongs to a process does not (`Resource.actor_left`).
+- What a session holds passes from actor to actor: to the first request for it (`Detached.inherited`); two requests of one actor are
+  strangers to each other, as in any session.  What belongs to a process does not pass on (`Resource.actor_left`).
+- An actor that was replaced, and has not said that it has stopped, may believe in locks as long as its lease (`Detached.replaced`):
+  until then nobody else gets those (`Locks._free`).
 - Without an actor there is no lease: when cluster time has come to `held_until_ms`, the leader expires the session.  That is an
   entry of its own, as every end of a session is: no entry may take back what it gave.
 """
 
 from coord_core.machine import refusals
 from coord_core.machine.bounds import NUMBER_MAX
-from coord_core.machine.detached import ACTORS_KEPT, Detached
+from coord_core.machine.detached import ACTORS_KEPT, ATTEMPTS_PER_NAME_MAX, Detached
 from coord_core.machine.entry import CurrentEntry
 from coord_core.machine.resources import Registry
 from coord_core.machine.sessions import Attachment, Session, Sessions
@@ -53,7 +56,8 @@ class Relays:
         last = line[-1].detached if line else None
         if last is None or last.attempt < command.attempt:
             return self._begin(command, line)
-        if command.attempt < last.attempt:
+        if command.attempt < last.attempt or last.superseded:
+            # As long as it lives: what it has is on its way to a later attempt, whether or not that one lives.
             return refusals.superseded(command.name, "attempt")
         return self._take_up(command, line[-1], last)
 
@@ -70,7 +74,8 @@ class Relays:
         if not 1 <= command.hold_ms <= HOLD_MS_MAX:
             return refusals.invalid("hold_ms", f"must be between 1 and {HOLD_MS_MAX} ms")
         self._change(attachment)
-        self._registry.actor_left(attachment, refusals.actor_left(detached.name))
+        detached.acts(self._entry.time_ms)
+        self._actor_left(attachment, detached)
         detached.former = attachment.number
         self._sessions.renumber(session, attachment, AttachmentId(self._entry.index))
         # There is a later attempt already: it waits for this one's end.
@@ -86,12 +91,26 @@ class Relays:
         detached = _detached(session)
         return None if detached is None else refusals.superseded(detached.name, "process")
 
-    def check(self, attachment: Attachment, kind: type) -> Failed | None:
-        """Return why a detached session's operation must not be applied, or None."""
-        detached = attachment.detached
-        if detached is not None and detached.superseded and kind not in FREEING:
-            return refusals.superseded(detached.name, "attempt")
-        return None
+    def check(self, detached: Detached, kind: type) -> Failed | None:
+        """An operation comes from the present actor: return why it must not be applied, or None."""
+        detached.acts(self._entry.time_ms)
+        return refusals.superseded(detached.name, "attempt") if detached.superseded and kind not in FREEING else None
+
+    def closing(self, session: Session, number: AttachmentId) -> None:
+        """A session is to be closed by whoever has it under a number, or had it; 0: by an operator, who answers for them all."""
+        for attachment in session.attachments.values():
+            if attachment.detached is not None:
+                self._change(attachment)
+                attachment.detached.stopped(number)
+                if not number:
+                    attachment.detached.replaced = ()
+
+    def expiring(self, session: Session) -> None:
+        """A session's lease, or hold, is over: the lease began when the leader applied that it was taken up."""
+        for attachment in session.attachments.values():
+            if attachment.detached is not None:
+                self._change(attachment)
+                attachment.detached.acts(self._entry.time_ms - session.ttl_ms)
 
     def ended(self, session: Session) -> None:
         """A session is about to end."""
@@ -105,6 +124,8 @@ class Relays:
     # --- what happens to a session -----------------------------------------------------------------------------------------------
 
     def _begin(self, command: OpenDetached, line: list[Attachment]) -> Result:
+        if len(line) >= ATTEMPTS_PER_NAME_MAX:
+            return refusals.over_limit("attempts of a detached session that have not ended", ATTEMPTS_PER_NAME_MAX, len(line) + 1)
         session = self._sessions.open(self._entry.index, command.ttl_ms, command.owner)
         if isinstance(session, Failed):
             return session
@@ -139,14 +160,22 @@ class Relays:
             return refusals.superseded(detached.name, "process")
         self._change(attachment)
         if detached.is_attended:
-            self._registry.actor_left(attachment, refusals.actor_left(detached.name))
+            self._actor_left(attachment, detached)
+            detached.replace(attachment.number, self._entry.index, self._entry.time_ms)
         detached.held_until_ms = None
         self._sessions.renumber(session, attachment, AttachmentId(self._entry.index))
         attachment.owner = command.owner
         session.ttl_ms = detached.ttl_ms = command.ttl_ms
         detached.actors = [*detached.actors[1 - ACTORS_KEPT :], command.actor]
-        attachment.window.acknowledge(attachment.window.last, ())
+        detached.inherited = attachment.window.last
+        attachment.window.acknowledge(detached.inherited, ())
         return self._opened(session, attachment, resumed=True)
+
+    def _actor_left(self, attachment: Attachment, detached: Detached) -> None:
+        answer = refusals.actor_left(detached.name)
+        self._registry.actor_left(attachment, answer)
+        # What else it waits for stays, and is answered under another number: who asked would never hear of it.
+        self._entry.replies += [(attachment.number, request, answer) for request in attachment.window.waiting()]
 
     def _opened(self, session: Session, attachment: Attachment, *, resumed: bool) -> DetachedOpened:
         self._entry.leased.append(session.id)

@@ -20,6 +20,7 @@ from coord_core.machine.claims import (
     Claim,
     ClaimRow,
     Claims,
+    Index,
     Queued,
     add,
     check_wait,
@@ -127,15 +128,18 @@ class Semaphores(Claims):
 
     def _take_up(self, claim: Claim, wait_ms: int | None) -> Claim | None:
         """Return what a detached session has there already, now the request's; None: nothing of that many permits."""
-        held = self._own(self._held, claim.attachment, claim.path)
-        if held is not None and held.terms == claim.terms:
+        held = self._of_as_many(self._held, claim)
+        if held is not None:
             self._renew(self._held, held, claim)
             return held
-        waiting = self._own(self._waiting, claim.attachment, claim.path)
-        if waiting is None or waiting.terms != claim.terms or wait_ms == 0:
+        waiting = self._of_as_many(self._waiting, claim)
+        if waiting is None or wait_ms == 0:
             return None
         self._renew_wait(waiting, claim, wait_ms)
         return waiting
+
+    def _of_as_many(self, index: Index, claim: Claim) -> Claim | None:
+        return next((found for found in self._inherited(index, claim, claim.attachment) if found.terms == claim.terms), None)
 
     def _release(self, attachment: Attachment, request: RequestNumber, operation: SemaphoreRelease) -> Result:
         semaphore = self._names.find(operation.path, Semaphore)

@@ -74,6 +74,10 @@ class RequestWindow:
         ranges = self.forgotten.ranges
         return RequestNumber(max(self.forgotten.low_water, ranges[-1][1] if ranges else 0, max(self.answers, default=0)))
 
+    def waiting(self) -> list[RequestNumber]:
+        """Return the requests in state 2, in order."""
+        return sorted(request for request, answer in self.answers.items() if answer is None)
+
     def acknowledge(self, low_water: RequestNumber, answered: Ranges) -> Failed | None:
         """Forget what the client needs no more; return what is wrong with its ranges, if anything, and then forget nothing."""
         forgotten = self.forgotten

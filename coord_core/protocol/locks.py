@@ -32,7 +32,8 @@ class LockParty(msgspec.Struct, frozen=True, array_like=True, gc=False):
 class LockClosure(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Why nobody has a lock that is not free."""
 
-    #: "delay" (the last holder ended without a release) or "quarantine" (it was released so).
+    #: "delay" (the last holder ended without a release), "quarantine" (it was released so) or "replaced" (an earlier process of the
+    #: holder's detached session was replaced without a hand-off, and may still believe that it holds the lock).
     reason: str
     #: Of the last holder; breaking the lock under it opens it.
     token: FencingToken

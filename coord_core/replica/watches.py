@@ -32,7 +32,7 @@ from coord_core.protocol.messages import (
 )
 from coord_core.protocol.streams import Record
 from coord_core.raft.zero import START
-from coord_core.types import LogIndex, SubscriptionId
+from coord_core.types import AttachmentId, LogIndex, SubscriptionId
 
 PUSHED_RECORDS_MAX = 256
 PUSHED_BYTES_MAX = 64 * 1024
@@ -54,6 +54,8 @@ class Follower:
 
     subscription: SubscriptionId
     connection: int
+    #: Under which number its session's process was known when it began; a detached session passes to another.
+    attachment: AttachmentId
     stream: StreamName
     #: Pushed as far as this.
     cursor: LogIndex
@@ -177,13 +179,13 @@ class Watches:
             return
         former = self._followers.get(number)
         if former is not None:
-            if former.connection > connection:
+            if former.connection > connection and former.attachment == message.attachment:
                 return  # It came late: connections are numbered as they come, and a client has one at a time.
             self._forget(former)
         if message.after > machine.index:
             # Nobody has read what has not happened: a client that is wrong about itself is told from here on.
             message = structs.replace(message, after=machine.index)
-        follower = Follower(number, connection, subscription.stream.name, message.after)
+        follower = Follower(number, connection, message.attachment, subscription.stream.name, message.after)
         self._followers[number] = follower
         self._connection_bytes.setdefault(connection, 0)
         self._of_connection.setdefault(connection, {})[number] = follower

@@ -3,7 +3,8 @@
 A *relay* is one piece of work, done in attempts.  An attempt is done by actors, one after the other: each is a process of its own,
 which acquires the lock, holds it for a while, and then hands the session off, finishes, or is killed.  Now and then a second actor
 comes while the first still runs, and now and then a later attempt does.  Beside what the checkers see in the log, two attempts
-never believe at the same time that they hold the lock; two actors of one attempt may, as long as the lease of the first stands.
+never believe at the same time that they hold the lock, whichever of their actors; two actors of one attempt may, as long as the
+lease of the first stands.
 """
 
 import random
@@ -56,15 +57,15 @@ class Actor:
             self.process.later(MILLISECOND, self._finish)
             return
         self.token = token = outcome.token
-        beliefs, process, session = self.relay.books.beliefs, self.process, self.process.session
-        # Another actor of this attempt may have believed in it before: the token is the same.
-        beliefs.ends(self.relay.path, token)
+        process, session = self.process, self.process.session
         life = process.life
 
         def stands() -> bool:
             return process.life == life and process.up and session.believes_held(self.relay.path, token, process.now_ms())
 
-        beliefs.begins(self.relay.path, Belief(f"{process.name} (attempt {self.attempt})", token, stands))
+        # Another actor of this attempt may believe in it as well: the token is the same.
+        attempt = f"{self.relay.name}, attempt {self.attempt}"
+        self.relay.books.beliefs.begins(self.relay.path, Belief(process.name, token, stands, attempt))
         process.later(self.relay.rng.randint(20, 2_000) * MILLISECOND, self._what_next)
         if self.relay.rng.random() < 0.2:
             process.stop()
@@ -94,8 +95,7 @@ class Actor:
             self.end()
             return
         # What it hands off it does not believe in any more.
-        if self.token is not None:
-            self.relay.books.beliefs.ends(self.relay.path, self.token)
+        self._believes_no_more()
         command = HandOff(session.session_id, session.attachment_id, self.relay.rng.choice(HOLDS_MS))
         self.process.command(command, lambda outcome: self.process.later(1, self._handed_off))
 
@@ -119,9 +119,12 @@ class Actor:
             else:
                 self.end()
 
-    def end(self) -> None:
+    def _believes_no_more(self) -> None:
         if self.token is not None:
-            self.relay.books.beliefs.ends(self.relay.path, self.token)
+            self.relay.books.beliefs.ends(self.relay.path, self.token, self.process.name)
+
+    def end(self) -> None:
+        self._believes_no_more()
         if self.process.up:
             self.process.kill()
         self.relay.ended(self)

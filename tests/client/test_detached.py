@@ -129,7 +129,11 @@ async def test_session_that_nobody_takes_up_ends(shell: Shell, node: list[str]) 
     [
         ({"detached": Detached("no-path")}, "path"),
         ({"detached": Detached("/job", -1)}, "attempt"),
+        ({"detached": Detached("/job", 1.5)}, "attempt"),  # type: ignore[arg-type]
+        ({"detached": Detached("/job", True)}, "attempt"),
         ({"detached": Detached("/job", 1, "x" * 200)}, "instance"),
+        ({"detached": Detached("/job", 1, "\ud800")}, "instance"),
+        ({"detached": Detached("/job\ud800")}, "path"),
         ({"detached": Detached("/job"), "session_id": 7}, "detached"),
     ],
 )

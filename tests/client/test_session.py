@@ -5,6 +5,7 @@ import itertools
 import pytest
 
 from coord_core.client.session import SessionState
+from coord_core.client.settings import DetachedConfig
 from coord_core.errors import (
     AuthenticationFailed,
     OutcomeUnknown,
@@ -13,12 +14,12 @@ from coord_core.errors import (
     Unavailable,
     WrongCluster,
 )
-from coord_core.protocol.commands import CloseAttachment, CloseSession, OpenAttachment
+from coord_core.protocol.commands import Attempt, CloseAttachment, CloseSession, OpenAttachment
 from coord_core.protocol.messages import Ask, Hello, KeepAlive, KeptAlive, Redirect, Refused, Reply, Told, Welcome
 from coord_core.protocol.queries import LockInfo, LockState, SessionInfo
 from coord_core.protocol.queries import SessionState as SessionStateAnswer
-from coord_core.protocol.results import AttachmentOpened, Done, Failed, Granted
-from coord_core.types import AttachmentId, FencingToken, SessionId
+from coord_core.protocol.results import AttachmentOpened, DetachedOpened, Done, Failed, Granted
+from coord_core.types import AttachmentId, FencingToken, RequestNumber, SessionId
 from tests.client.script import (
     MARGIN_MS,
     MEMBERS,
@@ -103,6 +104,19 @@ def test_opening_that_took_longer_than_its_lease_is_closed_and_begun_anew() -> N
     sent = script.answer(open_, session_opened(100))
     assert kinds_of(sent) == ["CloseSession", "OpenSession"]
     assert script.session.session_id is None
+
+
+def test_detached_session_that_was_long_in_coming_is_taken_up_again_and_not_closed() -> None:
+    """What it holds was another process's work: a slow network must not end it.  The same process is answered as before."""
+    script = Script(detached=DetachedConfig("/job", Attempt(1), b"me"))
+    script.session.open(script.now_ms)
+    (first,) = script.connect()
+    script.now_ms += TTL_MS
+    (again,) = script.answer(first, DetachedOpened(SessionId(100), AttachmentId(120), TTL_MS, RequestNumber(7), resumed=True))
+    assert kinds_of([first, again]) == ["OpenDetached", "OpenDetached"]
+    assert command_of(first) == command_of(again)
+    script.answer(again, DetachedOpened(SessionId(100), AttachmentId(120), TTL_MS, RequestNumber(7), resumed=True))
+    assert script.session.state is SessionState.CONNECTED
 
 
 def test_opening_is_sent_again_after_a_lost_connection() -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from coord_core.machine import Machine
+from coord_core.machine.detached import ACTORS_KEPT, ATTEMPTS_PER_NAME_MAX
 from coord_core.protocol.commands import (
     ACTOR_BYTES_MAX,
     DETACHED_NAME_BYTES_MAX,
@@ -12,6 +13,8 @@ from coord_core.protocol.commands import (
     INSTANCE_BYTES_MAX,
     Attempt,
     CloseAttachment,
+    CloseSession,
+    Command,
     HandOff,
     OpenAttachment,
     OpenDetached,
@@ -48,8 +51,49 @@ def test_what_a_session_holds_passes_to_whoever_takes_it_up() -> None:
     trigger = log.take_up(TRIGGER)
     assert trigger.session == worker.session
     assert trigger.acquire() == Granted(token)
-    assert trigger.acquire() == Granted(token)
     assert trigger.release(token).result == Done()
+
+
+def test_requests_of_one_process_exclude_each_other() -> None:
+    """As in any session: who asks first has what was there before it, and nothing of that is undone with who asks second."""
+    log = Log()
+    worker = log.take_up(WORKER)
+    token = worker.hold()
+    assert isinstance(worker.acquire(wait_ms=0), NotGranted)
+    trigger = log.take_up(TRIGGER)
+    assert trigger.acquire() == Granted(token)
+    assert isinstance(trigger.acquire(wait_ms=0), NotGranted)
+    assert trigger.acquire() is None
+    trigger.cancel(trigger.last_request)
+    holder = log.lock("/l").holder
+    assert holder is not None
+    assert holder.token == token
+
+
+def test_permits_and_candidacies_of_one_process_are_apart() -> None:
+    log = Log()
+    worker = log.take_up(WORKER)
+    assert worker.taken(limit=3) != worker.taken(limit=3)
+    assert worker.enter() != worker.enter()
+    trigger = log.take_up(TRIGGER)
+    tokens = {trigger.taken(limit=3), trigger.taken(limit=3)}
+    assert len(tokens) == 2
+    assert log.semaphore().taken == 2, "it has found both"
+    trigger.taken(limit=3)
+    assert log.semaphore().taken == 3
+
+
+def test_who_goes_on_is_one_and_leaves_no_other_place_in_the_queue() -> None:
+    """Several of the earlier process waited.  A place that nobody asks for would be granted to nobody until the session ends."""
+    log = Log()
+    worker = log.take_up(WORKER)
+    token = worker.hold()
+    worker.acquire()
+    worker.acquire()
+    trigger = log.take_up(TRIGGER)
+    assert trigger.acquire() == Granted(token)
+    trigger.release(token)
+    assert log.lock("/l").holder is None
 
 
 def test_the_process_that_had_it_can_do_nothing_any_more() -> None:
@@ -111,6 +155,24 @@ def test_a_place_in_the_queue_passes_on() -> None:
     assert asked.result is None
     granted = holder.release(token)
     assert granted.replies == [(second.attachment, second.last_request, Granted(granted_token(log)))]
+
+
+@pytest.mark.parametrize("how", ["handed off", "taken up"])
+def test_who_waited_is_told_under_its_own_number_that_it_waits_no_more(how: str) -> None:
+    """Its request is known to others by that number: nobody would ever answer it afterwards.  Its place stays."""
+    log = Log()
+    holder = log.open()
+    token = holder.hold()
+    worker = log.take_up(WORKER)
+    worker.acquire()
+    if how == "handed off":
+        command: Command = HandOff(worker.session, worker.attachment, 5_000)
+    else:
+        command = OpenDetached("job", Attempt(1), 10_000, OWNER, TRIGGER)
+    ((attachment, request, answer),) = log.apply(command).replies
+    assert (attachment, request, code(answer)) == (worker.attachment, worker.last_request, "Superseded")
+    holder.release(token)
+    assert log.take_up(OTHER).acquire() == Granted(granted_token(log))
 
 
 def granted_token(log: Log) -> FencingToken:
@@ -345,6 +407,21 @@ def test_superseded_attempt_gets_nothing_more_and_may_give_back() -> None:
     assert first.release(token).result == Done()
 
 
+@pytest.mark.parametrize("actor", [WORKER, TRIGGER])
+def test_superseded_session_is_not_taken_up_though_the_later_attempt_has_ended(actor: bytes) -> None:
+    """It would get nothing any more, and whoever tries it again and again would keep it from ending."""
+    log = Log()
+    first = log.take_up(WORKER, attempt=1)
+    first.hold()
+    log.take_up(OTHER, attempt=2).exit()
+    refused = log.apply(OpenDetached("job", Attempt(1), 10_000, OWNER, actor))
+    assert isinstance(refused.result, Failed)
+    assert (refused.result.code, refused.result.details["by"]) == ("Superseded", "attempt")
+    assert not refused.leased, "its lease runs on as it did"
+    first.expire(first.attachment)
+    assert log.take_up(TRIGGER, attempt=1).session != first.session
+
+
 def test_later_attempt_that_fences_has_the_lock_at_once_under_a_new_token() -> None:
     """Safety is the token's business then."""
     log = Log()
@@ -447,6 +524,130 @@ def test_what_a_later_attempt_does_not_ask_for_ends_with_the_earlier_one() -> No
     assert view.detached.held_until_ms == log.time_ms + 3_000
 
 
+# --- who was replaced without a hand-off ------------------------------------------------------------------------------------------
+
+
+def let_go(log: Log, process: Process, token: FencingToken, how: str) -> None:
+    if how == "released":
+        assert process.release(token).result == Done()
+    elif how == "closed":
+        process.exit()
+    elif how == "expired":
+        process.expire(process.attachment)
+    else:
+        process.cancel(process.last_request)
+
+
+@pytest.mark.parametrize("how", ["released", "closed", "expired", "cancelled"])
+def test_nobody_has_the_lock_while_a_process_that_was_replaced_may_believe_in_it(how: str) -> None:
+    """It stalls within its lease, the next one does the rest in no time, a stranger follows: it would go on beside the stranger."""
+    log = Log()
+    log.take_up(WORKER, ttl_ms=10_000).hold()
+    other = log.take_up(OTHER, ttl_ms=1_000)
+    granted = other.acquire()
+    assert isinstance(granted, Granted)
+    log.wait(3_000)
+    stranger = log.open()
+    stranger.acquire()
+    let_go(log, other, granted.token, how)
+    state = log.lock("/l")
+    assert state.holder is None
+    assert state.closed is not None
+    assert state.closed.reason == "replaced"
+    log.wait(6_999)
+    assert log.lock("/l").holder is None
+    log.wait(1)
+    assert granted_token(log) > granted.token
+
+
+def test_later_attempt_waits_for_a_process_that_was_replaced() -> None:
+    """Also where the one that replaced it has handed the session off: it speaks for itself alone."""
+    log = Log()
+    log.take_up(WORKER, attempt=1, ttl_ms=10_000).hold()
+    other = log.take_up(OTHER, attempt=1, ttl_ms=10_000)
+    other.hand_off()
+    second = log.take_up(TRIGGER, attempt=2)
+    assert isinstance(second.acquire(wait_ms=0), NotGranted)
+    assert second.acquire() is None
+    log.wait(9_999)
+    other.expire(granted_generation(log, other))
+    assert log.lock("/l").holder is None
+    log.wait(1)
+    holder = log.lock("/l").holder
+    assert holder is not None
+    assert holder.session == second.session
+
+
+def granted_generation(log: Log, process: Process) -> int:
+    view = log.machine.session(process.session)
+    assert view is not None
+    return view.generation
+
+
+def test_process_that_was_replaced_and_says_that_it_has_stopped_is_not_waited_for() -> None:
+    log = Log()
+    worker = log.take_up(WORKER)
+    token = worker.hold()
+    other = log.take_up(OTHER)
+    assert worker.exit().result == Done()
+    other.release(token)
+    state = log.lock("/l")
+    assert (state.holder, state.closed) == (None, None)
+
+
+def test_process_that_was_replaced_never_heard_of_what_was_granted_later() -> None:
+    log = Log()
+    log.take_up(WORKER).hold("/before")
+    other = log.take_up(OTHER)
+    other.release(other.hold("/after"))
+    assert log.lock("/after").closed is None
+
+
+def test_its_lease_counts_from_what_the_next_process_does_first() -> None:
+    """Its keep-alive may have been answered after the taking up was stamped, but not after that was applied."""
+    log = Log()
+    token = log.take_up(WORKER, ttl_ms=10_000).hold()
+    other = log.take_up(OTHER)
+    log.wait(4_000)
+    other.release(token)
+    log.wait(9_999)
+    assert log.lock("/l").closed is not None
+    log.wait(1)
+    assert log.lock("/l").closed is None
+
+
+def test_lease_of_the_next_process_counts_for_the_one_that_it_replaced() -> None:
+    """It died before it did anything: nobody waits for two leases one after the other."""
+    log = Log()
+    log.take_up(WORKER, ttl_ms=10_000).hold()
+    other = log.take_up(OTHER, ttl_ms=10_000)
+    log.wait(10_000)
+    other.expire(other.attachment)
+    state = log.lock("/l")
+    assert (state.holder, state.closed) == (None, None)
+
+
+def test_many_that_were_replaced_are_remembered_as_one() -> None:
+    """The bound costs no safety: the last of them all is waited for."""
+    log = Log()
+    token = log.take_up(b"0", ttl_ms=60_000).hold()
+    for number in range(1, 3 * ACTORS_KEPT):
+        other = log.take_up(bytes([number]), ttl_ms=1_000)
+    other.release(token)
+    log.wait(59_999)
+    assert log.lock("/l").closed is not None
+
+
+def test_operator_ends_it_at_once() -> None:
+    """Who kills a session answers for its processes, as who breaks a lock does."""
+    log = Log()
+    log.take_up(WORKER).hold()
+    other = log.take_up(OTHER)
+    log.apply(CloseSession(other.session))
+    state = log.lock("/l")
+    assert (state.holder, state.closed) == (None, None)
+
+
 # --- bounds, snapshots ------------------------------------------------------------------------------------------------------------
 
 
@@ -466,6 +667,17 @@ def test_ill_formed_command_is_refused(field: str, command: OpenDetached) -> Non
     refused = Log().apply(command).result
     assert isinstance(refused, Failed)
     assert (refused.code, refused.details["field"]) == ("InvalidRequest", field)
+
+
+def test_attempts_of_one_name_that_have_not_ended_are_bounded() -> None:
+    """Each is looked through for whatever the last one acquires.  There is room again when one ends."""
+    log = Log()
+    first = log.take_up(WORKER, attempt=0)
+    for attempt in range(1, ATTEMPTS_PER_NAME_MAX):
+        log.take_up(WORKER, attempt=attempt)
+    assert code(log.try_take_up(WORKER, attempt=ATTEMPTS_PER_NAME_MAX)) == "LimitExceeded"
+    first.exit()
+    log.take_up(WORKER, attempt=ATTEMPTS_PER_NAME_MAX)
 
 
 @pytest.mark.parametrize("hold_ms", [0, -1, HOLD_MS_MAX + 1])
@@ -495,6 +707,11 @@ def taken_up(log: Log) -> None:
     log.take_up(TRIGGER).acquire("/held")
 
 
+def replaced(log: Log) -> None:
+    taken_up(log)
+    log.take_up(OTHER).hold("/other")
+
+
 def superseded(log: Log) -> None:
     taken_up(log)
     second = log.take_up(OTHER, attempt=2)
@@ -502,7 +719,7 @@ def superseded(log: Log) -> None:
     second.enter()
 
 
-@pytest.mark.parametrize("state", [handed_off, taken_up, superseded])
+@pytest.mark.parametrize("state", [handed_off, taken_up, replaced, superseded])
 @pytest.mark.parametrize("changes", [False, True])
 def test_snapshot_has_it_all(state: Callable[[Log], None], changes: bool) -> None:
     """Also where the sessions pass on while the snapshot is written: it says what was at its index."""
@@ -518,3 +735,17 @@ def test_snapshot_has_it_all(state: Callable[[Log], None], changes: bool) -> Non
         chunks += snapshot.step(1)
     restored = Machine.restore(chunks)
     assert restored.digest() == before
+
+
+def test_snapshot_has_a_candidates_owner_though_the_next_process_is_called_the_same() -> None:
+    """A row leaves out an owner that is its attachment's: that of the snapshot's index, not the one who came since."""
+    log = Log()
+    worker, called = log.take_up(WORKER), Owner("host-2", 7, "late")
+    assert isinstance(worker.call(ElectionEnter("/e", called)).result, Entered)
+    before = log.machine.digest()
+    snapshot = log.machine.begin_snapshot(chunk_bytes=64)
+    chunks = snapshot.step(1)
+    log.take_up(TRIGGER, owner=Owner("host-2", 7, "late"))
+    while not snapshot.done:
+        chunks += snapshot.step(1)
+    assert Machine.restore(chunks).digest() == before

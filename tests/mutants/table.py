@@ -534,9 +534,9 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             Edit(
                 WATCHES,
-                "        follower = Follower(number, connection, subscription.stream.name, message.after)\n",
+                "        follower = Follower(number, connection, message.attachment, subscription.stream.name, message.after)\n",
                 "        after = subscription.stream.last if message.after else message.after\n"
-                "        follower = Follower(number, connection, subscription.stream.name, after)\n",
+                "        follower = Follower(number, connection, message.attachment, subscription.stream.name, after)\n",
             ),
         ),
         ("tests/replica/test_watches.py::test_follower_that_says_where_it_stands_gets_what_follows",),
@@ -548,9 +548,9 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             Edit(
                 WATCHES,
-                "        follower = Follower(number, connection, subscription.stream.name, message.after)\n",
+                "        follower = Follower(number, connection, message.attachment, subscription.stream.name, message.after)\n",
                 "        after = subscription.stream.last if message.after else message.after\n"
-                "        follower = Follower(number, connection, subscription.stream.name, after)\n",
+                "        follower = Follower(number, connection, message.attachment, subscription.stream.name, after)\n",
             ),
             Edit(SUBSCRIPTIONS, "            if record.previous > followed.cursor:\n", "            if record.previous < 0:\n"),
         ),

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from coord_core.protocol.commands import CloseSession
+from coord_core.protocol.commands import Attempt, Call, CloseSession, OpenDetached
 from coord_core.protocol.elections import ElectionEnter
 from coord_core.protocol.groups import GroupJoin
 from coord_core.protocol.messages import Acknowledge, Follow, NotSubscribed, Records, Redirect, Resync
@@ -13,7 +13,7 @@ from coord_core.protocol.queries import ValueState
 from coord_core.protocol.streams import Joined, Subscribe, Subscribed, Unsubscribe
 from coord_core.replica import watches as watches_module
 from coord_core.replica.announcements import Announcements
-from coord_core.types import AttachmentId, LogIndex, SessionId, SubscriptionId
+from coord_core.types import AttachmentId, LogIndex, RequestNumber, SessionId, SubscriptionId
 from tests.machine.driver import Log
 from tests.replica.harness import OWNER, Driver, call
 
@@ -138,6 +138,25 @@ def test_what_an_older_connection_says_late_changes_nothing(driver: Driver, writ
     watcher.connection = 77
     written = writer.do(ValueSet("/v", b""))
     assert watcher.revisions() == [written.version]
+
+
+def test_whoever_takes_a_detached_session_up_follows_though_it_connected_first(driver: Driver) -> None:
+    """The age of a connection says which is a client's later one; of two processes it says nothing."""
+    replica = driver.replicas[1]
+    entered = {}
+    for connection, actor in ((6, b"former"), (5, b"latter")):
+        driver.submit(1, connection, 1, OpenDetached("job", Attempt(1), 60_000, OWNER, actor))
+        driver.settle()
+        opened = driver.result(connection, 1)
+        request = RequestNumber(opened.request_last + 1)
+        entering = ElectionEnter("/e", OWNER)
+        driver.submit(1, connection, 2, Call(opened.session, opened.attachment, request, RequestNumber(0), (), entering))
+        driver.settle()
+        entered[connection] = driver.result(connection, 2)
+        replica.follow(connection, Follow(opened.attachment, entered[connection].candidate, LogIndex(0), LogIndex(0)))
+        driver.settle(2)
+    assert entered[5] == entered[6], "the candidacy has passed on"
+    assert [connection for connection, push in driver.pushes if isinstance(push, Resync)] == [6, 5]
 
 
 def test_closed_connection_is_pushed_nothing(driver: Driver, writer: Client, watcher: Client) -> None:

@@ -444,6 +444,11 @@ def later_attempt_waits_for_nobody(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Locks, "_take_up", hasty)
 
 
+def replaced_process_is_forgotten(patch: pytest.MonkeyPatch) -> None:
+    """The one that replaced it gives the lock back, and a stranger has it, while the first goes on within its lease."""
+    patch.setattr(Detached, "replace", lambda detached, number, index, time_ms: None)
+
+
 def handed_off_session_ends_with_its_lease(patch: pytest.MonkeyPatch) -> None:
     """Nobody renews it until somebody takes it up."""
 

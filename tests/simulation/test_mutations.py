@@ -63,6 +63,7 @@ CASES: list[tuple[Mutation, Mix, int, str]] = [
     (mutations.snapshot_opens_closed_locks, CLAIMS, 10, "has another state"),
     (mutations.former_process_keeps_its_number, RELAYS, 5, "is another's by now"),
     (mutations.later_attempt_waits_for_nobody, RELAYS, 10, "is held by"),
+    (mutations.replaced_process_is_forgotten, RELAYS, 10, "is held by"),
     (mutations.handed_off_session_ends_with_its_lease, RELAYS, 10, "was to be held until"),
     (mutations.chunks_of_a_former_life_are_kept, SNAPSHOTS, 20, "no storage would take|does not decode|no snapshot|follow"),
 ]

@@ -17,6 +17,8 @@ class Belief:
     token: int
     #: Whether the holder's lease stands at this moment of real time.
     stands: Callable[[], bool]
+    #: Of a detached session: its processes, under one token, are one holder; empty: there is one process anyway.
+    session: str = ""
 
 
 @dataclass
@@ -30,14 +32,15 @@ class BeliefChecks:
         self.beliefs.setdefault(path, []).append(belief)
         self.judge(path)
 
-    def ends(self, path: str, token: int) -> None:
-        """The client gives the lock up, or died."""
-        self.beliefs[path] = [belief for belief in self.beliefs.get(path, []) if belief.token != token]
+    def ends(self, path: str, token: int, holder: str = "") -> None:
+        """The client gives the lock up, or died.  `holder`: this one alone, where others have the same token."""
+        beliefs = self.beliefs.get(path, [])
+        self.beliefs[path] = [it for it in beliefs if it.token != token or (holder and it.holder != holder)]
 
     def judge(self, path: str) -> None:
         """Called whenever a belief may have begun or been prolonged."""
         standing = [belief for belief in self.beliefs.get(path, ()) if belief.stands()]
-        if len(standing) > 1:
+        if len({(belief.session or belief.holder, belief.token) for belief in standing}) > 1:
             raise Violation(
                 f"{path} is held by {' and by '.join(f'{belief.holder} (token {belief.token})' for belief in standing)}"
             )
