@@ -110,7 +110,7 @@ class Reader:
             self._begin(line)
         else:
             expected = _EXIT_CODE.search(line)
-            words = shlex.split(line, comments=True)
+            words = shlex.split(self._here(line), comments=True)
             here = words[0] == "coord" and "--" not in words
             code, said = self._run_here(words[1:]) if here else self._run_there(line)
             assert code == (int(expected[1]) if expected else 0), (line, code, said)
