@@ -31,6 +31,8 @@ LOOK_EVERY_S = 0.05
 #: How long a client that finds nobody serving waits for an address, looking this often, before it counts the attempt as failed.
 RESOLVE_S_MAX = 1.0
 _RESOLVE_EVERY_S = 0.01
+#: A node that does not lead by then is told of all the same, and clients ask on.
+_ELECTED_S_MAX = 5.0
 _MIB = 1024 * 1024
 
 
@@ -120,6 +122,7 @@ class Seat:
         try:
             await server.start()
             await server.wait_formed()
+            await _elected(server)
             self.directory.publish(server.client_address)
             log.info("process %d serves %s at %s", os.getpid(), self.directory.path, server.client_address)
             await _first_of(server, self._asked)
@@ -130,6 +133,14 @@ class Seat:
                 self.directory.withdraw()
             await server.stop()
             self._server = None
+
+
+async def _elected(server: Server) -> None:
+    """Return when it leads: it has only itself to ask.  Whoever finds its address is served at once then."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_ELECTED_S_MAX):
+            while server.status().role != "leader":  # noqa: ASYNC110 - it tells nobody, and this is a fraction of a second
+                await asyncio.sleep(_RESOLVE_EVERY_S)
 
 
 async def _first_of(server: Server, asked: asyncio.Event) -> None:
