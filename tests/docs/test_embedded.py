@@ -1,4 +1,4 @@
-"""The page on embedded nodes does what it says."""
+"""The page on embedded nodes does what it says.  The tests that it shows are run in `tests/plugin`."""
 
 from pathlib import Path
 
