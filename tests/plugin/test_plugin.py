@@ -12,8 +12,6 @@ import pytest
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-#: In which most tests end, so that people write them.
-SECONDS_MAX = 5.0
 DOCS = (ROOT / "docs" / "embedded.md").read_text().partition("## In tests")[2].partition("\n## ")[0]
 
 
@@ -35,17 +33,11 @@ def _pytest(project: Path, *arguments: str) -> "subprocess.CompletedProcess[str]
     return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False, timeout=110)
 
 
-def test_fixtures_work_from_the_installed_wheel_within_seconds(project: Path):
-    """Found by pytest without being named; each test is quick enough to be written."""
-    run = _pytest(project, "--durations=0", "-vv", "test_example.py")
+def test_fixtures_work_from_the_installed_wheel(project: Path):
+    """Found by pytest without being named."""
+    run = _pytest(project, "-v", "test_example.py")
     assert run.returncode == 0, run.stdout + run.stderr
     assert "7 passed" in run.stdout
-    # What each test took, with its set-up and its end.
-    taken: dict[str, float] = {}
-    for seconds, name in re.findall(r"^([\d.]+)s (?:setup|call|teardown) +(\S+)$", run.stdout, re.MULTILINE):
-        taken[name] = taken.get(name, 0.0) + float(seconds)
-    assert len(taken) == 7, run.stdout
-    assert sorted(taken.values())[len(taken) // 2] < SECONDS_MAX, taken
 
 
 def test_what_the_documentation_shows_runs(project: Path):
