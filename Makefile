@@ -20,11 +20,13 @@ $(STAMP): pyproject.toml
 
 setup: $(STAMP) ## make the virtual environment
 
-deps: ## what the Celery tests need of the system: a Redis server
-	@command -v redis-server >/dev/null || { \
-	  echo "installing redis-server (Debian/Ubuntu)"; \
+deps: ## what tests need of the system: a Redis server (Celery, fencing) and PostgreSQL (fencing)
+	@missing=$$(command -v redis-server >/dev/null || echo redis-server; \
+	  command -v postgres >/dev/null || ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || echo postgresql); \
+	[ -z "$$missing" ] || { \
+	  echo "installing $$missing (Debian/Ubuntu)"; \
 	  SUDO=$$([ "$$(id -u)" = 0 ] || echo sudo); \
-	  $$SUDO apt-get update -qq && $$SUDO env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends redis-server >/dev/null; }
+	  $$SUDO apt-get update -qq && $$SUDO env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; }
 
 demo: setup ## three nodes, two Celery workers, kills; about a minute
 	$(BIN)/python -m examples.demo

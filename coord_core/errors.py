@@ -15,6 +15,7 @@
     |   +-- Superseded          another process, or a later attempt, goes on in the caller's stead
     |   +-- LockLost
     |   +-- LeadershipLost
+    |   +-- StaleToken          a store has seen a later holder, and refuses
     |   +-- SubscriptionLost
     +-- RequestError            asking again will not help: change the request
     |   +-- InvalidUrl
@@ -128,6 +129,25 @@ class LockLost(LostError):
 
 class LeadershipLost(LostError):
     """The caller does not lead any more, or it cannot be shown that it still does."""
+
+
+class StaleToken(LostError):
+    """A store that is guarded by fencing tokens has seen a later holder's, and refuses to write."""
+
+    @property
+    def name(self) -> str:
+        """What the token is a token of."""
+        return str(self.details.get("name", ""))
+
+    @property
+    def token(self) -> int:
+        """The one that was refused."""
+        return int(self.details.get("token", 0))
+
+    @property
+    def newest(self) -> int:
+        """The greatest that the store had seen."""
+        return int(self.details.get("newest", 0))
 
 
 class SubscriptionLost(LostError):

@@ -39,7 +39,7 @@ def ls(settings: Settings) -> None:
     """
     import asyncio
 
-    report = asyncio.run(_report(_client(settings), settings))
+    report = asyncio.run(_look(settings))
     rows = _rows(report)
     if settings.output == "json":
         write_json({"members": rows})
@@ -92,6 +92,11 @@ def _client(settings: Settings) -> "AsyncClient":
     return AsyncClient(target_of(settings).url)
 
 
+async def _look(settings: Settings) -> "ClusterReport":
+    async with _client(settings) as client:
+        return await _report(client, settings)
+
+
 async def _report(client: "AsyncClient", settings: Settings) -> "ClusterReport":
     report = await client.status(settings.timeout)
     raise_if_silent(settings, report.nodes)
@@ -101,20 +106,20 @@ async def _report(client: "AsyncClient", settings: Settings) -> "ClusterReport":
 async def _remove(settings: Settings, name: str, *, force: bool) -> list[str]:
     from coord_core.protocol.administration import RemoveMember
 
-    client = _client(settings)
-    report = await _report(client, settings)
-    await _administer(client, settings, RemoveMember(_id_of(report, name), force))
-    return [member.name for member in (await _report(client, settings)).members if member.name != name]
+    async with _client(settings) as client:
+        report = await _report(client, settings)
+        await _administer(client, settings, RemoveMember(_id_of(report, name), force))
+        return [member.name for member in (await _report(client, settings)).members if member.name != name]
 
 
 async def _transfer(settings: Settings, name: str | None) -> str:
     from coord_core.protocol.administration import TransferLeadership
     from coord_core.types import NodeId
 
-    client = _client(settings)
-    report = await _report(client, settings)
-    to = name or _best_follower(report)
-    await _administer(client, settings, TransferLeadership(NodeId(0) if to is None else _id_of(report, to)))
+    async with _client(settings) as client:
+        report = await _report(client, settings)
+        to = name or _best_follower(report)
+        await _administer(client, settings, TransferLeadership(NodeId(0) if to is None else _id_of(report, to)))
     return to or "another node"
 
 

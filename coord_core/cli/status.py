@@ -61,7 +61,8 @@ async def _ask(settings: Settings) -> dict[str, Any]:
     from coord_core.cli.target import target_of
     from coord_core.client.aio import AsyncClient
 
-    cluster = await AsyncClient(target_of(settings).url).status(settings.timeout)
+    async with AsyncClient(target_of(settings).url) as client:
+        cluster = await client.status(settings.timeout)
     raise_if_silent(settings, cluster.nodes)
     return _report(cluster)
 

@@ -87,7 +87,11 @@ def format_url(url: ClientUrl) -> str:
     times = {"ttl": (url.ttl_ms, usual.ttl_ms), "timeout": (url.timeout_ms, usual.timeout_ms)}
     options = {name: f"{ms}ms" for name, (ms, usual_ms) in times.items() if ms != usual_ms}
     options |= {name: quote(value, safe="/") for name in ("ca", "cert", "key") if (value := getattr(url, name))}
+    if url.embedded:
+        options |= {"namespace": quote(url.namespace, safe="/")} if url.namespace else {}
     query = "?" + "&".join(f"{name}={value}" for name, value in options.items()) if options else ""
+    if url.embedded:
+        return f"coord+embedded://{quote(url.addresses[0], safe='/')}{query}"
     return f"coord{'s' if url.tls else ''}://{token}{','.join(url.addresses)}{quote(url.namespace, safe='/')}{query}"
 
 

@@ -26,6 +26,7 @@ from coord_core.client.group import AsyncDistributedMembershipGroup
 from coord_core.client.limiter import AsyncRateLimiter
 from coord_core.client.listing import LockListing, SessionListing, end_session, list_locks, list_sessions
 from coord_core.client.lock import AsyncDistributedLock
+from coord_core.client.place import Place, load, place_of
 from coord_core.client.semaphore import AsyncDistributedSemaphore
 from coord_core.client.session import SessionConfig, SessionState, StateChange
 from coord_core.client.status import ClusterReport, ask_cluster
@@ -55,9 +56,10 @@ _Self = TypeVar("_Self", bound="AsyncClient")
 class AsyncClient:
     """A client of one cluster and namespace.
 
-    `url`: `coord://[token@]h1:7400,h2:7400/namespace?ttl=15s`; `label`: who this is, for those who look at holders; `session_id`,
-    `lease`: attach to a session that another process keeps alive (see `coord_core.attach`).  `detached`: take up this detached
-    session, or open it; once it is lost, or another has it, this client is at its end.  Raises `InvalidUrl`, `InvalidRequest`.
+    `url`: `coord://[token@]h1:7400,h2:7400/namespace?ttl=15s`, or `coord+embedded:///directory` for a node inside the processes of
+    one machine; `label`: who this is, for those who look at holders; `session_id`, `lease`: attach to a session that another
+    process keeps alive (see `coord_core.attach`).  `detached`: take up this detached session, or open it; once it is lost, or
+    another has it, this client is at its end.  Raises `InvalidUrl`, `InvalidRequest`.
 
     Every use raises `UsedAfterFork` in a child made by `fork`, and `SessionClosed` after `close`.
     """
@@ -72,6 +74,7 @@ class AsyncClient:
         detached: Detached | None = None,
     ) -> None:
         self._url = url if isinstance(url, ClientUrl) else parse_url(url)
+        load(self._url)
         self._owner = Owner(socket.gethostname(), os.getpid(), paths.label(label or _program()))
         self._session_id = None if session_id is None else SessionId(session_id)
         self._lease = lease
@@ -79,6 +82,7 @@ class AsyncClient:
             raise InvalidRequest("a client has either a part of another's session, or a detached one", field="detached")
         self._detached = None if detached is None else detached.config(self._url.namespace)
         self._born = forks.generation()
+        self._place: Place | None = None
         self._driver: Driver | None = None
         self._closed = False
         #: Where listeners run that are plain functions (for the resources).
@@ -207,7 +211,9 @@ class AsyncClient:
         """Ask every known node what it knows; needs neither a leader nor a session.  Nodes that do not answer are named as such."""
         forks.check(self._born)
         known = [] if self._driver is None else [member.client_address for member in self._driver.session.members]
-        return await ask_cluster([*self._url.addresses, *known], self._url.token, _tls(self._url), timeout)
+        place = self._reach()
+        addresses = await place.addresses([*self._url.addresses, *known])
+        return await ask_cluster(addresses, place.token, _tls(self._url), timeout)
 
     async def members(self) -> tuple[Member, ...]:
         """Return the nodes of the cluster.  Raises `Unavailable` where none answers."""
@@ -222,7 +228,7 @@ class AsyncClient:
         Raises `Unsafe`, `InvalidRequest` where it is refused; `Unavailable` where nobody has done it in time, though somebody may.
         """
         addresses = [member.client_address for member in await self.members()]
-        await administer(addresses, self._url.token, _tls(self._url), request, timeout)
+        await administer(addresses, self._reach().token, _tls(self._url), request, timeout)
 
     async def list_locks(
         self,
@@ -314,6 +320,8 @@ class AsyncClient:
         driver, self._driver = self._driver, None
         if driver is not None:
             await driver.close(timeout, bury=bury)
+        if self._place is not None:
+            await self._place.leave()
         self.callbacks.stop()
 
     async def __aenter__(self: _Self) -> _Self:
@@ -372,20 +380,26 @@ class AsyncClient:
     def _owner_with(self, label: str | None) -> Owner:
         return self._owner if label is None else Owner(self._owner.host, self._owner.pid, paths.label(label))
 
-    def _start(self) -> Driver:
+    def _reach(self) -> Place:
+        """Return where the nodes are; with it, an embedded one is run or followed.  Raises `SessionClosed`, `InvalidUrl`."""
         if self._closed:
             raise SessionClosed("this client was closed")
-        url = self._url
+        if self._place is None:
+            self._place = place_of(self._url)
+        return self._place
+
+    def _start(self) -> Driver:
+        url, place = self._url, self._reach()
         config = SessionConfig(
             seeds=url.addresses,
             owner=self._owner,
-            token=url.token,
+            token=place.token,
             ttl_ms=url.ttl_ms,
             session_id=self._session_id,
             detached=self._detached,
             request_timeout_ms=url.timeout_ms,
         )
-        driver = Driver(config, _tls(url), self._lease)
+        driver = Driver(config, _tls(url), self._lease, place)
         driver.on_state = self._announce
         self.session.bind(driver.session)
         return driver

@@ -12,9 +12,9 @@ from collections.abc import Callable, Hashable
 from typing import Any, cast
 
 from coord_core.client.clocks import clock_ms
+from coord_core.client.place import Place
 from coord_core.client.session import CallId, ClientEffects, ClientSession, Outcome, SessionConfig, SessionState, StateChange
 from coord_core.client.subscriptions import Delivery, SubscriptionEnded
-from coord_core.client.url import split_address
 from coord_core.errors import CoordError, ProtocolError
 from coord_core.protocol.commands import Command
 from coord_core.protocol.elections import ElectionResign, Entered
@@ -68,9 +68,10 @@ class _Connection(asyncio.Protocol):
 class Driver:
     """Drives one `ClientSession` on the running loop.  Everything here happens on that loop's thread."""
 
-    def __init__(self, config: SessionConfig, tls: ssl.SSLContext | None, lease: Lease | None) -> None:
+    def __init__(self, config: SessionConfig, tls: ssl.SSLContext | None, lease: Lease | None, place: Place) -> None:
         self._loop = asyncio.get_running_loop()
         self._tls = tls
+        self._place = place
         self._lease = lease
         # Seeded by the system: two clients must not draw the same delays.
         self.session = ClientSession(config, random.Random(), clock_ms())
@@ -254,7 +255,7 @@ class Driver:
 
     async def _dial(self, connection: _Connection) -> None:
         try:
-            host, port = split_address(connection.address)
+            host, port = await self._place.resolve(connection.address)
             tls: dict[str, Any] = {"ssl": self._tls, "server_hostname": host} if self._tls else {}
             await self._loop.create_connection(lambda: connection, host, port, **tls)
         except (

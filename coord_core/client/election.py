@@ -167,6 +167,10 @@ class AsyncLeadership:
         self._body: asyncio.Task[object] | None = None
 
     @property
+    def path(self) -> str:
+        return self._election.path
+
+    @property
     def epoch(self) -> Epoch:
         """Under which this candidate was elected; unique and rising over the election's whole life."""
         return self._epoch

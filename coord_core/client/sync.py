@@ -299,7 +299,8 @@ class DistributedValue(Blocking[AsyncDistributedValue]):
 def connect(url: str, *, label: str = "") -> Client:
     """Return a client; nothing is sent before its first use or `wait_connected`.  Raises `InvalidUrl`.
 
-    `url`: `coord://[token@]h1:7400,h2:7400/namespace?ttl=15s`, `coords://` with TLS (options `ca`, `cert`, `key`).
+    `url`: `coord://[token@]h1:7400,h2:7400/namespace?ttl=15s`, `coords://` with TLS (options `ca`, `cert`, `key`), or
+    `coord+embedded:///directory?namespace=app` for a node inside the processes of one machine.
     `label`: who this is, for those who look at holders; the program's name if empty.
     """
     return Client(url, label=label)

@@ -58,6 +58,10 @@ class Leadership:
         self._epoch = Epoch(0)
 
     @property
+    def path(self) -> str:
+        return self._election.path
+
+    @property
     def epoch(self) -> Epoch:
         """Under which this process was elected; unique and rising over the election's whole life."""
         return self._epoch

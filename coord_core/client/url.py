@@ -1,5 +1,7 @@
 """`coord://[token@]h1:7400,h2:7400/namespace?ttl=15s`: where a cluster is and how to talk to it.
 
+Or `coord+embedded:///directory?namespace=app&ttl=15s`: a node inside the processes of one machine, named by where its data lies.
+
 The rule: whatever text comes, either a `ClientUrl` results or `InvalidUrl` is raised, which names the part at fault and never shows
 the token.  Parsed by hand: `urllib.parse.urlsplit` refuses the port of an authority with several hosts.
 """
@@ -22,6 +24,8 @@ _TIMEOUT_MS_MAX = 24 * 3600 * 1000
 _SCHEMES = {"coord": False, "coords": True}
 _TLS_OPTIONS = ("ca", "cert", "key")
 _OPTIONS = ("ttl", "timeout", *_TLS_OPTIONS)
+_EMBEDDED = "coord+embedded"
+_EMBEDDED_OPTIONS = ("namespace", "ttl", "timeout")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,252}[A-Za-z0-9.])?", re.ASCII)
 _DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,3})?)(ms|s|m|h)", re.ASCII)
 _UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000}
@@ -31,7 +35,7 @@ _UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000}
 class ClientUrl:
     """A parsed URL.  Shows everything but the token."""
 
-    #: host:port of each node, IPv6 in brackets.
+    #: host:port of each node, IPv6 in brackets.  Of an embedded node its directory.
     addresses: tuple[str, ...]
     #: "" or "/name": put before every path.
     namespace: str = ""
@@ -44,12 +48,16 @@ class ClientUrl:
     ca: str = ""
     cert: str = ""
     key: str = field(default="", repr=False)
+    #: The node runs inside the processes that use it.
+    embedded: bool = False
 
 
 def parse_url(text: str) -> ClientUrl:
     """Return what `text` says.  Raises `InvalidUrl`."""
     if not isinstance(text, str):
         raise InvalidUrl(f"the URL is not text but {type(text).__name__}", part="url")
+    if text.lower().startswith(f"{_EMBEDDED}:"):
+        return _parse_embedded(text)
     try:
         return _parse(text)
     except InvalidUrl as error:
@@ -72,18 +80,47 @@ def _parse(text: str) -> ClientUrl:
     before, _, query = rest.partition("?")
     authority, slash, path = before.partition("/")
     userinfo, at, hosts = authority.rpartition("@")
-    options = _options(query, tls)
+    options = _options(query, _OPTIONS, tls)
     return ClientUrl(
         addresses=_addresses(hosts),
         namespace=_namespace(path) if slash else "",
         token=_token(userinfo) if at else "",
         tls=tls,
-        ttl_ms=_bounded("ttl", options.get("ttl", "15s"), SESSION_TTL_MS_MIN, SESSION_TTL_MS_MAX),
-        timeout_ms=_bounded("timeout", options.get("timeout", "10s"), 1, _TIMEOUT_MS_MAX),
+        ttl_ms=_ttl_ms(options),
+        timeout_ms=_timeout_ms(options),
         ca=options.get("ca", ""),
         cert=options.get("cert", ""),
         key=options.get("key", ""),
     )
+
+
+def _parse_embedded(text: str) -> ClientUrl:
+    rest = text[len(_EMBEDDED) + 1 :]
+    before, _, query = rest.partition("?")
+    if "#" in rest:
+        raise InvalidUrl("the URL has a '#': in a directory it is written %23", part="fragment")
+    if not before.startswith("///") or not before.strip("/"):
+        message = "an embedded node is named by a directory, from the root: coord+embedded:///var/lib/app/coord"
+        raise InvalidUrl(message, part="path")
+    directory = "/" + _decoded(before, "path").strip("/")
+    if not directory.isprintable():
+        raise InvalidUrl(f"the directory {directory!r} has a character that cannot be shown", part="path")
+    options = _options(query, _EMBEDDED_OPTIONS, tls=False)
+    return ClientUrl(
+        addresses=(directory,),
+        namespace=_named(options.get("namespace", "")),
+        ttl_ms=_ttl_ms(options),
+        timeout_ms=_timeout_ms(options),
+        embedded=True,
+    )
+
+
+def _ttl_ms(options: dict[str, str]) -> int:
+    return _bounded("ttl", options.get("ttl", "15s"), SESSION_TTL_MS_MIN, SESSION_TTL_MS_MAX)
+
+
+def _timeout_ms(options: dict[str, str]) -> int:
+    return _bounded("timeout", options.get("timeout", "10s"), 1, _TIMEOUT_MS_MAX)
 
 
 def split_address(address: str) -> tuple[str, int]:
@@ -107,7 +144,8 @@ def _tls_of(scheme: str) -> bool:
     if tls is not None:
         return tls
     if re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]{0,30}", scheme, re.ASCII):
-        raise InvalidUrl(f"the scheme {scheme!r} is not one of coord:// and coords:// (with TLS)", part="scheme")
+        message = f"the scheme {scheme!r} is not one of coord://, coords:// (with TLS) and coord+embedded:// (in this process)"
+        raise InvalidUrl(message, part="scheme")
     raise InvalidUrl("the URL does not begin with coord:// or coords:// (with TLS)", part="scheme")
 
 
@@ -148,7 +186,11 @@ def _port(text: str) -> int:
 def _namespace(path: str) -> str:
     if "@" in path:
         raise InvalidUrl("a namespace has no '@'", part="namespace")
-    name = _decoded(path, "namespace").strip("/")
+    return _named(_decoded(path, "namespace"))
+
+
+def _named(namespace: str) -> str:
+    name = namespace.strip("/")
     if not name:
         return ""
     if "//" in name or not name.isprintable():
@@ -165,13 +207,13 @@ def _token(userinfo: str) -> str:
     return token
 
 
-def _options(query: str, tls: bool) -> dict[str, str]:
+def _options(query: str, known: tuple[str, ...], tls: bool) -> dict[str, str]:
     options: dict[str, str] = {}
     for item in filter(None, query.split("&")):
         name, _, value = item.partition("=")
         name = _decoded(name, "options")
-        if name not in _OPTIONS:
-            raise InvalidUrl(_unknown_option(name), part="options", option=name[:40])
+        if name not in known:
+            raise InvalidUrl(_unknown_option(name, known), part="options", option=name[:40])
         if name in options:
             raise InvalidUrl(f"the option {name!r} is given twice", part="options", option=name)
         if name in _TLS_OPTIONS and not tls:
@@ -184,12 +226,14 @@ def _options(query: str, tls: bool) -> dict[str, str]:
     return options
 
 
-def _unknown_option(name: str) -> str:
+def _unknown_option(name: str, known: tuple[str, ...]) -> str:
+    if known is _EMBEDDED_OPTIONS and name in (*_TLS_OPTIONS, "token"):
+        return f"there is no option {name!r}: an embedded node speaks to the processes of its machine, and guards itself"
     if name.lower() in ("token", "password", "secret"):
         return f"there is no option {name!r}: the token is written before the hosts, coord://TOKEN@host"
-    near = difflib.get_close_matches(name[:40], _OPTIONS, n=1)
+    near = difflib.get_close_matches(name[:40], known, n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
-    return f"there is no option {name[:40]!r}{hint}; the options are {', '.join(_OPTIONS)}"
+    return f"there is no option {name[:40]!r}{hint}; the options are {', '.join(known)}"
 
 
 def _bounded(name: str, text: str, least_ms: int, most_ms: int) -> int:

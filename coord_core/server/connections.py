@@ -99,6 +99,11 @@ class Connection(asyncio.Protocol):
         tls: ssl.SSLObject | None = self.transport.get_extra_info("ssl_object")
         return tls is not None and bool(tls.getpeercert())
 
+    def fileno(self) -> int:
+        """Return the descriptor of the socket; -1 where it is closed."""
+        socket = self.transport.get_extra_info("socket")
+        return -1 if socket is None else int(socket.fileno())
+
     # --- what asyncio calls -----------------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

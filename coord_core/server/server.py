@@ -329,6 +329,11 @@ class Server:
     def _ways(self, cluster_id: str, own: PeerIdentity) -> Ways:
         return Ways(cluster_id, own, self._token, tls.dialling(self.config), self.limits)
 
+    def sockets(self) -> list[int]:
+        """Return the descriptors of what listens and of what was accepted, for a process that is forked while this node runs."""
+        listening = [one.fileno() for listener in self._listeners for one in listener.sockets]
+        return listening + [fd for each in self._registry.connections if (fd := each.fileno()) >= 0]
+
     def missing_founders(self) -> list[str]:
         """Return the names of the founders for which this node waits to form the cluster; none where it does not wait."""
         founding = self._registrar.founding

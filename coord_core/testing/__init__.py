@@ -14,4 +14,6 @@ Of a node's real parts all but the wire and the disk's format take part: `Replic
 - `workload`, `participants` (with a `feed` each), `family`: what the clients do.
 - `checkers`, `history`, `linearizability`, `models`: what must hold, at every step and over the whole history.
 - `cluster`, `run`: one seed, put together and run.
+
+And for the tests of programs that use coord, in real time: `pytest_plugin`, with `real_cluster`.
 """

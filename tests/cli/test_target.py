@@ -34,6 +34,7 @@ def test_duration_is_shown_in_the_units_that_matter() -> None:
     [
         "coord://h1:7401,h2:7402/ns/inner?ttl=5s",
         "coord://se%2Fcret%40@[::1]:7400",
+        "coord+embedded:///var/my%20app%3F?namespace=/a/b%26&ttl=5s",
         "coords://h/n%20s?ca=/etc/c%20a.pem&cert=a.pem&key=b.pem&timeout=2m",
     ],
 )

@@ -40,6 +40,13 @@ def test_token_may_have_any_character_in_percent_form() -> None:
     assert parse_url("coord://a%2Fb%40c%3F@host").token == "a/b@c?"
 
 
+def test_embedded_node_is_named_by_its_directory() -> None:
+    """Its namespace is an option, because the path is the directory's; and a directory may have an '@'."""
+    url = parse_url("coord+embedded:///var/lib/my%20app@home/?namespace=/a/b&ttl=30s&timeout=2s")
+    assert url == ClientUrl(("/var/lib/my app@home",), "/a/b", ttl_ms=30_000, timeout_ms=2_000, embedded=True)
+    assert parse_url("coord+embedded:///n") == ClientUrl(("/n",), embedded=True)
+
+
 def test_repeated_host_counts_once() -> None:
     """Trying it twice finds nothing new."""
     assert parse_url("coord://h1,h1:7400,h2").addresses == ("h1:7400", "h2:7400")
@@ -78,6 +85,20 @@ def test_slashes_around_a_namespace_do_not_count(text: str) -> None:
         ("coord://h?ttl=", "options", "no value"),
         ("coord://h?ca=x", "options", "coords://"),
         ("coords://h?cert=x", "options", "go together"),
+        ("coord+embedded://", "path", "coord+embedded:///var"),
+        ("coord+embedded:///", "path", "coord+embedded:///var"),
+        ("coord+embedded:/n", "path", "coord+embedded:///var"),
+        ("coord+embedded://host/n", "path", "coord+embedded:///var"),
+        ("coord+embedded:relative", "path", "coord+embedded:///var"),
+        ("coord+embedded:///a%0Ab", "path", "cannot be shown"),
+        ("coord+embedded:///a%FF", "path", "UTF-8"),
+        ("coord+embedded:///a#b", "fragment", "%23"),
+        ("coord+embedded:///n?ca=x", "options", "guards itself"),
+        ("coord+embedded:///n?token=x", "options", "guards itself"),
+        ("coord+embedded:///n?namespac=x", "options", "did you mean 'namespace'?"),
+        ("coord+embedded:///n?namespace=a//b", "namespace", "empty part"),
+        ("coord+embedded:///n?ttl=1ms", "options", "500ms"),
+        ("coord://h?namespace=a", "options", "there is no option"),
         ("coord://h#x", "fragment", "%23"),
         ("coord://h/a//b", "namespace", "empty part"),
         ("coord://h/%ff", "namespace", "UTF-8"),

@@ -88,6 +88,12 @@ def test_settings_go_into_the_url(app):
     assert settings(app, **values) == Settings("coord://h1:7400,h2:7400/other?timeout=3s&ttl=7500ms", 1)
 
 
+def test_namespace_goes_into_the_options_of_an_embedded_nodes_url(app):
+    """Whose path is a directory's."""
+    found = settings(app, coord_url="coord+embedded:///var/coord?namespace=old", coord_namespace="shop")
+    assert found.url == "coord+embedded:///var/coord?namespace=shop"
+
+
 def test_settings_are_read_with_a_django_namespace(app):
     """As `app.config_from_object("django.conf:settings", namespace="CELERY")` does."""
 

@@ -8,7 +8,7 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,9 +57,10 @@ def chapters_of(page: str) -> list[Chapter]:
 class Reader:
     """Does what a chapter shows, in order: one namespace of names, one environment of a shell."""
 
-    def __init__(self, page: str, cluster_url: str) -> None:
+    def __init__(self, page: str, cluster_url: str, elsewhere: Mapping[str, str]) -> None:
+        """`elsewhere`: what else stands in the page, and what it is here."""
         self._page = page
-        self._cluster_url = cluster_url
+        self._places = {URL: cluster_url, **elsewhere}
         self.names: dict[str, Any] = {}
         scripts = str(Path(sys.executable).parent)
         self._environment = {**os.environ, "COORD_URL": f"{cluster_url}/app", "PATH": f"{scripts}:{os.environ['PATH']}"}
@@ -95,7 +96,9 @@ class Reader:
             assert expected in lines, f"{self._page}:{block.line}: {expected!r} was not printed, but:\n{said.getvalue()}"
 
     def _here(self, text: str) -> str:
-        return text.replace(URL, self._cluster_url)
+        for there, here in self._places.items():
+            text = text.replace(there, here)
+        return text
 
     # --- a shell -----------------------------------------------------------------------------------------------------------------
 
@@ -107,7 +110,7 @@ class Reader:
             self._begin(line)
         else:
             expected = _EXIT_CODE.search(line)
-            words = shlex.split(line, comments=True)
+            words = shlex.split(self._here(line), comments=True)
             here = words[0] == "coord" and "--" not in words
             code, said = self._run_here(words[1:]) if here else self._run_there(line)
             assert code == (int(expected[1]) if expected else 0), (line, code, said)
@@ -139,8 +142,8 @@ class Reader:
 
 
 @contextlib.contextmanager
-def reader(page: str, cluster_url: str) -> Iterator[Reader]:
-    found = Reader(page, cluster_url)
+def reader(page: str, cluster_url: str, elsewhere: Mapping[str, str] | None = None) -> Iterator[Reader]:
+    found = Reader(page, cluster_url, elsewhere or {})
     try:
         yield found
     finally:

@@ -55,8 +55,10 @@ def _url(conf: Any) -> str:
     base, _, query = url.partition("?")
     options = [option for option in query.split("&") if option]
     namespace, ttl_s = conf.get("coord_namespace"), conf.get("coord_session_ttl")
-    if namespace:
-        scheme, _, rest = base.partition("://")
+    scheme, _, rest = base.partition("://")
+    if namespace and scheme == "coord+embedded":  # whose path is a directory's
+        options = [option for option in options if not option.startswith("namespace=")] + [f"namespace={namespace.strip('/')}"]
+    elif namespace:
         base = f"{scheme}://{rest.partition('/')[0]}/{namespace.strip('/')}"
     if ttl_s is not None:
         options = [option for option in options if not option.startswith("ttl=")] + [f"ttl={round(ttl_s * 1000)}ms"]
