@@ -37,7 +37,7 @@ def main() -> None:
             directory = Path(undo.enter_context(tempfile.TemporaryDirectory(prefix="coord-bench-", ignore_cleanup_errors=True)))
             systems = {name: undo.enter_context(_start(name, directory)) for name in here}
             _measure(systems, options, note)
-    print(f"\n{report.table(lines)}\n\n{report.surroundings(lines)}\n{path}")
+    print(f"\n{report.whole(lines)}\n{path}")
 
 
 def _measure(systems: Mapping[str, System], options: argparse.Namespace, note: Any) -> None:

@@ -9,7 +9,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -70,7 +70,7 @@ class EtcdClient(Client):
         await self.unlock(self.held.pop(-1))
 
 
-async def _leader(servers: list[str] | Any) -> Any:
+async def _leader(servers: Sequence[str]) -> Any:
     """Return a client that is connected to the leader: what is asked of another member costs it a hop."""
     import aetcd
 

@@ -1,7 +1,8 @@
 """Programs and Python clients of the other systems, in a folder of the build.  `python -m bench.peers.install [SYSTEM ...]`.
 
 The distribution's packages (Debian, Ubuntu) are fetched and unpacked there, so nothing is installed in the machine and no service
-starts; the clients, and coord as it is in this tree, go into a virtual environment there.  What cannot be had is left out, and said.
+starts; the clients go into a virtual environment there.  What cannot be had is left out, and said.  ZooKeeper wants a Java that is
+there already.
 """
 
 import subprocess

@@ -51,7 +51,8 @@ class RedisClient(Client):
 
     async def _listen(self, last: Any, heard: Callable[[bytes], object]) -> None:
         while True:
-            for _, messages in await self.redis.xread({"topic": last}, block=0, count=100):
+            answer: Any = await self.redis.xread({"topic": last}, block=0, count=100)
+            for _, messages in answer:
                 for number, fields in messages:
                     last = number
                     heard(fields[b"m"])

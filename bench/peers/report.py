@@ -1,6 +1,6 @@
 """What was noted, as tables: a row a figure, a column a system, and how many times another's figure coord's is.
 
-    python -m bench.peers.report FILE...      # JSON lines of one run, or of several
+python -m bench.peers.report FILE...      # JSON lines of one run, or of several
 """
 
 import json
@@ -31,43 +31,37 @@ Cells = Mapping[str, Sequence[float]]
 
 
 def table(lines: Iterable[Mapping[str, Any]]) -> str:
-    """Return Markdown: medians, and of elections also the worst."""
+    """Return Markdown: medians, of elections also the worst; in brackets, how many times coord's figure is better."""
     rows: dict[tuple[str, int], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for line in lines:
         shown = _SHOWN.get(line["measure"])
         if shown is not None and shown[0] in line:
             rows[line["measure"], line["users"]][line["system"]].append(line[shown[0]])
     names = [name for name in SYSTEMS if any(name in cells for cells in rows.values())]
-    ratios = [name for name in names if name != _OURS] if _OURS in names else []
-    head = ["", "under way", *names, *(f"{_OURS} / {name}" for name in ratios)]
-    body = [_row(measure, users, cells, names, ratios) for (measure, users), cells in rows.items()]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *body))
+    body = [_row(measure, users, cells, names) for (measure, users), cells in rows.items()]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (["", "", *names], ["---"] * (len(names) + 2), *body))
 
 
-def _row(measure: str, users: int, cells: Cells, names: Sequence[str], ratios: Sequence[str]) -> list[str]:
-    _, title, _ = _SHOWN[measure]
-    worst = measure in ("resign", "death")
-    values = [_value(cells[name], worst=worst) if name in cells else "" for name in names]
-    return [title, str(users), *values, *(_ratio(measure, cells, name) for name in ratios)]
+def _row(measure: str, users: int, cells: Cells, names: Sequence[str]) -> list[str]:
+    return [_SHOWN[measure][1], str(users), *(_cell(measure, cells, name) if name in cells else "" for name in names)]
 
 
-def _value(found: Sequence[float], *, worst: bool) -> str:
+def _cell(measure: str, cells: Cells, name: str) -> str:
+    found = cells[name]
     middle = statistics.median(found)
-    if worst:
-        return f"{_short(middle)} (worst of {len(found)}: {_short(max(found))})"
-    return _short(middle)
+    shown = _short(middle)
+    if measure in ("resign", "death"):
+        shown += f", worst {_short(max(found))}"
+    if name == _OURS or _OURS not in cells or measure == "death":  # what has the TTL taken off has no ratio
+        return shown
+    ours = statistics.median(cells[_OURS])
+    return f"{shown} ({ours / middle if _SHOWN[measure][2] else middle / ours:.2g})"
 
 
 def _short(value: float) -> str:
     if abs(value) >= 10_000:
         return f"{value / 1000:.1f}k"
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.2g}" if abs(value) < 1 else f"{value:.1f}"
-
-
-def _ratio(measure: str, cells: Cells, name: str) -> str:
-    if name not in cells or _OURS not in cells or measure == "death":
-        return ""
-    return f"{statistics.median(cells[_OURS]) / statistics.median(cells[name]):.2f}"
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.1f}"
 
 
 def surroundings(lines: Sequence[Mapping[str, Any]]) -> str:
@@ -82,13 +76,15 @@ def surroundings(lines: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def main(paths: Sequence[str]) -> None:
-    lines = [json.loads(line) for path in paths for line in Path(path).read_text().splitlines()]
-    print(table(lines))
-    print(f"\n{surroundings(lines)}")
-    for error in sorted({f"{line['system']} {line['measure']} {line['users']}: {line['error']}" for line in lines if "error" in line}):
-        print(error)
+def errors(lines: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return what went wrong, each once."""
+    found = (line for line in lines if "error" in line)
+    return sorted({f"{line['system']} {line['measure']} {line['users']}: {line['error']}" for line in found})
+
+
+def whole(lines: Sequence[Mapping[str, Any]]) -> str:
+    return "\n".join([table(lines), "", surroundings(lines), *errors(lines)])
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    print(whole([json.loads(line) for path in sys.argv[1:] for line in Path(path).read_text().splitlines()]))

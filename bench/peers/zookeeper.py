@@ -11,15 +11,23 @@ kazoo calls back on threads of its own; what has completed is handed to the even
 import asyncio
 import socket
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from bench.peers.system import VALUE, Client, System, free_ports
 
-_JARS = ("zookeeper", "zookeeper-jute", "slf4j-api", "netty-all", "netty-handler", "netty-common", "netty-buffer", "netty-transport")
-_MORE_JARS = ("netty-codec", "netty-resolver", "netty-transport-native-epoll", "netty-transport-native-unix-common", "snappy-java")
-_LESS_JARS = ("metrics-core", "commons-cli", "log4j-1.2", "slf4j-log4j12")
+_JARS = (
+    *("zookeeper", "zookeeper-jute", "snappy-java", "metrics-core", "commons-cli", "log4j-1.2", "slf4j-api", "slf4j-log4j12"),
+    *("netty-all", "netty-handler", "netty-common", "netty-buffer", "netty-transport", "netty-codec", "netty-resolver"),
+    *("netty-transport-native-epoll", "netty-transport-native-unix-common"),
+)
+
+_LOGGING = """
+log4j.rootLogger=ERROR, out
+log4j.appender.out=org.apache.log4j.ConsoleAppender
+log4j.appender.out.layout=org.apache.log4j.SimpleLayout
+"""
 
 
 class ZookeeperClient(Client):
@@ -28,7 +36,7 @@ class ZookeeperClient(Client):
 
         self.loop = asyncio.get_running_loop()
         self.completed: deque[tuple[asyncio.Future[Any], Any]] = deque()
-        self.zookeeper = KazooClient(hosts=await asyncio.to_thread(_leader, list(self.servers)), timeout=self.ttl_s)
+        self.zookeeper = KazooClient(hosts=await asyncio.to_thread(_leader, self.servers), timeout=self.ttl_s)
         await asyncio.to_thread(self.zookeeper.start)
         self.place = f"/bench-{self.zookeeper.client_id[0]}"
         for number in range(users):
@@ -88,15 +96,20 @@ class ZookeeperClient(Client):
         await self._blocking(self.candidacy.release)
 
 
-def _leader(servers: list[str]) -> str:
-    """Return the leader's address, as the servers' four-letter command `srvr` tells."""
+def _leader(servers: Sequence[str]) -> str:
+    """Return the leader's address.  Raises `OSError` where there is none yet."""
     for server in servers:
-        host, port = server.split(":")
-        with socket.create_connection((host, int(port)), timeout=2) as connection:
-            connection.sendall(b"srvr")
-            if b"Mode: leader" in b"".join(iter(lambda: connection.recv(4096), b"")):  # noqa: B023 - used up before the next
-                return server
+        if b"Mode: leader" in _asked(server, b"srvr"):
+            return server
     raise ConnectionError("no server of ZooKeeper leads")
+
+
+def _asked(server: str, command: bytes) -> bytes:
+    """Return what a server answers to one of its four-letter commands."""
+    host, port = server.split(":")
+    with socket.create_connection((host, int(port)), timeout=2) as connection:
+        connection.sendall(command)
+        return b"".join(iter(lambda: connection.recv(4096), b""))
 
 
 class Zookeeper(System):
@@ -116,9 +129,8 @@ class Zookeeper(System):
         clients, quorum, election = ports[:3], ports[3:6], ports[6:]
         members = [f"server.{n + 1}=127.0.0.1:{quorum[n]}:{election[n]}" for n in range(3)]
         logging = self.directory / "log4j.properties"
-        logging.write_text("log4j.rootLogger=ERROR, out\nlog4j.appender.out=org.apache.log4j.ConsoleAppender\n"
-                           "log4j.appender.out.layout=org.apache.log4j.SimpleLayout\n")  # fmt: skip
-        jars = ":".join(str(self.root / f"usr/share/java/{jar}.jar") for jar in (*_JARS, *_MORE_JARS, *_LESS_JARS))
+        logging.write_text(_LOGGING)
+        jars = ":".join(str(self.root / f"usr/share/java/{jar}.jar") for jar in _JARS)
         options = [f"-Dlog4j.configuration=file:{logging}", "-Dzookeeper.admin.enableServer=false", "-Xmx1g", "-cp", jars]
         for number in range(3):
             data = self.directory / f"n{number}"
