@@ -62,7 +62,7 @@ model: setup ## leases, failover and exactly-once in TLA+, explored by TLC; need
 torture: setup ## five real nodes, 20 clients, kills, stops, partitions: MINUTES=n, SEED=s
 	$(BIN)/python -m tests.torture --minutes $(or $(MINUTES),10) $(if $(filter command\ line environment,$(origin SEED)),--seed $(SEED))
 
-bench: setup ## how fast, and what a command costs each party; three minutes
+bench: setup ## how fast, and what a command costs each party; four minutes
 	$(BIN)/python -m bench
 	$(BIN)/python -m bench.peers --systems coord
 
