@@ -7,7 +7,7 @@ STAMP  := $(VENV)/.installed
 SEED  ?= 1
 SEEDS ?= 1
 
-.PHONY: help setup deps demo test test-all lint types fmt check sim mutants model torture bench build migration clean
+.PHONY: help setup deps demo test test-all lint types fmt check sim mutants model torture bench bench-peers build migration clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -64,8 +64,12 @@ model: setup ## leases, failover and exactly-once in TLA+, explored by TLC; need
 torture: setup ## five real nodes, 20 clients, kills, stops, partitions: MINUTES=n, SEED=s
 	$(BIN)/python -m tests.torture --minutes $(or $(MINUTES),10) $(if $(filter command\ line environment,$(origin SEED)),--seed $(SEED))
 
-bench: setup ## lock pairs and writes a second, CPU an operation
+bench: setup ## how fast, and what a command costs each party; four minutes
 	$(BIN)/python -m bench
+	$(BIN)/python -m bench.peers --systems coord
+
+bench-peers: setup ## the same beside etcd, ZooKeeper, Redis and NATS, in the same rounds; ten minutes
+	$(BIN)/python -m bench.peers
 
 build: setup ## wheel and sdist into dist/
 	$(BIN)/python -m hatchling build

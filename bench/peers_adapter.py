@@ -1,11 +1,14 @@
 """The client in the form that a comparison with other systems takes: one object, `n` logical sessions told apart by a number.
 
-The comparison loads this file by path and picks a class from `ADAPTERS`.  COORD_URL names the cluster.
+The comparison loads this file by path and picks a class from `ADAPTERS`.  It may load it also where it measures another system, so
+coord is imported only by `open`.  COORD_URL names the cluster.
 """
 
 import os
+from typing import TYPE_CHECKING
 
-from coord_core import AsyncClient, AsyncDistributedLock, AsyncDistributedValue
+if TYPE_CHECKING:
+    from coord_core import AsyncDistributedLock, AsyncDistributedValue
 
 
 class CoordAio:
@@ -15,6 +18,8 @@ class CoordAio:
     peer = "coord"
 
     async def open(self, n: int) -> None:
+        from coord_core import AsyncClient
+
         self.client = AsyncClient(os.environ["COORD_URL"])
         self.locks: dict[tuple[int, str], AsyncDistributedLock] = {}
         self.values: dict[str, AsyncDistributedValue] = {}

@@ -16,7 +16,7 @@ import heapq
 from collections import deque
 from collections.abc import Hashable
 from itertools import count
-from typing import TypeAlias
+from typing import TypeAlias, get_args
 
 from coord_core.client.requests import CallId, Kind, Ledger, Request
 from coord_core.client.settings import QUEUED_REQUESTS_MAX, SessionConfig
@@ -31,9 +31,10 @@ from coord_core.types import RequestNumber
 
 Outcome: TypeAlias = Result | Answer | CoordError
 
-
+# `isinstance` that says no of a Struct takes six times as long as a look into a set, and far longer of a union.
+_WAITING, _ANNOUNCING, _PATIENT = (frozenset(get_args(union)) for union in (Waiting, Announcing, Patient))
 #: Answers of which the cluster keeps only so many bytes: the values in them, or the audience that they had.
-_LARGE = (ValueConflict, Joined, Announced)
+_LARGE = frozenset({ValueConflict, Joined, Announced})
 
 
 class Calls:
@@ -129,7 +130,7 @@ class Calls:
         elif request.withdrawn:
             return  # The answer to its Cancel settles it: until then the cluster must not forget it.
         else:
-            self._ledger.settle(request, with_value=isinstance(outcome, _LARGE))
+            self._ledger.settle(request, with_value=type(outcome) in _LARGE)
             if request.target is not None:
                 self._withdrawn(request.target)
                 return
@@ -212,14 +213,16 @@ class Calls:
     def _set_deadline(self, request: Request, now_ms: int, timeout_ms: int | None) -> None:
         body = request.body
         if timeout_ms is None:
-            if isinstance(body, Patient) or (isinstance(body, WorkSubmit) and body.delay_ms is None):
-                return
-            if not isinstance(body, Waiting):
-                timeout_ms = self._config.request_timeout_ms + (body.announce_ms if isinstance(body, Announcing) else 0)
-            elif body.wait_ms is None:
+            if type(body) in _WAITING:
+                wait_ms: int | None = body.wait_ms  # type: ignore[union-attr]
+                if wait_ms is None:
+                    return
+                timeout_ms = wait_ms + self._config.acquire_grace_ms
+            elif type(body) in _PATIENT or (type(body) is WorkSubmit and body.delay_ms is None):
                 return
             else:
-                timeout_ms = body.wait_ms + self._config.acquire_grace_ms
+                announce_ms: int = body.announce_ms if type(body) in _ANNOUNCING else 0  # type: ignore[union-attr]
+                timeout_ms = self._config.request_timeout_ms + announce_ms
         request.deadline_ms = now_ms + timeout_ms
         heapq.heappush(self._deadlines, (request.deadline_ms, request.call, request))
         if len(self._deadlines) > 2 * len(self._open) + 1024:

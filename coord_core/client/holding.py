@@ -168,17 +168,16 @@ class AsyncHolding(ABC):
             self._grant = None
 
     def _granted(self, result: Result) -> AsyncGrant | None:
-        if isinstance(result, NotGranted):
+        if type(result) is Granted or type(result) is PermitsGranted:
+            session = self._client.driver().session
+            if session.session_id is not None and session.attachment_id is not None:
+                place = session.session_id, session.attachment_id
+                self._grant = AsyncGrant(self.path, result.token, *place, self._client, self._held_under)
+                return self._grant
+        if type(result) is NotGranted:
             return None
-        session = self._client.driver().session
-        granted = isinstance(result, Granted | PermitsGranted)
-        if not granted or session.session_id is None or session.attachment_id is None:
-            # The grant and the loss of its session came in one turn of the loop: what was granted is gone.
-            raise LockLost(f"{self.path} was granted and lost at once")
-        assert isinstance(result, Granted | PermitsGranted)
-        place = session.session_id, session.attachment_id
-        self._grant = AsyncGrant(self.path, result.token, *place, self._client, self._held_under)
-        return self._grant
+        # The grant and the loss of its session came in one turn of the loop: what was granted is gone.
+        raise LockLost(f"{self.path} was granted and lost at once")
 
 
 def _lost_while_waiting(error: OutcomeUnknown) -> CoordError:

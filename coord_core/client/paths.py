@@ -121,7 +121,7 @@ def _header(value: str | bytes) -> bytes:
 
 
 def _bytes(what: str, data: bytes, most: int) -> bytes:
-    if not isinstance(data, bytes | bytearray | memoryview):
+    if type(data) is not bytes and not isinstance(data, bytes | bytearray | memoryview):
         raise InvalidRequest(f"{what} is bytes, not {type(data).__name__}", field="value")
     if len(data) > most:
         raise LimitExceeded(f"{what} has at most {most} bytes", limit=most, value=len(data))

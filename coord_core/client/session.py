@@ -159,7 +159,7 @@ class ClientSession:
         self.check_usable()
         if self.state is SessionState.LOST:
             self._begin(now_ms)
-        if isinstance(operation, LockRelease | SemaphoreRelease):
+        if type(operation) is LockRelease or type(operation) is SemaphoreRelease:
             self._held.discard((operation.path, operation.token))
         calls = self._calls
         call = calls.new_id()
@@ -284,10 +284,10 @@ class ClientSession:
             request = self._in_flight.pop(message.seq, None)
             if request is not None:
                 self._replied(request, message.result)
+        elif type(message) is Told:
+            self._told(message)
         elif isinstance(message, Records | Resync | NotSubscribed):
             self._subscriptions.received(message)
-        elif isinstance(message, Told):
-            self._told(message)
         elif isinstance(message, KeptAlive):
             self._kept_alive(message)
         elif isinstance(message, Redirect):
@@ -534,7 +534,7 @@ class ClientSession:
         request, answer = self._in_flight.pop(told.seq, None), told.answer
         if request is None:
             return
-        if isinstance(answer, Failed):
+        if type(answer) is Failed:
             self._failed(request, answer)
         elif request.kind is Kind.ASK:
             self._link.route.arrived()  # Who only reads has no keep-alives to tell that a leader was reached.
@@ -561,13 +561,10 @@ class ClientSession:
             self._change(SessionState.CONNECTED)
 
     def _granted(self, request: Request, result: Result) -> None:
-        body = request.body
-        if (
-            isinstance(result, Granted | PermitsGranted)
-            and isinstance(body, LockAcquire | SemaphoreAcquire)
-            and not request.withdrawn
-        ):
-            self._held.add((body.path, result.token))
+        if (type(result) is Granted or type(result) is PermitsGranted) and not request.withdrawn:
+            body = request.body
+            if isinstance(body, LockAcquire | SemaphoreAcquire):
+                self._held.add((body.path, result.token))
 
     def _failed(self, request: Request, failed: Failed) -> None:
         code = failed.code

@@ -206,7 +206,7 @@ class AsyncDistributedTopic:
         wait_ms = paths.announce_ms(timeout) if self.consistency is Consistency.ATOMIC else 0
         content = (self._full_path, paths.payload(message), paths.key(key), paths.headers(headers))
         result: PublishedResult | Announced = await self._do(TopicPublish(*content, wait_ms, is_inside()))
-        told = result.unacknowledged if isinstance(result, Announced) else ()
+        told = result.unacknowledged if type(result) is Announced else ()
         return Published(result.offset, result.revision, told)
 
     async def read(self, from_: From = "earliest", limit: int = 1_000) -> list[TopicMessage]:

@@ -203,7 +203,7 @@ class Locks(Claims):
 
     def _release(self, attachment: Attachment, request: RequestNumber, operation: LockRelease) -> Result:
         lock = self._names.find(operation.path, Lock)
-        if isinstance(lock, Failed):
+        if type(lock) is Failed:
             return lock
         holder = None if lock is None else lock.holder
         if lock is None or holder is None or holder.token != operation.token or holder.attachment is not attachment:

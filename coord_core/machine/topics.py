@@ -170,7 +170,7 @@ class Topics:
 
     def _publish(self, attachment: Attachment, request: RequestNumber, operation: TopicPublish) -> Result:
         size = _size(operation)
-        if isinstance(size, Failed):
+        if type(size) is Failed:
             return size
         topic = self._names.find(operation.path, Topic)
         if type(topic) is not Topic:

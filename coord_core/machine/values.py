@@ -87,7 +87,7 @@ class Values:
         if fault is not None:
             return fault
         value = self._names.find(operation.path, Value)
-        if isinstance(value, Failed):
+        if type(value) is Failed:
             return value
         if not _matches(value, operation.expected):
             return _conflict(value)

@@ -1,6 +1,6 @@
 """What a command answers."""
 
-from typing import TypeAlias
+from typing import TypeAlias, final
 
 from coord_core.protocol.base import Owner, ResultStruct
 from coord_core.protocol.elections import Entered
@@ -17,6 +17,7 @@ class Done(ResultStruct, frozen=True, tag=1):
     """Applied; there is nothing more to say."""
 
 
+@final
 class Failed(ResultStruct, frozen=True, tag=2):
     """Refused: an error of `coord_core.errors`, by class name."""
 

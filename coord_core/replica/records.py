@@ -9,7 +9,7 @@ Rules:
   A snapshot is published with such a write.
 - Writes become durable in the order in which they were given out.
 - What is not stored stays here, whatever the bounds say: it is as bounded as the log, from which it was made.  What is stored is
-  kept up to TAIL_RECORDS_MAX and TAIL_BYTES_MAX.
+  kept up to TAIL_RECORDS_MAX and TAIL_BYTES_MAX, which is looked at when a write has become durable.
 - Topics that are gone, and what retention has passed, go from the disk when nobody is being sent a snapshot.
 """
 
@@ -80,10 +80,9 @@ class Records:
             self._order.append((topic, size))
             self._bytes += size
             self._waiting_bytes += size
-            self.ends[topic] = max(record.offset + 1, self.ends.get(topic, 0))
+            if record.offset >= self.ends.get(topic, 0):
+                self.ends[topic] = record.offset + 1
         self._waiting += records
-        if len(self._order) > TAIL_RECORDS_MAX or self._bytes > TAIL_BYTES_MAX:
-            self._forget_stored()
 
     def trimmed(self, trims: Iterable[Trim]) -> None:
         """An entry has let go of these."""

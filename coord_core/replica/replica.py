@@ -46,7 +46,7 @@ from coord_core.protocol.messages import (
     Told,
 )
 from coord_core.protocol.results import Failed
-from coord_core.protocol.streams import AnnouncedStruct
+from coord_core.protocol.streams import Announced, Joined
 from coord_core.protocol.topics import TopicFetch, TopicRecord
 from coord_core.raft.messages import Append, Configuration, Entry, EntryKind, InstallSnapshot, Message
 from coord_core.raft.node import RaftNode
@@ -657,7 +657,7 @@ class Replica:
                 origin = self._pending.pop_index(entry.index, entry.term)
             if origin is None:
                 pass
-            elif isinstance(result, AnnouncedStruct) and result.audience and type(command) is Call:
+            elif (type(result) is Announced or type(result) is Joined) and result.audience and type(command) is Call:
                 self._telling.announce(origin, command, result, self.machine, lease_ms)
             else:
                 replies.append((origin[0], Reply(origin[1], result)))

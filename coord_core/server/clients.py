@@ -19,7 +19,6 @@ from coord_core.protocol.messages import (
     Ask,
     Follow,
     GetStatus,
-    Hello,
     KeepAlive,
     Members,
     NodeStatus,
@@ -129,17 +128,17 @@ class Client:
         asked: list[int] = []
         for payload in payloads:
             message = decode(payload)
-            if isinstance(message, GetStatus):
-                asked.append(message.seq)
-            elif isinstance(message, Follow):
-                self._clients.requests.follow(self.number, message)
-            elif isinstance(message, Acknowledge):
-                self._clients.requests.acknowledge(self.number, message)
-            elif isinstance(message, Hello):
-                raise ProtocolError("a second Hello on one connection")
-            else:
+            if type(message) is Submit or type(message) is Ask or type(message) is KeepAlive or type(message) is Administer:
                 self._in_flight += 1
                 request(self.number, message)
+            elif type(message) is GetStatus:
+                asked.append(message.seq)
+            elif type(message) is Follow:
+                self._clients.requests.follow(self.number, message)
+            elif type(message) is Acknowledge:
+                self._clients.requests.acknowledge(self.number, message)
+            else:  # What is left of the union.
+                raise ProtocolError("a second Hello on one connection")
         if asked:
             self._tell_status(asked)
         self._steer()
