@@ -82,8 +82,8 @@ class Fetches:
         The disk may lack more at the old end than the machine says: this node may have been started anew and not have come again to
         an entry that let go of them.  The follower comes to that entry too.
         """
-        topic = machine.topics.by_number.get(ask.topic)
-        begin = ask.end if topic is None else max(ask.offset, topic.kept.earliest)
+        kept = machine.logs.get(ask.topic)
+        begin = ask.end if kept is None else max(ask.offset, kept.earliest)
 
         def then(records: list[TopicRecord]) -> None:
             if not records and begin < ask.end:
@@ -114,13 +114,13 @@ class Fetches:
     def records_read(self, read: RecordRead, records: list[TopicRecord], machine: Machine) -> None:
         """The disk has answered.  Raises `StorageCorrupt` where it does not have what it must."""
         then, whole = self._waiting.pop(read.number)
-        topic = machine.topics.by_number.get(read.topic)
-        if topic is not None and whole:
-            begin = max(read.offset, topic.kept.earliest)
+        log = machine.logs.get(read.topic)
+        if log is not None and whole:
+            begin = max(read.offset, log.earliest)
             # What retention has passed meanwhile may be there or not; where that is all, who asked asks again.
             kept = [record for record in records if record.offset >= begin]
             if kept or not records:
-                self._check_whole(read.topic, begin, topic.kept.end, kept)
+                self._check_whole(read.topic, begin, log.end, kept)
             records = kept
         then(records)
 
