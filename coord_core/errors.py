@@ -11,6 +11,7 @@
     |   +-- SessionExpired
     |   +-- SessionClosed
     |   +-- AttachmentClosed
+    |   +-- Superseded          another process, or a later attempt, goes on in the caller's stead
     |   +-- LockLost
     |   +-- LeadershipLost
     |   +-- SubscriptionLost
@@ -107,6 +108,13 @@ class SessionClosed(LostError):
 
 class AttachmentClosed(LostError):
     """The process's attachment to its session was closed; what it acquired is free."""
+
+
+class Superseded(LostError):
+    """Another process of this attempt, or a later attempt, has taken the detached session up: this one must stop, for good.
+
+    `details["by"]`: "process" or "attempt".
+    """
 
 
 class LockLost(LostError):

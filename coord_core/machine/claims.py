@@ -24,13 +24,15 @@ from coord_core.machine.sessions import Attachment, Sessions
 from coord_core.machine.spread import SPREAD_AT, spread
 from coord_core.machine.timers import Timer, TimerRow, Timers
 from coord_core.protocol.base import Owner
-from coord_core.protocol.results import Failed, Result
+from coord_core.protocol.results import Failed, NotGranted, Result
 from coord_core.types import AttachmentId, FencingToken, RequestNumber
 
 #: About what a claim takes in a snapshot.
 CLAIM_ROW_BYTES = 48
 
 _NOT_GRANTED = FencingToken(0)
+#: To an earlier request of a detached session that waits: a later one has its place.
+_MOVED = NotGranted("moved")
 
 
 class Claim:
@@ -166,6 +168,28 @@ class Claims(ABC):
     def _held_by(self, attachment: Attachment, request: RequestNumber) -> Claim | None:
         held = self._held.get(attachment.id)
         return None if held is None or request not in held else held[request]
+
+    # --- of detached sessions ----------------------------------------------------------------------------------------------------
+
+    def _own(self, index: Index, attachment: Attachment, path: str) -> Claim | None:
+        """Return what a detached session has claimed there: it is one claimant, whichever of its processes asks."""
+        return next((claim for claim in index.get(attachment.id, {}).values() if claim.path == path), None)
+
+    def _renew(self, index: Index, claim: Claim, by: Claim) -> None:
+        """Let a claim be that of a later request, or of a later attempt, of the same detached session."""
+        remove(index, claim)
+        claim.attachment, claim.request, claim.owner, claim.terms = by.attachment, by.request, by.owner, by.terms
+        add(index, claim)
+
+    def _renew_wait(self, claim: Claim, by: Claim, wait_ms: int | None) -> None:
+        """As `_renew`, in its place in the queue; who asked before is told that it waits no more."""
+        self._entry.reply(claim.attachment, claim.request, _MOVED)
+        self._renew(self._waiting, claim, by)
+        if claim.timer is not None:
+            self._timers.cancel(claim.timer)
+            claim.timer = None
+        if wait_ms is not None:
+            claim.timer = self._timers.set(self._entry.time_ms + wait_ms, partial(self._impatient, claim))
 
     def holdings(self, attachment: Attachment) -> int:
         return len(self._held.get(attachment.id, ()))

@@ -20,6 +20,7 @@ import msgspec
 from coord_core import errors
 from coord_core.machine import refusals
 from coord_core.machine.bounds import CANDIDATES_PER_ELECTION_MAX, WAITERS_NAMED_MAX
+from coord_core.machine.detached import Detached
 from coord_core.machine.entry import CurrentEntry
 from coord_core.machine.names import Named, Names
 from coord_core.machine.resources import OperationHandler, QueryHandler, StateOf
@@ -135,12 +136,16 @@ class Elections:
             return election
         runner = Runner(CandidateId(self._entry.index), operation.path, attachment, request, operation.owner)
         runner.since_ms = self._entry.time_ms
+        if election is not None and attachment.detached is not None:
+            answer = self._take_up(election, runner, attachment.detached, fences=operation.fences)
+            if answer is not None:
+                return answer
         if election is None:
             fault = self._names.bind(runner.path, Election(runner))
             if fault is not None:
                 return fault
         elif len(election.waiting) + 1 >= CANDIDATES_PER_ELECTION_MAX:
-            return refusals.over_limit("candidates of an election", CANDIDATES_PER_ELECTION_MAX, CANDIDATES_PER_ELECTION_MAX + 1)
+            return _too_many()
         else:
             election.waiting[runner.id] = runner
         self._index(runner)
@@ -148,6 +153,40 @@ class Elections:
             self._elect(runner)
         fault = self._subscribe(runner)
         return fault or Entered(runner.id, runner.epoch)
+
+    def _take_up(self, election: Election, runner: Runner, detached: Detached, *, fences: bool) -> Result | None:
+        """Enter for a detached session: it may be a candidate already, or a lower attempt may; None: neither."""
+        own = self._own(runner.attachment, runner.path)
+        if own is not None:
+            own.request, own.owner = runner.request, runner.owner
+            return Entered(own.id, own.epoch)
+        elder = next((found for each in detached.line if (found := self._own(each, runner.path)) is not None), None)
+        if elder is None:
+            return None
+        elder_detached = elder.attachment.detached
+        assert elder_detached is not None
+        if election.leader is not elder:
+            waiting = [runner if it is elder else it for it in election.waiting.values()]
+            election.waiting = OrderedDict((it.id, it) for it in waiting)
+        elif fences or not elder_detached.is_attended:
+            election.leader = runner
+        elif len(election.waiting) + 1 >= CANDIDATES_PER_ELECTION_MAX:
+            return _too_many()
+        else:
+            # Its next: nobody comes between two attempts of the same.
+            election.waiting[runner.id] = runner
+            election.waiting.move_to_end(runner.id, last=False)
+            elder = None
+        if elder is not None:
+            self._unindex(elder)
+            self._streams.end(SubscriptionId(elder.id))
+        self._index(runner)
+        if election.leader is runner:
+            self._elect(runner)
+        return self._subscribe(runner) or Entered(runner.id, runner.epoch)
+
+    def _own(self, attachment: Attachment, path: str) -> Runner | None:
+        return next((runner for runner in self._runners.get(attachment.id, {}).values() if runner.path == path), None)
 
     def _resign(self, attachment: Attachment, request: RequestNumber, operation: ElectionResign) -> Result:
         election = self._names.find(operation.path, Election)
@@ -238,6 +277,9 @@ class Elections:
                     if bool(runners[number].epoch) is leads:
                         self._leave(self._election_of(runners[number]), runners[number])
 
+    def actor_left(self, attachment: Attachment, answer: Failed) -> None:
+        """Candidacies pass on: see `_take_up`."""
+
     def withdraw(self, attachment: Attachment, request: RequestNumber, answer: Result) -> bool:
         for runner in self._runners.get(attachment.id, {}).values():
             if runner.request == request:
@@ -288,7 +330,7 @@ class Elections:
     def listed(self, path: str, election: Election) -> ListedLock:
         leader = election.leader
         attachment, since_ms = leader.attachment, self._entry.time_ms - leader.since_ms
-        holder = LockParty(attachment.session, attachment.id, leader.owner, since_ms, FencingToken(leader.epoch))
+        holder = LockParty(attachment.session, attachment.number, leader.owner, since_ms, FencingToken(leader.epoch))
         return ListedLock(path, Election.kind, 1, 1, holder, len(election.waiting))
 
     def _info(self, query: ElectionInfo) -> ElectionState | Failed:
@@ -305,7 +347,11 @@ class Elections:
 
     def _told(self, runner: Runner) -> Candidate:
         attachment, since_ms = runner.attachment, self._entry.time_ms - runner.since_ms
-        return Candidate(runner.id, attachment.session, attachment.id, runner.owner, runner.epoch, since_ms)
+        return Candidate(runner.id, attachment.session, attachment.number, runner.owner, runner.epoch, since_ms)
+
+
+def _too_many() -> Failed:
+    return refusals.over_limit("candidates of an election", CANDIDATES_PER_ELECTION_MAX, CANDIDATES_PER_ELECTION_MAX + 1)
 
 
 def _stream(path: str) -> StreamName:

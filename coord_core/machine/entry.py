@@ -23,7 +23,7 @@ class CurrentEntry:
         "emitted",
         "gates",
         "index",
-        "opened",
+        "leased",
         "records",
         "replies",
         "snapshot",
@@ -42,7 +42,8 @@ class CurrentEntry:
         self.version = VERSION_FIRST
         #: Answers to earlier requests, in the order in which they were made.
         self.replies: list[tuple[AttachmentId, RequestNumber, Result]] = []
-        self.opened: SessionId | None = None
+        #: The sessions that were opened, taken up or handed off: who keeps their leases must look at them.
+        self.leased: list[SessionId] = []
         self.closed: list[SessionId] = []
         #: Kind and path of the streams that have a record of this entry, in the order in which they got it.
         self.emitted: list[tuple[str, str]] = []
@@ -67,9 +68,10 @@ class CurrentEntry:
             self.time_ms = time_ms
         # New lists: the last ones were handed out.
         self.replies = []
-        self.opened = None
         self.closed = []
         # Seldom used: the same as long as nothing is in them, and handed out only then.
+        if self.leased:
+            self.leased = []
         if self.emitted:
             self.emitted = []
         if self.unsubscribed:
@@ -84,4 +86,4 @@ class CurrentEntry:
         if self.snapshot is not None:
             self.snapshot.before_attachment(attachment)
         attachment.window.settle(request, answer)
-        self.replies.append((attachment.id, request, answer))
+        self.replies.append((attachment.number, request, answer))

@@ -220,6 +220,10 @@ class Groups:
             for number in sorted(members):
                 self._remove(members[number], reason)
 
+    def actor_left(self, attachment: Attachment, answer: Failed) -> None:
+        """A member is a process."""
+        self.attachments_ended([attachment], answer)
+
     def withdraw(self, attachment: Attachment, request: RequestNumber, answer: Result) -> bool:
         for member in self._members.get(attachment.id, {}).values():
             if member.request == request:
@@ -277,7 +281,7 @@ class Groups:
 
     def _told(self, member: Member) -> GroupMember:
         attachment, since_ms = member.attachment, self._entry.time_ms - member.since_ms
-        return GroupMember(member.id, attachment.session, attachment.id, member.owner, member.metadata, since_ms)
+        return GroupMember(member.id, attachment.session, attachment.number, member.owner, member.metadata, since_ms)
 
 
 def _stream(path: str) -> StreamName:

@@ -21,6 +21,7 @@ def check(machine: Machine) -> None:
     """Raise AssertionError where an invariant is broken."""
     assert VERSION_FIRST <= machine.version <= VERSION_MAX
     attachments = _check_sessions(machine)
+    _check_relays(machine, attachments)
     _check_locks(machine, attachments)
     _check_semaphores(machine, attachments)
     _check_limiters(machine, attachments)
@@ -39,7 +40,8 @@ def _check_sessions(machine: Machine) -> dict[AttachmentId, Attachment]:
     attachments = {}
     for session in machine._sessions:
         assert session.id <= machine._entry.index
-        for attachment in session.attachments.values():
+        for number, attachment in session.attachments.items():
+            assert number == attachment.number >= attachment.id
             assert attachment.alive, f"attachment {attachment.id} is dead, but not gone"
             assert attachment.session == session.id
             assert attachment.id not in attachments, f"attachment {attachment.id} is in two sessions"
@@ -48,6 +50,30 @@ def _check_sessions(machine: Machine) -> dict[AttachmentId, Attachment]:
     assert machine._sessions._attachment_count == len(attachments)
     assert {number: found for shard in machine._sessions._attachments for number, found in shard.items()} == attachments
     return attachments
+
+
+def _check_relays(machine: Machine, attachments: dict[AttachmentId, Attachment]) -> None:
+    lines = machine._relays._lines
+    in_lines = [attachment for line in lines.values() for attachment in line]
+    assert {attachment.id for attachment in in_lines} == {it.id for it in attachments.values() if it.detached is not None}
+    for attachment in attachments.values():
+        assert (attachment.number == attachment.id) or attachment.detached is not None, "only what is detached is renumbered"
+    for name, line in lines.items():
+        assert line, f"nobody of {name} is left"
+        found = []
+        for attachment in line:
+            detached, session = attachment.detached, machine._sessions.get(attachment.session)
+            assert detached is not None
+            assert session is not None
+            assert attachments[attachment.id] is attachment
+            assert detached.line is line
+            assert detached.name == name
+            assert session.generation == attachment.number
+            assert session.ttl_ms == detached.ttl_ms
+            assert list(session.attachments.values()) == [attachment], f"{name} has two processes"
+            found.append(detached)
+        assert [each.attempt for each in found] == sorted({each.attempt for each in found}), f"{name}: attempts are out of order"
+        assert [each.superseded for each in found] == [True] * (len(found) - 1) + [False] or all(e.superseded for e in found)
 
 
 def _check_locks(machine: Machine, attachments: dict[AttachmentId, Attachment]) -> None:

@@ -224,6 +224,10 @@ class Limiters(Claims):
             assert isinstance(limiter, Limiter), "dropped at its first turn, which is its only one"
             self._go_on(path, limiter)
 
+    def actor_left(self, attachment: Attachment, answer: Failed) -> None:
+        """Nobody would use what is taken for one who has gone."""
+        self.attachments_ended([attachment], answer)
+
     def withdraw(self, attachment: Attachment, request: RequestNumber, answer: Result) -> bool:
         waiting = self._waiting.get(attachment.id, {})
         if request not in waiting:

@@ -36,6 +36,7 @@ from coord_core.machine.claims import (
     queue,
     remove,
 )
+from coord_core.machine.detached import Detached
 from coord_core.machine.entry import CurrentEntry
 from coord_core.machine.names import Names
 from coord_core.machine.resources import OperationHandler, QueryHandler, StateOf
@@ -158,9 +159,44 @@ class Locks(Claims):
             return self._names.bind(claim.path, Lock(claim)) or self._grant(claim)
         if isinstance(lock, Failed):
             return lock
+        if attachment.detached is not None:
+            return self._take_up(lock, claim, attachment.detached, operation)
         if operation.wait_ms == 0:
             return _not_granted("busy", lock)
         return self._enqueue(lock, claim, operation.wait_ms)
+
+    def _take_up(self, lock: Lock, claim: Claim, detached: Detached, operation: LockAcquire) -> Result | None:
+        """Acquire for a detached session: it may hold the lock, or wait for it, already; or a lower attempt may."""
+        holder = lock.holder
+        if holder is not None and holder.attachment is claim.attachment:
+            self._renew(self._held, holder, claim)
+            return Granted(holder.token)
+        place = next((found for each in detached.line if (found := self._own(self._waiting, each, claim.path)) is not None), None)
+        elder = None if holder is None else holder.attachment.detached
+        if holder is None or elder is None or not detached.is_later_than(elder):
+            elder = None
+        elif operation.fences or not elder.is_attended:
+            if place is not None:
+                self._entry.reply(place.attachment, place.request, _not_granted("moved", lock))
+                self._stop_waiting(lock, place)
+            remove(self._held, holder)
+            lock.holder = claim
+            return self._grant(claim)
+        if operation.wait_ms == 0:
+            if place is not None:
+                self._entry.reply(place.attachment, place.request, _not_granted("moved", lock))
+                self._stop_waiting(lock, place)
+            return _not_granted("busy", lock)
+        if place is not None:
+            self._renew_wait(place, claim, operation.wait_ms)
+        else:
+            fault = self._enqueue(lock, claim, operation.wait_ms)
+            if fault is not None:
+                return fault
+        if elder is not None and lock.waiters is not None:
+            # Its next: nobody comes between two attempts of the same.
+            lock.waiters.move_to_end(place or claim, last=False)
+        return None
 
     def _release(self, attachment: Attachment, request: RequestNumber, operation: LockRelease) -> Result:
         lock = self._names.find(operation.path, Lock)
@@ -297,6 +333,9 @@ class Locks(Claims):
                 else:
                     self._give_back(self._place_of(claim), claim)
 
+    def actor_left(self, attachment: Attachment, answer: Failed) -> None:
+        """Locks and places in queues pass on: see `_take_up`."""
+
     def withdraw(self, attachment: Attachment, request: RequestNumber, answer: Result) -> bool:
         if self._withdraw_wait(attachment, request, answer) is not None:
             return True
@@ -358,7 +397,7 @@ class Locks(Claims):
 
     def _party(self, claim: Claim) -> LockParty:
         since_ms = self._entry.time_ms - claim.since_ms
-        return LockParty(claim.attachment.session, claim.attachment.id, claim.owner, since_ms, claim.token)
+        return LockParty(claim.attachment.session, claim.attachment.number, claim.owner, since_ms, claim.token)
 
     def _closure(self, lock: Lock) -> LockClosure | None:
         closed = lock.closed

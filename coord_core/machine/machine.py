@@ -33,6 +33,7 @@ from coord_core.machine.locks import Lock, Locks
 from coord_core.machine.logs import Logs
 from coord_core.machine.names import Names
 from coord_core.machine.parking import Bays, Parking
+from coord_core.machine.relays import Relays
 from coord_core.machine.resources import OperationHandler, QueryHandler, Registry, Resource
 from coord_core.machine.restoring import Restoring
 from coord_core.machine.rolling import RollingHash
@@ -52,7 +53,9 @@ from coord_core.protocol.commands import (
     CloseSession,
     Command,
     ExpireSession,
+    HandOff,
     OpenAttachment,
+    OpenDetached,
     OpenSession,
     SetMachineVersion,
     Tick,
@@ -78,8 +81,8 @@ class Applied:
     result: Result | None
     #: Answers that this entry (its timers, releases, expiries) made for earlier requests, in the order in which they were made.
     replies: list[tuple[AttachmentId, RequestNumber, Result]]
-    #: The session opened, and those closed or expired, by this entry.
-    opened: SessionId | None
+    #: The sessions opened (taken up, handed off: look at them again), and those closed or expired, by this entry.
+    leased: Sequence[SessionId]
     closed: list[SessionId]
     #: The streams that have a record of this entry, and the subscriptions that it ended.
     emitted: Sequence[StreamName]
@@ -128,6 +131,7 @@ class Machine:
         for resource in resources:
             self._registry.register(resource)
         self._streams.watchable = self._registry.watched
+        self._relays = Relays(self._entry, self._sessions, self._registry)
         # What an operation does, by its type: those of the resources, and Cancel, which concerns them all.
         self._operations: dict[type[Any], OperationHandler] = {**self._registry.operations, Cancel: self._cancel}
         # Unanswered requests that may be there already when one of this type comes: see WINDOW_CONTROL_MAX.
@@ -140,6 +144,8 @@ class Machine:
             ExpireSession: self._expire_session,
             OpenAttachment: self._open_attachment,
             CloseAttachment: self._close_attachment,
+            OpenDetached: self._relays.open,
+            HandOff: self._relays.hand_off,
             Tick: self._tick,
             SetMachineVersion: self._set_version,
         }
@@ -190,7 +196,7 @@ class Machine:
         return Applied(
             result,
             entry.replies,
-            entry.opened,
+            entry.leased or (),
             entry.closed,
             entry.emitted or (),
             entry.unsubscribed or (),
@@ -264,7 +270,8 @@ class Machine:
         return restoring
 
     def restored(self) -> None:
-        """All of the snapshot was taken up: from here on this is a machine like any other."""
+        """All of the snapshot was taken up: from here on this is a machine like any other.  Call it before more is done."""
+        self._relays.restored()
 
     @classmethod
     def restore(cls, chunks: Iterable[bytes]) -> "Machine":
@@ -282,12 +289,12 @@ class Machine:
         session = self._sessions.open(self._entry.index, command.ttl_ms, command.owner)
         if isinstance(session, Failed):
             return session
-        self._entry.opened = session.id
+        self._entry.leased.append(session.id)
         return SessionOpened(session.id, AttachmentId(session.id), session.generation, session.ttl_ms)
 
     def _close_session(self, command: CloseSession) -> Result:
         session = self._sessions.get(command.session)
-        if session is not None:
+        if session is not None and (not command.attachment or command.attachment in session.attachments):
             self._end_session(session, refusals.session_closed(session.id))
         return _DONE
 
@@ -298,6 +305,7 @@ class Machine:
 
     def _end_session(self, session: Session, answer: Failed) -> None:
         self._before_end(session.attachments.values())
+        self._relays.ended(session)
         self._registry.attachments_ended(self._sessions.end(session), answer)
         self._entry.closed.append(session.id)
 
@@ -310,6 +318,8 @@ class Machine:
         session = self._sessions.get(command.session)
         if session is None:
             return refusals.session_expired(command.session)
+        if self._relays.gone(session) is not None:
+            return refusals.invalid("session", "is detached, and has one process at a time: take it up by its name")
         attachment = self._sessions.attach(session, self._entry.index, command.owner)
         if isinstance(attachment, Failed):
             return attachment
@@ -318,6 +328,8 @@ class Machine:
     def _close_attachment(self, command: CloseAttachment) -> Result:
         session = self._sessions.get(command.session)
         attachment = None if session is None else session.attachments.get(command.attachment)
+        if attachment is not None and attachment.detached is not None:
+            return refusals.invalid("session", "is detached, and has one attachment: close the session")
         if session is not None and attachment is not None:
             self._before_end([attachment])
             answer = refusals.attachment_closed(session.id, attachment.id)
@@ -342,7 +354,7 @@ class Machine:
             return refusals.session_expired(call.session)
         attachment = session.attachments.get(call.attachment)
         if attachment is None:
-            return refusals.attachment_closed(call.session, call.attachment)
+            return self._relays.gone(session) or refusals.attachment_closed(call.session, call.attachment)
         if self._entry.snapshot is not None:
             self._entry.snapshot.before_attachment(attachment)
         request = call.request
@@ -353,6 +365,10 @@ class Machine:
             return refusals.invalid("request", f"must be at most {NUMBER_MAX}")
         window = attachment.window
         kind = type(call.operation)
+        if attachment.detached is not None:
+            refusal = self._relays.check(attachment, kind)
+            if refusal is not None:
+                return refusal
         refusal = window.acknowledge(call.low_water, call.answered)
         if refusal is not None:
             return refusal
@@ -408,4 +424,5 @@ class Machine:
 
 
 def _view(session: Session) -> SessionView:
-    return SessionView(session.id, session.generation, session.ttl_ms)
+    detached = next((attachment.detached for attachment in session.attachments.values()), None)
+    return SessionView(session.id, session.generation, session.ttl_ms, detached)

@@ -430,6 +430,10 @@ class Parking:
         for claim in cursors.claimed_paths(ended, self._cursors):
             self._end(claim)
 
+    def actor_left(self, attachment: Attachment, answer: Failed) -> None:
+        """A consumer is a process.  What it committed, and what it parked, stays."""
+        self.attachments_ended([attachment], answer)
+
     def withdraw(self, attachment: Attachment, request: RequestNumber, answer: Result) -> bool:
         """A claim is given up; what was parked stays until it is unparked."""
         for claim in self._cursors.of_attachment(attachment):
@@ -535,6 +539,9 @@ class Bays:
 
     def attachments_ended(self, ended: Sequence[Attachment], answer: Failed) -> None:
         """A piece belongs to nobody."""
+
+    def actor_left(self, attachment: Attachment, answer: Failed) -> None:
+        """As when it ends."""
 
     def withdraw(self, attachment: Attachment, request: RequestNumber, answer: Result) -> bool:
         return False

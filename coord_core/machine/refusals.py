@@ -36,6 +36,16 @@ def attachment_closed(session: SessionId, attachment: AttachmentId) -> Failed:
     return refuse(errors.AttachmentClosed, message, session=session, attachment=attachment)
 
 
+def superseded(name: str, by: str) -> Failed:
+    """`by`: "process" or "attempt"."""
+    who = "a later attempt" if by == "attempt" else "another process"
+    return refuse(errors.Superseded, f"{who} has taken up the detached session {name}: stop, and never take it up again", by=by)
+
+
+def actor_left(name: str) -> Failed:
+    return refuse(errors.Superseded, f"the process that had the detached session {name} has left it", by="process")
+
+
 def stale_request(request: RequestNumber) -> Failed:
     return refuse(errors.StaleRequest, f"request {request} counts as answered; it was not applied", request=request)
 

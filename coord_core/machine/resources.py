@@ -44,6 +44,13 @@ class Resource(Protocol):
         All attachments that end in this entry come in one call, and all are dead before it: none of them may inherit from another.
         """
 
+    def actor_left(self, attachment: Attachment, answer: Failed) -> None:
+        """A detached session is about to pass to another process, or to nobody: end what belongs to the one that had it.
+
+        Waits that do not pass on are answered with `answer`.  What it holds passes on: whoever asks for the same again, under that
+        attachment, must find it (`Attachment.detached`).
+        """
+
     def withdraw(self, attachment: Attachment, request: RequestNumber, answer: Result) -> bool:
         """Undo a request: end its wait or give back what it was granted, and make `answer` its answer.
 
@@ -70,7 +77,7 @@ class Resource(Protocol):
         """
 
 
-_DUTIES = ("attachments_ended", "withdraw", "holdings", "state", "row", "restore")
+_DUTIES = ("attachments_ended", "actor_left", "withdraw", "holdings", "state", "row", "restore")
 
 
 class Registry:
@@ -110,6 +117,10 @@ class Registry:
         assert not any(attachment.alive for attachment in ended), "attachments die before their holdings are given away"
         for resource in self.resources:
             resource.attachments_ended(ended, answer)
+
+    def actor_left(self, attachment: Attachment, answer: Failed) -> None:
+        for resource in self.resources:
+            resource.actor_left(attachment, answer)
 
     def withdraw(self, attachment: Attachment, request: RequestNumber, answer: Result) -> bool:
         # A request belongs to at most one resource.

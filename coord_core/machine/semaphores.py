@@ -118,11 +118,27 @@ class Semaphores(Claims):
         if semaphore is None:
             semaphore = Semaphore(operation.limit)
             return self._names.bind(claim.path, semaphore) or self._grant(semaphore, claim)
+        if attachment.detached is not None:
+            found = self._take_up(claim, operation.wait_ms)
+            if found is not None:
+                return PermitsGranted(found.token) if found.token in semaphore.holders else None
         if semaphore.waiters is None and _has_room(semaphore, claim):
             return self._grant(semaphore, claim)
         if operation.wait_ms == 0:
             return _not_granted("busy", semaphore)
         return self._enqueue(semaphore, claim, operation.wait_ms)
+
+    def _take_up(self, claim: Claim, wait_ms: int | None) -> Claim | None:
+        """Return what a detached session has there already, now the request's; None: nothing of that many permits."""
+        held = self._own(self._held, claim.attachment, claim.path)
+        if held is not None and held.terms == claim.terms:
+            self._renew(self._held, held, claim)
+            return held
+        waiting = self._own(self._waiting, claim.attachment, claim.path)
+        if waiting is None or waiting.terms != claim.terms or wait_ms == 0:
+            return None
+        self._renew_wait(waiting, claim, wait_ms)
+        return waiting
 
     def _release(self, attachment: Attachment, request: RequestNumber, operation: SemaphoreRelease) -> Result:
         semaphore = self._names.find(operation.path, Semaphore)
@@ -210,6 +226,9 @@ class Semaphores(Claims):
             assert isinstance(semaphore, Semaphore), "dropped at its first turn, which is its only one"
             self._go_on(path, semaphore)
 
+    def actor_left(self, attachment: Attachment, answer: Failed) -> None:
+        """Permits and places in queues pass on: see `_take_up`."""
+
     def withdraw(self, attachment: Attachment, request: RequestNumber, answer: Result) -> bool:
         waiting = self._waiting.get(attachment.id, {})
         path = waiting[request].path if request in waiting else ""
@@ -264,7 +283,7 @@ class Semaphores(Claims):
         holder = None
         if claim is not None:
             since_ms = self._entry.time_ms - claim.since_ms
-            holder = LockParty(claim.attachment.session, claim.attachment.id, claim.owner, since_ms, claim.token)
+            holder = LockParty(claim.attachment.session, claim.attachment.number, claim.owner, since_ms, claim.token)
         return ListedLock(path, Semaphore.kind, semaphore.limit, semaphore.taken, holder, len(queue(semaphore)))
 
     def _info(self, query: SemaphoreInfo) -> SemaphoreState | Failed:
@@ -283,7 +302,7 @@ class Semaphores(Claims):
 
     def _party(self, claim: Claim) -> SemaphoreParty:
         attachment, since_ms = claim.attachment, self._entry.time_ms - claim.since_ms
-        return SemaphoreParty(attachment.session, attachment.id, claim.owner, since_ms, claim.token, claim.terms)
+        return SemaphoreParty(attachment.session, attachment.number, claim.owner, since_ms, claim.token, claim.terms)
 
 
 def _check_permits(operation: SemaphoreAcquire) -> Failed | None:

@@ -15,6 +15,7 @@ import msgspec
 
 from coord_core.machine import refusals
 from coord_core.machine.bounds import ATTACHMENTS_MAX, ATTACHMENTS_PER_SESSION_MAX, SESSIONS_MAX
+from coord_core.machine.detached import Detached, DetachedRow
 from coord_core.machine.windows import RequestWindow, WindowRow
 from coord_core.protocol.commands import SESSION_TTL_MS_MAX, SESSION_TTL_MS_MIN
 from coord_core.protocol.operations import Owner
@@ -49,13 +50,19 @@ class AttachmentRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     session: SessionId
     owner: Owner
     window: WindowRow
+    detached: DetachedRow | None = None
 
 
 class Attachment:
-    __slots__ = ("alive", "id", "owner", "session", "window", "written")
+    __slots__ = ("alive", "detached", "id", "number", "owner", "session", "window", "written")
 
     def __init__(self, attachment: AttachmentId, session: SessionId, owner: Owner) -> None:
+        #: What it is known by in this package, for as long as it lives.
         self.id = attachment
+        #: What it is known by to everybody else: the same, but that of a detached session has another one for each of its actors.
+        self.number = attachment
+        #: None: it belongs to one process, as nearly all do.
+        self.detached: Detached | None = None
         self.session = session
         self.owner = owner
         self.window = RequestWindow()
@@ -67,7 +74,8 @@ class Attachment:
     def row(self) -> tuple[AttachmentRow, int]:
         """Return it as a snapshot has it, and about how many bytes that is."""
         window, size = self.window.row()
-        return AttachmentRow(self.id, self.session, self.owner, window), size + _ROW_BYTES
+        detached = None if self.detached is None else self.detached.row(self.number)
+        return AttachmentRow(self.id, self.session, self.owner, window, detached), size + _ROW_BYTES
 
 
 class Session:
@@ -78,7 +86,7 @@ class Session:
         self.ttl_ms = ttl_ms
         #: An expiry proposed for another generation does nothing.
         self.generation = GENERATION_FIRST
-        #: In rising order: an attachment's number is its entry's index.
+        #: By number, in rising order: an attachment's number is its entry's index.
         self.attachments: dict[AttachmentId, Attachment] = {}
 
     def row(self) -> tuple[SessionRow, int]:
@@ -93,6 +101,12 @@ class SessionView:
     session: SessionId
     generation: int
     ttl_ms: int
+    #: Of a detached session; None of others, and once nobody has it: then cluster time decides when it ends, and there is no lease.
+    detached: Detached | None = None
+
+    @property
+    def is_leased(self) -> bool:
+        return self.detached is None or self.detached.is_attended
 
 
 class Sessions:
@@ -148,7 +162,7 @@ class Sessions:
         return [self.detach(session, attachment) for attachment in list(session.attachments.values())]
 
     def detach(self, session: Session, attachment: Attachment) -> Attachment:
-        del session.attachments[attachment.id]
+        del session.attachments[attachment.number]
         del self._attachments[attachment.id % _SHARDS][attachment.id]
         self._attachment_count -= 1
         attachment.alive = False
@@ -165,14 +179,24 @@ class Sessions:
         session = self._sessions[row.session]
         attachment = Attachment(row.id, row.session, row.owner)
         attachment.window = RequestWindow.restored(row.window)
+        if row.detached is not None:
+            attachment.number, attachment.detached = row.detached.number, Detached.restored(row.detached)
+            # The session's own row may have been written when somebody else had it.
+            session.generation, session.ttl_ms = attachment.number, row.detached.ttl_ms
         comes_late = bool(session.attachments) and next(reversed(session.attachments)) > row.id
         self._add(session, attachment)
         if comes_late:
             # One that changed while the snapshot was written comes before its turn.
             session.attachments = dict(sorted(session.attachments.items()))
 
+    def renumber(self, session: Session, attachment: Attachment, number: AttachmentId) -> None:
+        """Let the only attachment of a detached session be known by another number, and by no other."""
+        del session.attachments[attachment.number]
+        session.attachments[number] = attachment
+        session.generation = attachment.number = number
+
     def _add(self, session: Session, attachment: Attachment) -> None:
-        session.attachments[attachment.id] = self._attachments[attachment.id % _SHARDS][attachment.id] = attachment
+        session.attachments[attachment.number] = self._attachments[attachment.id % _SHARDS][attachment.id] = attachment
         self._attachment_count += 1
 
     def state(self) -> list[Any]:
@@ -189,4 +213,5 @@ def _attachment_state(attachment: Attachment) -> tuple[Any, ...]:
     window = attachment.window
     answers = sorted(window.answers.items(), key=lambda item: item[0])
     owner = msgspec.structs.astuple(attachment.owner)
-    return attachment.id, owner, window.forgotten.low_water, window.forgotten.ranges, answers
+    state = (attachment.id, owner, window.forgotten.low_water, window.forgotten.ranges, answers)
+    return state if attachment.detached is None else (*state, msgspec.structs.astuple(attachment.detached.row(attachment.number)))

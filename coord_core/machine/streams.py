@@ -390,6 +390,13 @@ class Streams:
             for number in sorted(of_attachment):
                 self._end(of_attachment[number])
 
+    def actor_left(self, attachment: Attachment, answer: Failed) -> None:
+        """A listener is in a process.  The subscriptions of candidates and members are theirs to end."""
+        of_attachment = self._of_attachment.get(attachment.id, {})
+        for number in sorted(of_attachment):
+            if of_attachment[number].request is not None:
+                self._end(of_attachment[number])
+
     def withdraw(self, attachment: Attachment, request: RequestNumber, answer: Result) -> bool:
         for subscription in self._of_attachment.get(attachment.id, {}).values():
             if subscription.request == request:

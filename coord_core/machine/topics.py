@@ -287,6 +287,10 @@ class Topics:
         for claim in cursors.claimed_paths(ended, self._cursors):
             self._cursors.end(self._topic_at(claim.path), claim)
 
+    def actor_left(self, attachment: Attachment, answer: Failed) -> None:
+        """A consumer is a process.  What it committed stays."""
+        self.attachments_ended([attachment], answer)
+
     def withdraw(self, attachment: Attachment, request: RequestNumber, answer: Result) -> bool:
         """A claim is given up; what was published stays, others may have read it."""
         for claim in self._cursors.of_attachment(attachment):

@@ -161,6 +161,9 @@ class Values:
     def attachments_ended(self, ended: Sequence[Attachment], answer: Failed) -> None:
         """A value is nobody's: there is nothing to free, and nobody waits."""
 
+    def actor_left(self, attachment: Attachment, answer: Failed) -> None:
+        """A value is nobody's."""
+
     def withdraw(self, attachment: Attachment, request: RequestNumber, answer: Result) -> bool:
         """A write is not undone: others may have read it."""
         return False

@@ -68,6 +68,12 @@ class RequestWindow:
         row = WindowRow(self.forgotten.low_water, self.forgotten.ranges, list(self.answers.items()))
         return row, self._value_bytes + _ANSWER_ROW_BYTES * len(row.answers) + _RANGE_ROW_BYTES * len(row.ranges)
 
+    @property
+    def last(self) -> RequestNumber:
+        """The highest number that is not unseen; 0: all are."""
+        ranges = self.forgotten.ranges
+        return RequestNumber(max(self.forgotten.low_water, ranges[-1][1] if ranges else 0, max(self.answers, default=0)))
+
     def acknowledge(self, low_water: RequestNumber, answered: Ranges) -> Failed | None:
         """Forget what the client needs no more; return what is wrong with its ranges, if anything, and then forget nothing."""
         forgotten = self.forgotten

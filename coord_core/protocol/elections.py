@@ -27,6 +27,8 @@ class ElectionEnter(OperationStruct, frozen=True, tag=12):
 
     path: str
     owner: Owner
+    #: Of a detached session: take a lower attempt's place at once, though that may still believe that it leads.
+    fences: bool = True
 
 
 class ElectionResign(OperationStruct, frozen=True, tag=13):

@@ -57,6 +57,8 @@ class LockAcquire(OperationStruct, frozen=True, tag=1):
     owner: Owner
     #: Should the holder end without a release, the lock stays closed for so long before the next one has it.
     delay_ms: int = 0
+    #: Of a detached session: take the lock from a lower attempt at once, though that may still believe that it holds it.
+    fences: bool = False
 
 
 class LockRelease(OperationStruct, frozen=True, tag=2):

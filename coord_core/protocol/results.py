@@ -10,7 +10,7 @@ from coord_core.protocol.parking import Parked, ParkingFull, Unparked
 from coord_core.protocol.semaphores import PermitsGranted
 from coord_core.protocol.streams import Announced, Joined, Subscribed
 from coord_core.protocol.topics import Claimed, ClaimRefused, Committed, Published, TopicCreated
-from coord_core.types import AttachmentId, FencingToken, SessionId
+from coord_core.types import AttachmentId, FencingToken, RequestNumber, SessionId
 
 
 class Done(ResultStruct, frozen=True, tag=1):
@@ -46,7 +46,7 @@ class Granted(ResultStruct, frozen=True, tag=5):
 class NotGranted(ResultStruct, frozen=True, tag=6):
     """The lock was busy for as long as the caller would wait.  Expected, so not an error."""
 
-    #: "busy" or "closed" (would not wait), "timeout" or "cancelled".
+    #: "busy" or "closed" (would not wait), "timeout" or "cancelled"; "moved": a later request of a detached session has the place.
     reason: str
     holder: Owner | None = None
     holder_token: FencingToken = FencingToken(0)
@@ -66,11 +66,25 @@ class ValueConflict(ResultStruct, frozen=True, tag=8):
     value: bytes
 
 
+class DetachedOpened(ResultStruct, frozen=True, tag=9):
+    """The session is the caller's, who keeps it alive, with the attachment's number as generation, until another takes it up."""
+
+    session: SessionId
+    #: Another one each time it is taken up, rising.
+    attachment: AttachmentId
+    ttl_ms: int
+    #: The caller's request numbers begin above this.
+    request_last: RequestNumber
+    #: Somebody of the same attempt had it before: there may be something that it holds.
+    resumed: bool
+
+
 Result: TypeAlias = (
     Done
     | Failed
     | SessionOpened
     | AttachmentOpened
+    | DetachedOpened
     | Granted
     | NotGranted
     | ValueWritten

@@ -9,10 +9,11 @@ stands still (spec: sessions outlive a failover).
 
 import msgspec
 
-from coord_core.machine import Machine
+from coord_core.machine import Machine, SessionView, refusals
 from coord_core.protocol.commands import Command, ExpireSession, SetMachineVersion, Tick
 from coord_core.protocol.locks import ListedSession, SessionRows
 from coord_core.protocol.queries import Answer, Query, SessionInfo, SessionState
+from coord_core.protocol.results import Failed
 from coord_core.replica.leases import Leases
 from coord_core.replica.reads import ExpiryCheck, Reads
 from coord_core.types import SessionId, Term
@@ -27,6 +28,7 @@ class Leading:
     __slots__ = (
         "_base_ms",
         "_expiring",
+        "_holds",
         "_leases",
         "_machine",
         "_reads",
@@ -43,12 +45,14 @@ class Leading:
         self._base_ms = machine.time_ms
         self._since_ms = now_ms
         self._leases = Leases()
+        # Detached sessions that nobody has: until when, in cluster time.
+        self._holds = Leases()
         #: Sessions found dead in a confirmed round, until their Expire is applied: their keep-alives get no answer.
         self._expiring: set[SessionId] = set()
         self._tick_under_way = False
         self._version_under_way = False
         for view in machine.sessions():
-            self._leases.grant(view.session, view.ttl_ms, lease_ms)
+            self._begin(view, lease_ms)
 
     def stamp_ms(self, now_ms: int) -> int:
         return self._base_ms + now_ms - self._since_ms
@@ -66,6 +70,11 @@ class Leading:
         for session in expired:
             view = self._machine.session(session)
             if view is not None:
+                commands.append(ExpireSession(session, view.generation))
+        for session in self._holds.due(self.stamp_ms(now_ms), EXPIRIES_A_TURN):
+            view = self._machine.session(session)
+            if view is not None and not view.is_leased:
+                self._expiring.add(session)
                 commands.append(ExpireSession(session, view.generation))
         deadline_ms = self._machine.next_deadline_ms()
         if deadline_ms is not None and deadline_ms <= self.stamp_ms(now_ms) and not self._tick_under_way:
@@ -86,6 +95,7 @@ class Leading:
             elif type(command) is ExpireSession:
                 self._expiring.discard(command.session)
                 self._leases.watch_again(command.session)
+                self._holds.watch_again(command.session)
 
     def still_due(self, check: ExpiryCheck) -> bool:
         """Whether nothing has renewed the lease by the time that a quorum has confirmed this leader; else watch it again.
@@ -101,14 +111,15 @@ class Leading:
         self._leases.watch_again(session)
         return False
 
-    def renew(self, session: SessionId, generation: int, lease_ms: int) -> int | None:
-        """Run a lease anew; return its TTL, 0 where no answer may be given now, None where the session is gone."""
+    def renew(self, session: SessionId, generation: int, lease_ms: int) -> int | Failed:
+        """Run a lease anew; return its TTL, 0 where no answer may be given now, or why it is not renewed."""
+        view = self._machine.session(session)
+        if view is not None and view.detached is not None and (view.detached.superseded or view.generation != generation):
+            return refusals.superseded(view.detached.name, "attempt" if view.detached.superseded else "process")
         if session in self._expiring:
             return 0
-        view = self._machine.session(session)
-        if view is None or view.generation != generation:
-            return None
-        return self._leases.renew(session, lease_ms)
+        ttl_ms = self._leases.renew(session, lease_ms) if view is not None and view.generation == generation else None
+        return refusals.session_expired(session) if ttl_ms is None else ttl_ms
 
     def with_leases(self, query: Query, answer: Answer, lease_ms: int) -> Answer:
         """Add to an answer what the machine does not know: how much is left of sessions' leases."""
@@ -129,11 +140,21 @@ class Leading:
     def ticked(self) -> None:
         self._tick_under_way = False
 
-    def opened(self, session: SessionId, lease_ms: int) -> None:
+    def leased(self, session: SessionId, lease_ms: int) -> None:
+        """A session was opened, taken up or handed off: an expiry that is under way was meant for it as it was before."""
         view = self._machine.session(session)
         if view is not None:
-            self._leases.grant(session, view.ttl_ms, lease_ms)
+            self.closed(session)
+            self._begin(view, lease_ms)
 
     def closed(self, session: SessionId) -> None:
         self._leases.end(session)
+        self._holds.end(session)
         self._expiring.discard(session)
+
+    def _begin(self, view: SessionView, lease_ms: int) -> None:
+        if view.detached is None or view.detached.held_until_ms is None:
+            self._leases.grant(view.session, view.ttl_ms, lease_ms)
+        else:
+            left_ms = view.detached.held_until_ms - self._machine.time_ms
+            self._holds.grant(view.session, left_ms, self._machine.time_ms)

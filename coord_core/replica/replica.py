@@ -669,8 +669,8 @@ class Replica:
 
     @staticmethod
     def _keep_leases(leading: Leading, command: Command, applied: Applied, lease_ms: int) -> None:
-        if applied.opened is not None:
-            leading.opened(applied.opened, lease_ms)
+        for session in applied.leased:
+            leading.leased(session, lease_ms)
         for session in applied.closed:
             leading.closed(session)
         if type(command) is Tick:
@@ -709,12 +709,11 @@ class Replica:
     @staticmethod
     def _renew(leading: Leading, item: Renewal, lease_ms: int, effects: Effects) -> None:
         connection, seq = item.origin
-        ttl_ms = leading.renew(item.session, item.generation, lease_ms)
-        if ttl_ms is None:
-            failed = Failed("SessionExpired", "the session is not known: it expired or was closed", {})
-            effects.replies.append((connection, Reply(seq, failed)))
-        elif ttl_ms:
-            effects.replies.append((connection, KeptAlive(seq, ttl_ms)))
+        renewed = leading.renew(item.session, item.generation, lease_ms)
+        if isinstance(renewed, Failed):
+            effects.replies.append((connection, Reply(seq, renewed)))
+        elif renewed:
+            effects.replies.append((connection, KeptAlive(seq, renewed)))
 
     # --- roles --------------------------------------------------------------------------------------------------------------------
 

@@ -172,7 +172,7 @@ class Watches:
     def _begin(self, connection: int, message: Follow, machine: Machine, pushes: list[tuple[int, ServerMessage]]) -> None:
         number = message.subscription
         subscription = machine.streams.subscription(number)
-        if subscription is None or subscription.attachment.id != message.attachment:
+        if subscription is None or subscription.attachment.number != message.attachment:
             pushes.append((connection, NotSubscribed(number)))
             return
         former = self._followers.get(number)

@@ -105,6 +105,9 @@ def _outcomes(seeds: range, mix: str | None, jobs: int) -> Generator[Report | Fa
     # Ctrl-C reaches every process in the foreground: only this one is to say something.
     with multiprocessing.Pool(jobs, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
         yield from pool.imap(partial(_outcome, mix=mix), seeds)
+        # They end by themselves.  Leaving the context kills them, and would wait for ever for one that is only being born.
+        pool.close()
+        pool.join()
 
 
 def _outcome(seed: int, mix: str | None, *, echo: bool = False) -> Report | Failure:

@@ -8,12 +8,15 @@ from coord_core.machine import Applied, Machine
 from coord_core.machine.invariants import check
 from coord_core.machine.streams import Record, Stretch
 from coord_core.protocol.commands import (
+    Attempt,
     Call,
     CloseAttachment,
     CloseSession,
     Command,
     ExpireSession,
+    HandOff,
     OpenAttachment,
+    OpenDetached,
     OpenSession,
     Tick,
 )
@@ -23,7 +26,7 @@ from coord_core.protocol.limiters import LimiterInfo, LimiterState, RateAcquire
 from coord_core.protocol.locks import LockBreak
 from coord_core.protocol.operations import Cancel, LockAcquire, LockRelease, Operation, Owner, ValueDelete, ValueSet
 from coord_core.protocol.queries import LockInfo, LockState, SessionInfo, SessionState, ValueGet, ValueState
-from coord_core.protocol.results import AttachmentOpened, Failed, Granted, Result, SessionOpened
+from coord_core.protocol.results import AttachmentOpened, DetachedOpened, Failed, Granted, Result, SessionOpened
 from coord_core.protocol.semaphores import PermitsGranted, SemaphoreAcquire, SemaphoreInfo, SemaphoreRelease, SemaphoreState
 from coord_core.protocol.streams import Change, Joined, Subscribe, Subscribed
 from coord_core.types import AttachmentId, FencingToken, LogIndex, MemberId, RequestNumber, SessionId, SubscriptionId
@@ -58,6 +61,21 @@ class Log:
         opened = self.apply(OpenSession(ttl_ms, owner)).result
         assert isinstance(opened, SessionOpened)
         return Process(self, opened.session, opened.attachment)
+
+    def take_up(
+        self, actor: bytes, attempt: int = 1, instance: str = "", name: str = "job", ttl_ms: int = 10_000, owner: Owner = OWNER
+    ) -> "Process":
+        """Open or take up a detached session; its requests go on where those before ended."""
+        opened = self.try_take_up(actor, attempt, instance, name, ttl_ms, owner)
+        assert isinstance(opened, DetachedOpened)
+        process = Process(self, opened.session, opened.attachment)
+        process.last_request = opened.request_last
+        return process
+
+    def try_take_up(
+        self, actor: bytes, attempt: int = 1, instance: str = "", name: str = "job", ttl_ms: int = 10_000, owner: Owner = OWNER
+    ) -> Result | None:
+        return self.apply(OpenDetached(name, Attempt(attempt, instance), ttl_ms, owner, actor)).result
 
     def lock(self, path: str) -> LockState:
         state = self.machine.query(LockInfo(path))
@@ -189,11 +207,19 @@ class Process:
         assert isinstance(opened, AttachmentOpened)
         return Process(self.log, self.session, opened.attachment)
 
-    def expire(self) -> Applied:
-        return self.log.apply(ExpireSession(self.session, 1))
+    def expire(self, generation: int = 1) -> Applied:
+        return self.log.apply(ExpireSession(self.session, generation))
 
     def close(self) -> Applied:
         return self.log.apply(CloseSession(self.session))
+
+    def hand_off(self, hold_ms: int = 60_000) -> Result | None:
+        """Leave a detached session to whoever takes it up next."""
+        return self.log.apply(HandOff(self.session, self.attachment, hold_ms)).result
+
+    def exit(self) -> Applied:
+        """Close a detached session, as the process that has it."""
+        return self.log.apply(CloseSession(self.session, self.attachment))
 
     def close_attachment(self) -> Applied:
         return self.log.apply(CloseAttachment(self.session, self.attachment))

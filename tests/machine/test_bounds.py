@@ -48,7 +48,7 @@ def test_sessions_are_bounded(log: Log, lower: Callable[[str, int], None]) -> No
     first, _ = log.open(), log.open()
     applied = log.apply(OpenSession(1_000, OWNER))
     assert code(applied.result) == "LimitExceeded"
-    assert applied.opened is None
+    assert not applied.leased
     first.expire()
     log.open()
 

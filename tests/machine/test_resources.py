@@ -29,6 +29,9 @@ class Dutiful:
     def attachments_ended(self, ended: Sequence[Attachment], answer: Failed) -> None:
         self.heard.append([attachment.id for attachment in ended])
 
+    def actor_left(self, attachment: Attachment, answer: Failed) -> None:
+        pass
+
     def withdraw(self, attachment: Attachment, request: RequestNumber, answer: Result) -> bool:
         return False
 
@@ -49,7 +52,7 @@ class Dutiful:
         return 0
 
 
-@pytest.mark.parametrize("duty", ["attachments_ended", "withdraw", "holdings", "state", "row", "restore"])
+@pytest.mark.parametrize("duty", ["attachments_ended", "actor_left", "withdraw", "holdings", "state", "row", "restore"])
 def test_resource_that_lacks_a_duty_is_refused(duty: str) -> None:
     """Above all the hook that frees what the dead held: forgetting it must fail at start, not at the first death."""
     lacking = type("Lacking", (Dutiful,), {duty: None})()

@@ -34,7 +34,7 @@ def test_session_and_its_first_attachment_bear_the_index_of_their_entry(log: Log
     """Log indexes are never reused, so neither is a session's id."""
     applied = log.apply(OpenSession(5_000, OWNER))
     assert applied.result == SessionOpened(SessionId(log.index), AttachmentId(log.index), 1, 5_000)
-    assert applied.opened == SessionId(log.index)
+    assert applied.leased == [SessionId(log.index)]
     assert applied.closed == []
 
 
@@ -43,7 +43,7 @@ def test_session_with_a_ttl_out_of_range_is_refused(log: Log, ttl_ms: int) -> No
     """A lease too short to renew or too long to wait for is a mistake of the caller."""
     applied = log.apply(OpenSession(ttl_ms, OWNER))
     assert code(applied.result) == "InvalidRequest"
-    assert applied.opened is None
+    assert not applied.leased
     assert log.machine.session_count() == 0
 
 

@@ -69,9 +69,10 @@ class LeaseChecks:
 
     def applied(self, node: Node, term: int, index: int, command: Command, applied: Applied) -> None:
         """An entry of `term` was applied for the first time anywhere."""
-        if applied.opened is not None and type(command) is OpenSession:
-            self.ttl_ms[applied.opened] = command.ttl_ms
-            self.promises[applied.opened] = _promise_now(node)
+        if applied.leased and type(command) is OpenSession:
+            (opened,) = applied.leased
+            self.ttl_ms[opened] = command.ttl_ms
+            self.promises[opened] = _promise_now(node)
         if type(command) is ExpireSession:
             for session in applied.closed:
                 self.expired.append(session)
