@@ -45,9 +45,9 @@ from coord_core.protocol.messages import (
     Submit,
     Told,
 )
+from coord_core.protocol.parking import ParkingFetch
 from coord_core.protocol.results import Failed
 from coord_core.protocol.streams import AnnouncedStruct
-from coord_core.protocol.parking import ParkingFetch
 from coord_core.protocol.topics import TopicFetch, TopicRecord
 from coord_core.raft.messages import Append, Configuration, Entry, EntryKind, InstallSnapshot, Message
 from coord_core.raft.node import RaftNode

@@ -18,6 +18,7 @@ TWINS = [
 INSIDE = {
     "AsyncClient": {"believes_held", "callbacks", "driver", "full_path", "lease_deadline_ms", "lease_left_ms", "lock_state"},
     "AsyncDistributedTopic": {"driver", "fetch", "full_path"},
+    "AsyncParkingLot": {"driver", "fetch", "full_path"},
     "Client": {"run"},
     "Consumer": {"take"},
 }
