@@ -127,6 +127,23 @@ async def test_a_piece_that_never_comes_is_waited_for_no_longer_than_its_grace(s
     assert (await next_of(scene.shell, pieces)).id == "two"
 
 
+async def test_a_piece_that_was_overtaken_gets_its_old_place(scene: Scene) -> None:
+    """Somebody else was faster to the lock; it is parked again, also where no more may wait, and is the first to be called."""
+    shell, lot = scene.shell, scene.lot
+    for name in ("one", "two", "three"):
+        await scene.park(name)
+    pieces = lot.consume()
+    assert (await next_of(shell, pieces)).id == "one"
+    await scene.hold()
+    assert await scene.park("one", max_waiting=2) == (0, False, True)
+    assert [piece.id for piece in await shell.go(lot.waiting, "k")] == ["one", "two", "three"]
+    await scene.release()
+    again = await next_of(shell, pieces)
+    assert (again.id, again.offset) == ("one", 1)
+    await scene.run()
+    assert (await next_of(shell, pieces)).id == "two"
+
+
 async def test_as_many_are_called_as_a_semaphore_has_permits(scene: Scene) -> None:
     """Two of three have room."""
     shell, lot = scene.shell, scene.lot
