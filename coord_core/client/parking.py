@@ -157,7 +157,7 @@ class AsyncParkingLot:
         lock.  It stays when this session ends.  Raises `InvalidRequest`.
         """
         piece = (paths.piece_key(key), paths.piece_id(id), paths.payload(message), self._client.full_path(lock))
-        times = (paths.ttl_ms(timeout), max_waiting, paths.grace_ms(grace))
+        times = (paths.patience_ms(timeout), max_waiting, paths.grace_ms(grace))
         result = await self._do(Park(self._full_path, *piece, permits, *times, replace))
         return Parked(result.position, result.called, result.is_new) if isinstance(result, ParkedResult) else None
 

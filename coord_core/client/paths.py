@@ -71,6 +71,15 @@ def age_ms(age: float | None) -> int | None:
     return math.ceil(age * 1000)
 
 
+def patience_ms(timeout: float | None) -> int | None:
+    """Return the milliseconds after which a parked piece expires; None stays: never.  Raises `InvalidRequest`."""
+    if timeout is None or timeout == math.inf:
+        return None
+    if not 0 < timeout * 1000 <= _WAIT_MS_MAX:
+        raise InvalidRequest(f"a timeout is a number of seconds above 0, or None: {timeout!r}", field="timeout")
+    return math.ceil(timeout * 1000)
+
+
 def grace_ms(grace: float) -> int:
     """Return the milliseconds for which a called piece is waited for.  Raises `InvalidRequest`."""
     if not 0 < grace * 1000 <= GRACE_MS_MAX:

@@ -258,13 +258,15 @@ class Parking:
     def _go_on(self, lot: Lot, bay: Bay) -> None:
         """Call as many as the gate has room for; close a bay that nobody needs."""
         if bay.waiting:
-            gate = self._names.look_up(bay.gate)
+            before, gate = lot.end, self._names.look_up(bay.gate)
             while bay.waiting and has_room(gate, bay):
                 piece = bay.waiting.pop(0)
                 self._unset_timer(piece)
                 bay.called[piece.id] = piece
                 bay.remember(piece)
-                self._deliver(lot, bay, piece)
+                lot.deliver(bay, piece)
+            if lot.end != before:
+                self._tell(lot, bay.path)
         if not bay.pieces:
             self._names.look_up(bay.name)
             self._names.drop(bay.name)
@@ -275,10 +277,10 @@ class Parking:
         self._go_on(lot, bay)
         self._drop_if_empty(bay.path, lot)
 
-    def _deliver(self, lot: Lot, bay: Bay, piece: Piece) -> None:
-        lot.deliver(bay, piece)
+    def _tell(self, lot: Lot, path: str) -> None:
+        """There are new deliveries: the last of them stands for all."""
         if self._streams.by_name:
-            self._streams.emit((Lot.kind, bay.path), MessagePublished(lot.end - 1, None))
+            self._streams.emit((Lot.kind, path), MessagePublished(lot.end - 1, None))
 
     def _never_came(self, bay: Bay, piece: Piece) -> None:
         lot = self._changing(bay)
@@ -291,7 +293,8 @@ class Parking:
         piece.timer = None
         del bay.waiting[bay.place(piece)]
         piece.expired = True
-        self._deliver(lot, bay, piece)
+        lot.deliver(bay, piece)
+        self._tell(lot, bay.path)
 
     def _changing(self, bay: Bay) -> Lot:
         """Look up a bay and its lot, which are about to change."""

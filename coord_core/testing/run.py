@@ -83,6 +83,8 @@ class Report:
     claims: dict[str, int]
     #: Messages of topics: acknowledged, fetched, and found on the nodes at the end.
     messages: dict[str, int] = field(default_factory=dict)
+    #: What happened to pieces of work, by what it was (`ParkingChecks`).
+    parking: dict[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
         kinds = ", ".join(sorted(set(self.mix.kinds))) or "calm"
@@ -154,6 +156,7 @@ class _Run:
             streams=dict(watchers.streams.handed + watchers.announcements.outcomes),
             claims=dict(watchers.claims.seen),
             messages=books.records.counts,
+            parking=dict(books.parking.seen),
         )
 
     # --- phases -------------------------------------------------------------------------------------------------------------------
@@ -289,6 +292,7 @@ class _Run:
                 at = cluster.watchers.applied.effects[name]
                 raise Violation(f"{name!r} took effect at {at}; its client was told that it was not applied")
         self._judge_order()
+        books.parking.judge()
         if self._mix.calm and cluster.watchers.leases.expired:
             raise Violation(f"sessions {cluster.watchers.leases.expired} expired, though nothing went wrong")
         for key, values in books.registers.by_key():
