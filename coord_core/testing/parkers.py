@@ -212,7 +212,10 @@ class Parker:
                         self._checks.over.add(delivery.id)
                     else:
                         self._checks.broker.send(delivery.key, delivery.id)
-                self._call(ParkingCommit(LOT, deliveries[-1].offset + 1), self._committed)
+                # What was sent on may have come, and be back, by the time of the commit.
+                commit = ParkingCommit(LOT, deliveries[-1].offset + 1)
+                pause_us = HURRY_US if self._books.winding_up else self._habits.hold_us_max
+                self._process.later(self._rng.randint(MILLISECOND, pause_us), self._call, commit, self._committed)
                 return
             case ParkingFetched() | CoordError():
                 pass

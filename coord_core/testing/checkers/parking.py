@@ -19,6 +19,8 @@ from coord_core.protocol.parking import (
     ParkingFetch,
     ParkingInfo,
     ParkingState,
+    Unpark,
+    Unparked,
 )
 from coord_core.protocol.queries import LockInfo, LockState
 from coord_core.protocol.topics import Committed
@@ -87,7 +89,8 @@ class ParkingChecks:
     _lot: int = 0
     _end: int = 0
     _committed: int = 0
-    _called: set[str] = field(default_factory=set)
+    #: When each piece was parked first, as long as its seat is kept.
+    _tickets: dict[str, dict[str, int]] = field(default_factory=lambda: {key: {} for key in KEYS})
     _commits: set[tuple[AttachmentId, RequestNumber]] = field(default_factory=set)
     #: How often each thing happened, so that a run that proves nothing can be told.
     seen: dict[str, int] = field(default_factory=dict)
@@ -112,7 +115,10 @@ class ParkingChecks:
         self._commit(command, applied)
         deliveries = self._deliveries(machine, index)
         called = {key.key: key.called for key in state.keys}
+        self._forget_seats(command, applied, deliveries)
         for key in KEYS:
+            if key not in called:
+                self._tickets[key].clear()
             self._judge_line(machine, key, index, command, deliveries)
             self._judge_wakefulness(machine, key, index, called.get(key, 0))
 
@@ -138,6 +144,13 @@ class ParkingChecks:
             self.note("expired" if delivery.expired else "called")
         return new
 
+    def _forget_seats(self, command: Command, applied: Applied, deliveries: list[Delivery]) -> None:
+        for delivery in deliveries:
+            if delivery.expired:
+                self._tickets[delivery.key].pop(delivery.id, None)
+        if type(command) is Call and isinstance(command.operation, Unpark) and applied.result != Unparked(""):
+            self._tickets[command.operation.key].pop(command.operation.id, None)
+
     def _judge_line(self, machine: ObservedMachine, key: str, index: int, command: Command, deliveries: list[Delivery]) -> None:
         listing = machine.query(ParkedList(LOT, key, 1_000))
         if not isinstance(listing, ParkedListing):
@@ -149,15 +162,17 @@ class ParkingChecks:
         for name in now:
             if name not in before and not self._may_come(name, key, command):
                 raise Violation(f"entry {index}: {name} is in the line of {key}, and nobody parked it")
-            if name not in before and name not in self._called and now[-1] != name:
-                raise Violation(f"entry {index}: {name} is new in the line of {key} and not the last of {now}")
+            if name not in before:
+                self.note("came back" if name in self._tickets[key] else "new")
+                self._tickets[key].setdefault(name, index)
+        if now != sorted(now, key=self._tickets[key].__getitem__):
+            raise Violation(f"entry {index}: the line of {key} is {now}, their tickets are {self._tickets[key]}")
         for delivery in deliveries:
             if delivery.key != key or delivery.expired:
                 continue
-            self._called.add(delivery.id)
-            ahead = before[: before.index(delivery.id)] if delivery.id in before else before
-            passed = [name for name in ahead if name in now]
-            if passed and delivery.id in before:
+            ticket = self._tickets[key].setdefault(delivery.id, index)
+            passed = [name for name in now if self._tickets[key][name] < ticket]
+            if passed:
                 raise Violation(f"entry {index}: {delivery.id} was called before {passed}")
         self.lines[key] = now
 
