@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from coord_core.client.aio import AsyncClient, connect_async
+    from coord_core.client.detached import Detached
     from coord_core.client.election import AsyncCandidacy, AsyncDistributedLeaderElection, AsyncLeadership
     from coord_core.client.group import AsyncDistributedMembershipGroup, AsyncJoinedMember, GroupChange
     from coord_core.client.holding import AsyncGrant
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
         SessionExpired,
         StaleRequest,
         SubscriptionLost,
+        Superseded,
         Unavailable,
         UnsupportedVersion,
         UsedAfterFork,
@@ -65,6 +67,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "coord_core.client.aio": ("AsyncClient", "connect_async"),
+    "coord_core.client.detached": ("Detached",),
     "coord_core.client.election": ("AsyncCandidacy", "AsyncDistributedLeaderElection", "AsyncLeadership"),
     "coord_core.client.group": ("AsyncDistributedMembershipGroup", "AsyncJoinedMember", "GroupChange"),
     "coord_core.client.holding": ("AsyncGrant",),
@@ -107,6 +110,8 @@ _HOMES = {
         "SessionExpired",
         "StaleRequest",
         "SubscriptionLost",
+        "Superseded",
+        "Superseded",
         "Unavailable",
         "UnsupportedVersion",
         "UsedAfterFork",
@@ -139,6 +144,7 @@ __all__ = [
     "Consistency",
     "CoordError",
     "Decision",
+    "Detached",
     "DiskFull",
     "DistributedLeaderElection",
     "DistributedLock",
@@ -174,6 +180,7 @@ __all__ = [
     "SessionState",
     "StaleRequest",
     "SubscriptionLost",
+    "Superseded",
     "TopicMessage",
     "TopicStatus",
     "Unavailable",

@@ -1,5 +1,7 @@
 """`coord sessions`: who is connected to the cluster and holds what, and ending a session."""
 
+from typing import Any
+
 import click
 
 from coord_core.cli.asking import client_of, run
@@ -9,6 +11,7 @@ from coord_core.cli.locks import ROWS
 from coord_core.cli.rows import write_rows
 from coord_core.cli.settings import Settings, output_option, pass_settings
 from coord_core.cli.why import who
+from coord_core.protocol.locks import ListedDetached
 
 
 @click.group(
@@ -38,6 +41,7 @@ def ls(settings: Settings, limit: int, after: int) -> None:
             "holdings": row.holdings,
             "ttl_seconds": row.ttl_ms / 1000,
             "lease_left_seconds": None if row.lease_left_ms is None else row.lease_left_ms / 1000,
+            "detached": None if row.detached is None else _detached(row.detached),
         }
         for row in listing.rows
     ]
@@ -49,9 +53,31 @@ def ls(settings: Settings, limit: int, after: int) -> None:
         "ttl": lambda row: show_duration(row["ttl_seconds"]),
         "lease": lambda row: None if row["lease_left_seconds"] is None else show_duration(row["lease_left_seconds"]),
     }
+    if any(row["detached"] for row in rows):
+        columns["detached"] = lambda row: row["detached"] and _told(row["detached"])
     write_rows(settings, "sessions", rows, columns, next=listing.next)
     if listing.next is not None:
         settings.note(f"there are more: coord sessions ls --after {listing.next}")
+
+
+def _detached(row: ListedDetached) -> dict[str, Any]:
+    return {
+        "name": row.name,
+        "attempt": row.attempt,
+        "instance": row.instance,
+        "superseded": row.superseded,
+        "held_seconds": None if row.held_ms is None else row.held_ms / 1000,
+    }
+
+
+def _told(detached: dict[str, Any]) -> str:
+    """Return name, attempt, and what is not as usual about it."""
+    text = f"{detached['name']} #{detached['attempt']}"
+    if detached["superseded"]:
+        text += ", superseded"
+    if detached["held_seconds"] is not None:
+        text += f", handed off, held {show_duration(detached['held_seconds'])}"
+    return text
 
 
 @sessions.command(epilog="Example:  coord sessions kill 4711")

@@ -19,6 +19,7 @@ from coord_core.client import catalog, forks, paths
 from coord_core.client.administration import administer
 from coord_core.client.callbacks import CallbackThread
 from coord_core.client.clocks import clock_ms
+from coord_core.client.detached import Detached, fences, hold_ms
 from coord_core.client.driver import Driver, Lease
 from coord_core.client.election import AsyncDistributedLeaderElection
 from coord_core.client.group import AsyncDistributedMembershipGroup
@@ -33,9 +34,9 @@ from coord_core.client.topic import AsyncDistributedTopic, TopicListed
 from coord_core.client.url import ClientUrl, parse_url
 from coord_core.client.value import AsyncDistributedValue
 from coord_core.client.view import SessionView
-from coord_core.errors import InvalidConfig, SessionClosed, Unavailable
+from coord_core.errors import InvalidConfig, InvalidRequest, OutcomeUnknown, SessionClosed, Superseded, Unavailable
 from coord_core.protocol.administration import Administration
-from coord_core.protocol.commands import CloseAttachment
+from coord_core.protocol.commands import CloseAttachment, HandOff
 from coord_core.protocol.locks import ListCursor
 from coord_core.protocol.members import Member
 from coord_core.protocol.operations import Owner
@@ -56,16 +57,28 @@ class AsyncClient:
     """A client of one cluster and namespace.
 
     `url`: `coord://[token@]h1:7400,h2:7400/namespace?ttl=15s`; `label`: who this is, for those who look at holders; `session_id`,
-    `lease`: attach to a session that another process keeps alive (see `coord_core.attach`).  Raises `InvalidUrl`.
+    `lease`: attach to a session that another process keeps alive (see `coord_core.attach`).  `detached`: take up this detached
+    session, or open it; once it is lost, or another has it, this client is at its end.  Raises `InvalidUrl`, `InvalidRequest`.
 
     Every use raises `UsedAfterFork` in a child made by `fork`, and `SessionClosed` after `close`.
     """
 
-    def __init__(self, url: str | ClientUrl, *, label: str = "", session_id: int | None = None, lease: Lease | None = None) -> None:
+    def __init__(
+        self,
+        url: str | ClientUrl,
+        *,
+        label: str = "",
+        session_id: int | None = None,
+        lease: Lease | None = None,
+        detached: Detached | None = None,
+    ) -> None:
         self._url = url if isinstance(url, ClientUrl) else parse_url(url)
         self._owner = Owner(socket.gethostname(), os.getpid(), paths.label(label or _program()))
         self._session_id = None if session_id is None else SessionId(session_id)
         self._lease = lease
+        if detached is not None and session_id is not None:
+            raise InvalidRequest("a client has either a part of another's session, or a detached one", field="detached")
+        self._detached = None if detached is None else detached.config(self._url.namespace)
         self._born = forks.generation()
         self._driver: Driver | None = None
         self._closed = False
@@ -79,15 +92,25 @@ class AsyncClient:
 
     # --- resources ---------------------------------------------------------------------------------------------------------------
 
-    def lock(self, path: str, *, label: str | None = None, reentrant: bool = False, lock_delay: float = 0) -> AsyncDistributedLock:
+    def lock(
+        self,
+        path: str,
+        *,
+        label: str | None = None,
+        reentrant: bool = False,
+        lock_delay: float = 0,
+        takeover: str = "wait",
+    ) -> AsyncDistributedLock:
         """Return a new handle of the lock at `path`.
 
         `label`: for its holder, such as a task id.  `reentrant`: whoever has the handle may acquire it again while it holds the
-        lock.  `lock_delay`: should the holder end without a release, nobody gets the lock for so many seconds.
-        Raises `InvalidRequest`.
+        lock.  `lock_delay`: should the holder end without a release, nobody gets the lock for so many seconds.  `takeover`, of a
+        detached session: what to do where a lower attempt holds the lock: "wait" until that one's lease is over or it has closed
+        its client, ahead of all others; "fence": take it at once, and trust in the token.  Raises `InvalidRequest`.
         """
         forks.check(self._born)
-        return AsyncDistributedLock(self, path, self._owner_with(label), reentrant=reentrant, lock_delay=lock_delay)
+        owner = self._owner_with(label)
+        return AsyncDistributedLock(self, path, owner, reentrant=reentrant, lock_delay=lock_delay, fences=fences(takeover))
 
     def semaphore(self, path: str, limit: int, *, permits: int = 1, label: str | None = None) -> AsyncDistributedSemaphore:
         """Return a new handle of the semaphore at `path`, which takes `permits` at a time.
@@ -111,10 +134,14 @@ class AsyncClient:
         forks.check(self._born)
         return AsyncDistributedValue(self, path)
 
-    def election(self, path: str, *, label: str | None = None) -> AsyncDistributedLeaderElection:
-        """Return a new handle of the election at `path`.  `label`: for its candidate.  Raises `InvalidRequest`."""
+    def election(self, path: str, *, label: str | None = None, takeover: str = "fence") -> AsyncDistributedLeaderElection:
+        """Return a new handle of the election at `path`.  `label`: for its candidate.
+
+        `takeover`, of a detached session: what to do where a lower attempt leads: "fence": lead at once, in a new epoch; "wait" as
+        with a lock.  Raises `InvalidRequest`.
+        """
         forks.check(self._born)
-        return AsyncDistributedLeaderElection(self, path, self._owner_with(label))
+        return AsyncDistributedLeaderElection(self, path, self._owner_with(label), fences=fences(takeover))
 
     def group(self, path: str, *, label: str | None = None) -> AsyncDistributedMembershipGroup:
         """Return a new handle of the membership group at `path`.  `label`: for its member.  Raises `InvalidRequest`."""
@@ -248,17 +275,51 @@ class AsyncClient:
             raise SessionClosed("there is no session, so it has no attachments")
         await driver.command(CloseAttachment(session, AttachmentId(attachment_id)))
 
+    async def hand_off(self, hold: float = 600.0, timeout: float = CLOSE_TIMEOUT_S) -> None:
+        """Leave a detached session to whoever takes it up next, with all that it holds, and close this client.
+
+        Stop working under it first.  Locks, permits, candidacies and places in queues are kept for `hold` seconds of the cluster's
+        time; then, if nobody has taken the session up, it ends.  Subscriptions, memberships and consumers end now.
+
+        Raises `InvalidRequest` (this session is not detached), `Superseded` (another process, or a later attempt, has it already),
+        `Unavailable`, `OutcomeUnknown` (not confirmed, and the client is still open: hand it off again, or close it).
+        """
+        hold_for_ms = hold_ms(hold)
+        driver = self.driver()
+        session, attachment = driver.session.session_id, driver.session.attachment_id
+        if self._detached is None:
+            raise InvalidRequest("this client's session is not detached: it ends with the client", field="detached")
+        if session is None or attachment is None:
+            driver.session.check_usable()
+            raise SessionClosed("there is no session yet: connect before you hand it off")
+        command = HandOff(session, attachment, hold_for_ms)
+        try:
+            try:
+                await driver.command(command)
+            except OutcomeUnknown as error:
+                if error.details.get("lost") != Superseded.__name__:
+                    raise
+                # A keep-alive found that somebody else has it; whether that came after our hand-off, the cluster knows.
+                await driver.command(command)
+        except Superseded:
+            await self._close(timeout, bury=False)
+            raise
+        await self._close(timeout, bury=False)
+
     async def close(self, timeout: float = CLOSE_TIMEOUT_S) -> None:
         """Give back everything held and end the session; waits at most `timeout` seconds for the cluster's word.
 
         Without it the session expires after its TTL.  Does nothing the second time, or in a forked child.
         """
+        await self._close(timeout)
+
+    async def _close(self, timeout: float, *, bury: bool = True) -> None:
         if self._closed or self._born != forks.generation():
             return
         self._closed = True
         driver, self._driver = self._driver, None
         if driver is not None:
-            await driver.close(timeout)
+            await driver.close(timeout, bury=bury)
         self.callbacks.stop()
 
     async def __aenter__(self: _Self) -> _Self:
@@ -268,6 +329,14 @@ class AsyncClient:
         await self.close()
 
     # --- for the resources -------------------------------------------------------------------------------------------------------
+
+    @property
+    def is_detached(self) -> bool:
+        return self._detached is not None
+
+    def is_over(self) -> bool:
+        """Tell whether this client takes no more calls: closed, or without a session and not to have another."""
+        return self._closed or (self._driver is not None and self._driver.session.over is not None)
 
     def driver(self) -> Driver:
         """Return the driver, made with the first use.  Raises `UsedAfterFork`, `SessionClosed`."""
@@ -319,6 +388,7 @@ class AsyncClient:
             token=url.token,
             ttl_ms=url.ttl_ms,
             session_id=self._session_id,
+            detached=self._detached,
             request_timeout_ms=url.timeout_ms,
         )
         driver = Driver(config, _tls(url), self._lease)

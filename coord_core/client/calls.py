@@ -147,6 +147,11 @@ class Calls:
             if len(self._again) > 1 and self._again[-2].number > request.number:
                 self._again = deque(sorted(self._again, key=_number))
 
+    def number_from(self, number_last: int) -> None:
+        """Begin to number calls above this: an attachment that was another's before.  Nothing was sent under it yet."""
+        assert not self._ledger.unanswered, "calls are sent once the attachment is known"
+        self._ledger = Ledger(number_last)
+
     def connection_lost(self) -> None:
         """Nothing in flight will be answered any more: all of it is to be sent again."""
         self._again = deque(request for request in self._ledger.unanswered.values() if not request.withdrawn)

@@ -305,9 +305,9 @@ class Driver:
 
     # --- the end -----------------------------------------------------------------------------------------------------------------
 
-    async def close(self, timeout_s: float) -> None:
-        """Close the session, waiting at most this long for the cluster to confirm it."""
-        self.session.close(clock_ms())
+    async def close(self, timeout_s: float, *, bury: bool = True) -> None:
+        """Close the session, waiting at most this long for the cluster to confirm it; `bury`: see `ClientSession.close`."""
+        self.session.close(clock_ms(), bury=bury)
         self.flush()
         await asyncio.wait([self.finished], timeout=timeout_s)
         self._ended = True

@@ -59,7 +59,9 @@ class AsyncCandidacy:
         self._epoch: Epoch | None = entered.epoch or None
         self._over: LostError | None = None
         self._changed = asyncio.Event()
-        self._feed = Feed(client.driver(), SubscriptionId(entered.candidate), LogIndex(entered.candidate))
+        # Of a detached session it may be an old candidacy: not what happened since it was entered counts, but who leads now.
+        after = LogIndex(0) if client.is_detached else LogIndex(entered.candidate)
+        self._feed = Feed(client.driver(), SubscriptionId(entered.candidate), after)
         self._following = asyncio.get_running_loop().create_task(self._follow())
 
     def __repr__(self) -> str:
@@ -218,11 +220,12 @@ class AsyncLeadership:
 class AsyncDistributedLeaderElection:
     """A handle of the election at `path`.  Made by `AsyncClient.election`; making one sends nothing."""
 
-    def __init__(self, client: "AsyncClient", path: str, owner: Owner) -> None:
+    def __init__(self, client: "AsyncClient", path: str, owner: Owner, *, fences: bool = True) -> None:
         self.path = path
         self._client = client
         self._full_path = client.full_path(path)
         self._owner = owner
+        self._fences = fences
         self._registration: asyncio.Task[None] | None = None
         self._candidacy: AsyncCandidacy | None = None
 
@@ -236,7 +239,8 @@ class AsyncDistributedLeaderElection:
 
         Raises `Unavailable`, `Busy` or `DiskFull` (not applied), `SessionExpired`, `OutcomeUnknown`, `WrongType`, `LimitExceeded`.
         """
-        entered = await call(self._client.driver(), ElectionEnter(self._full_path, self._owner), self._full_path)
+        operation = ElectionEnter(self._full_path, self._owner, self._fences)
+        entered = await call(self._client.driver(), operation, self._full_path)
         assert isinstance(entered, Entered)
         return AsyncCandidacy(self._client, self.path, entered)
 
@@ -321,6 +325,9 @@ class AsyncDistributedLeaderElection:
             except SessionClosed:
                 return
             except LostError as error:
+                if self._client.is_over():
+                    _log.warning("candidate %d of %s is gone for good: %s", candidacy.candidate, self.path, error.message)
+                    return
                 _log.warning("candidate %d of %s is gone, entering again: %s", candidacy.candidate, self.path, error.message)
                 try:
                     candidacy = self._candidacy = await self._enter_again()

@@ -30,9 +30,19 @@ KIND = "lock"
 class AsyncDistributedLock(AsyncHolding):
     """A handle of the lock at `path`.  Made by `AsyncClient.lock`; making one sends nothing."""
 
-    def __init__(self, client: "AsyncClient", path: str, owner: Owner, *, reentrant: bool = False, lock_delay: float = 0) -> None:
+    def __init__(
+        self,
+        client: "AsyncClient",
+        path: str,
+        owner: Owner,
+        *,
+        reentrant: bool = False,
+        lock_delay: float = 0,
+        fences: bool = False,
+    ) -> None:
         super().__init__(client, path, owner)
         self._reentrant = reentrant
+        self._fences = fences
         self._delay_ms = paths.closed_ms("lock_delay", lock_delay)
         # How often it was acquired and not released; and the longest quarantine that those releases asked for.
         self._depth = 0
@@ -59,7 +69,8 @@ class AsyncDistributedLock(AsyncHolding):
                 raise LockLost(f"this handle has lost {self.path}: release it as often as it was acquired", token=self.token)
             self._depth += 1
             return self._grant
-        grant = await self._get(LockAcquire(self._full_path, paths.acquire_wait_ms(timeout), self._owner, delay_ms))
+        wait_ms = paths.acquire_wait_ms(timeout)
+        grant = await self._get(LockAcquire(self._full_path, wait_ms, self._owner, delay_ms, self._fences))
         self._depth = 0 if grant is None else 1
         self._quarantine_ms = 0
         return grant

@@ -84,9 +84,10 @@ class Ledger:
 
     __slots__ = ("_answered", "_number_last", "_withholds_values", "unanswered")
 
-    def __init__(self) -> None:
-        self._number_last = 0
-        self._answered = RequestRanges()
+    def __init__(self, number_last: int = 0) -> None:
+        #: Above those of whoever had the attachment before.
+        self._number_last = number_last
+        self._answered = RequestRanges(number_last)
         # The cluster may be keeping an answer with a value in it, of which it keeps only so many bytes.
         self._withholds_values = False
         #: By number, rising: what was sent and is not answered.

@@ -10,7 +10,8 @@ What a holder may believe: CONNECTED and SUSPENDED, that what it was granted is 
 that it holds nothing.  LOST is declared here, at the deadline, without asking anyone, and is final for that session id: grants that
 arrive later are dropped, and the first thing said to the next leader closes the old session.  A call made after LOST opens a new
 session.  An attached client (`config.session_id`) has an attachment of a session that another process keeps alive: it sends no
-keep-alives, takes its lease from `lease_renewed`, and ends with that session.
+keep-alives, takes its lease from `lease_renewed`, and ends with that session.  A client of a detached session (`config.detached`)
+takes it up once: when it is lost, or another has it, this client is at its end too.
 
 The lease counts from when the answered keep-alive (or OpenSession) was *sent*, less a margin: a holder never believes longer than
 the cluster does (Gray and Cheriton, "Leases", 1989, section 2).
@@ -51,9 +52,10 @@ from coord_core.errors import (
     SessionClosed,
     SessionExpired,
     SubscriptionLost,
+    Superseded,
     error_from_wire,
 )
-from coord_core.protocol.commands import Call, CloseAttachment, CloseSession, Command, OpenAttachment, OpenSession
+from coord_core.protocol.commands import Call, CloseAttachment, CloseSession, Command, OpenAttachment, OpenDetached, OpenSession
 from coord_core.protocol.members import Member
 from coord_core.protocol.messages import (
     PROTOCOL_VERSION_MAX,
@@ -77,7 +79,7 @@ from coord_core.protocol.messages import (
 from coord_core.protocol.operations import LockAcquire, LockRelease, Operation, Waiting
 from coord_core.protocol.queries import Query, SessionInfo
 from coord_core.protocol.queries import SessionState as SessionStateAnswer
-from coord_core.protocol.results import AttachmentOpened, Failed, Granted, Result, SessionOpened
+from coord_core.protocol.results import AttachmentOpened, DetachedOpened, Failed, Granted, Result, SessionOpened
 from coord_core.protocol.semaphores import PermitsGranted, SemaphoreAcquire, SemaphoreRelease
 from coord_core.types import AttachmentId, FencingToken, LogIndex, RequestNumber, SessionId, SubscriptionId
 from coord_core.wire.codec import encode_command
@@ -85,7 +87,7 @@ from coord_core.wire.codec import encode_command
 __all__ = ["CallId", "ClientEffects", "ClientSession", "Outcome", "SessionConfig", "SessionState", "StateChange"]
 
 _BUSY = frozenset({"Busy", "Unavailable"})
-_LOST = frozenset({"SessionExpired", "SessionClosed", "AttachmentClosed"})
+_LOST = frozenset({"SessionExpired", "SessionClosed", "AttachmentClosed", "Superseded"})
 
 
 class ClientSession:
@@ -110,8 +112,10 @@ class ClientSession:
         self._effects = ClientEffects()
         # What was granted in the present session and not given back.  With the path: one entry may grant several locks.
         self._held: set[tuple[str, FencingToken]] = set()
-        # Why an attached client, or a closed one, takes no more calls.
+        # Why a client that cannot open another session, or a closed one, takes no more calls.
         self._over: LostError | None = None
+        # A later attempt waits for this one's end: to be closed when the application says that it has stopped, and not before.
+        self._superseded: CloseSession | None = None
 
         self._generation = 0
         # Someone wants a session, with or without a call.
@@ -198,14 +202,19 @@ class ClientSession:
         """Everything delivered up to a revision is worked off."""
         self._subscriptions.acknowledge(subscription, revision)
 
-    def close(self, now_ms: int) -> None:
-        """Give back everything and take no more calls.  Calls without an outcome fail with `SessionClosed` or `OutcomeUnknown`."""
+    def close(self, now_ms: int, *, bury: bool = True) -> None:
+        """Give back everything and take no more calls.  Calls without an outcome fail with `SessionClosed` or `OutcomeUnknown`.
+
+        `bury` is False once a detached session was handed off: it is not ours to close any more.
+        """
         if self.state is SessionState.CLOSED:
             return
         self._now_ms = now_ms
         error = SessionClosed("the client was closed")
-        self._end_session(error, SessionState.CLOSED, bury=True, reads_too=True)
+        self._end_session(error, SessionState.CLOSED, bury=bury, reads_too=True)
         self._over = error
+        if self._superseded is not None:
+            self._bury(self._superseded)
 
     def lease_renewed(self, deadline_ms: int | None, now_ms: int) -> None:
         """Attached clients: the session's keeper says until when the lease runs."""
@@ -220,6 +229,11 @@ class ClientSession:
     def held(self) -> frozenset[tuple[str, FencingToken]]:
         """Return what was granted and not given back: paths with their tokens."""
         return frozenset(self._held)
+
+    @property
+    def over(self) -> LostError | None:
+        """Why this client takes no more calls, and never will; None while it does."""
+        return self._over
 
     @property
     def members(self) -> tuple[Member, ...]:
@@ -492,6 +506,9 @@ class ClientSession:
         command: Command = OpenSession(config.ttl_ms, config.owner)
         if config.session_id is not None:
             command = OpenAttachment(config.session_id, config.owner)
+        elif config.detached is not None:
+            detached = config.detached
+            command = OpenDetached(detached.name, detached.attempt, config.ttl_ms, config.owner, detached.actor)
         self._opening = Request(self._calls.new_id(), Kind.OPEN, command)
         self._submit(self._opening, command)
 
@@ -597,12 +614,18 @@ class ClientSession:
 
     def _opened(self, request: Request, result: Result) -> None:
         self._opening = None
-        if isinstance(result, SessionOpened):
+        if isinstance(result, SessionOpened | DetachedOpened):
             session, attachment = result.session, result.attachment
-            self._generation, self.ttl_ms = result.generation, result.ttl_ms
+            self.ttl_ms = result.ttl_ms
+            if isinstance(result, DetachedOpened):
+                self._generation = attachment
+                self._calls.number_from(result.request_last)
+            else:
+                self._generation = result.generation
             deadline_ms = request.sent_ms + result.ttl_ms - self.config.margin_ms(result.ttl_ms)
             if self.state is SessionState.CLOSED or self._now_ms >= deadline_ms:
-                self._bury(CloseSession(session))  # Closed meanwhile, or so late that there is no lease left in it.
+                # Closed meanwhile, or so late that there is no lease left in it.
+                self._bury(CloseSession(session, attachment if self.config.detached is not None else AttachmentId(0)))
                 return
             self.lease_deadline_ms = deadline_ms
             self._keep_alive_at_ms = request.sent_ms + self._keep_alive_interval_ms
@@ -631,15 +654,20 @@ class ClientSession:
         assert isinstance(error, LostError)
         if request.kind is Kind.CALL and request.sends == 1:
             self._calls.answered(request, error)  # Sent once and refused: certainly not applied.
+        if isinstance(error, Superseded) and self.session_id is not None and self.attachment_id is not None:
+            self._superseded = CloseSession(self.session_id, self.attachment_id)
         self._end_session(error, SessionState.LOST, bury=isinstance(error, AttachmentClosed))
 
     def _end_session(self, error: LostError, state: SessionState, *, bury: bool = False, reads_too: bool = False) -> None:
         """Hold nothing any more, and let every call know."""
         self._held.clear()
         if bury and self.session_id is not None and self.attachment_id is not None:
-            attached = CloseAttachment(self.session_id, self.attachment_id)
-            self._bury(attached if self.config.attached else CloseSession(self.session_id))
-        if self.config.attached:
+            if self.config.attached:
+                self._bury(CloseAttachment(self.session_id, self.attachment_id))
+            else:
+                generation = self.attachment_id if self.config.detached is not None else AttachmentId(0)
+                self._bury(CloseSession(self.session_id, generation))
+        if self.config.attached or self.config.detached is not None:
             self._over = error
         self._calls.session_lost(error, reads_too=reads_too)
         self._subscriptions.session_lost(error)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from coord_core.protocol.commands import WINDOW_REQUESTS_MAX
+from coord_core.protocol.commands import WINDOW_REQUESTS_MAX, Attempt
 from coord_core.protocol.operations import Owner
 from coord_core.types import SessionId
 
@@ -11,6 +11,16 @@ QUEUED_REQUESTS_MAX = 16_384
 
 #: Releases and cancels go beyond the window of the others: a process whose waiting calls fill it can still let go of what it has.
 WINDOW_URGENT_MAX = 2 * WINDOW_REQUESTS_MAX
+
+
+@dataclass(frozen=True, slots=True)
+class DetachedConfig:
+    """Which detached session to take up, and as whom."""
+
+    name: str
+    attempt: Attempt
+    #: Drawn for this one use of it.
+    actor: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +39,8 @@ class SessionConfig:
     cluster_id: str = ""
     #: Given: open an attachment of this session, which another process keeps alive, instead of a session of our own.
     session_id: SessionId | None = None
+    #: Given: take up this detached session instead of opening one that ends with us.
+    detached: DetachedConfig | None = None
 
     #: Constant part of what the client's lease is shorter than the cluster's; 1% of the TTL for clock drift comes on top.
     lease_margin_ms: int = 20

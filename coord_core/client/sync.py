@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from coord_core.client import catalog, forks
 from coord_core.client.aio import CLOSE_TIMEOUT_S, AsyncClient
+from coord_core.client.detached import Detached
 from coord_core.client.listing import LockListing, SessionListing
 from coord_core.client.status import ClusterReport
 from coord_core.client.sync_base import Blocking
@@ -51,8 +52,9 @@ class Client:
         label: str = "",
         session_id: int | None = None,
         lease: Callable[[], float | None] | None = None,
+        detached: Detached | None = None,
     ) -> None:
-        self._inner = AsyncClient(url, label=label, session_id=session_id, lease=lease)
+        self._inner = AsyncClient(url, label=label, session_id=session_id, lease=lease, detached=detached)
         self._born = forks.generation()
         self._engine = _Engine(self._inner)
         _engines.add(self._engine)
@@ -68,9 +70,18 @@ class Client:
         forks.check(self._born)
         return self._inner.session
 
-    def lock(self, path: str, *, label: str | None = None, reentrant: bool = False, lock_delay: float = 0) -> DistributedLock:
+    def lock(
+        self,
+        path: str,
+        *,
+        label: str | None = None,
+        reentrant: bool = False,
+        lock_delay: float = 0,
+        takeover: str = "wait",
+    ) -> DistributedLock:
         """Return a new handle of the lock at `path`.  See `AsyncClient.lock`.  Raises `InvalidRequest`."""
-        return DistributedLock(self, self._inner.lock(path, label=label, reentrant=reentrant, lock_delay=lock_delay))
+        inner = self._inner.lock(path, label=label, reentrant=reentrant, lock_delay=lock_delay, takeover=takeover)
+        return DistributedLock(self, inner)
 
     def semaphore(self, path: str, limit: int, *, permits: int = 1, label: str | None = None) -> DistributedSemaphore:
         """Return a new handle of the semaphore at `path`.  See `AsyncClient.semaphore`.  Raises `InvalidRequest`."""
@@ -84,9 +95,9 @@ class Client:
         """Return a new handle of the value at `path`.  Raises `InvalidRequest`."""
         return DistributedValue(self, self._inner.value(path))
 
-    def election(self, path: str, *, label: str | None = None) -> DistributedLeaderElection:
-        """Return a new handle of the election at `path`.  `label`: for its candidate.  Raises `InvalidRequest`."""
-        return DistributedLeaderElection(self, self._inner.election(path, label=label))
+    def election(self, path: str, *, label: str | None = None, takeover: str = "fence") -> DistributedLeaderElection:
+        """Return a new handle of the election at `path`.  See `AsyncClient.election`.  Raises `InvalidRequest`."""
+        return DistributedLeaderElection(self, self._inner.election(path, label=label, takeover=takeover))
 
     def group(self, path: str, *, label: str | None = None) -> DistributedMembershipGroup:
         """Return a new handle of the membership group at `path`.  `label`: for its member.  Raises `InvalidRequest`."""
@@ -170,6 +181,14 @@ class Client:
         the session is gone).
         """
         self.run(lambda: self._inner.close_attachment(attachment_id))
+
+    def hand_off(self, hold: float = 600.0, timeout: float = CLOSE_TIMEOUT_S) -> None:
+        """Leave a detached session to whoever takes it up next, and close this client.  See `AsyncClient.hand_off`."""
+        try:
+            self.run(lambda: self._inner.hand_off(hold, timeout))
+        finally:
+            if self._inner.is_over():
+                self.close(timeout)
 
     def close(self, timeout: float = CLOSE_TIMEOUT_S) -> None:
         """Give back everything held and end the session; waits at most `timeout` seconds for the cluster's word.

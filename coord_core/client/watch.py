@@ -125,5 +125,7 @@ class AsyncWatch(Generic[T]):
             except SessionClosed:
                 raise StopAsyncIteration from None
             except (RetryableError, OutcomeUnknown, LostError) as error:
+                if self._client.is_over():
+                    raise
                 _log.debug("cannot subscribe to %s yet: %s", self._path, error.message)
                 await asyncio.sleep(_PAUSE_S)

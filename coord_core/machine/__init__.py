@@ -8,6 +8,7 @@ this release does not know, and stops the node.
 - `machine`: the face: one entry in, its answer and the answers it caused out; queries; the digest.
 - `entry`: the entry being applied: its index, its cluster time, the answers it caused.
 - `sessions`: who there is: sessions and their attachments.
+- `detached`, `relays`: sessions that pass from process to process.
 - `windows`: exactly once: the requests an attachment has been, or still is to be, answered.
 - `resources`: the registry, and what every type of resource must do, above all when an attachment ends.
 - `names`: paths and the resources bound to them.
@@ -35,6 +36,7 @@ whose details have `what`, `limit` and `value`, and changes nothing:
 | sessions                                    | SESSIONS_MAX                  |         100,000 |
 | attachments of a session                    | ATTACHMENTS_PER_SESSION_MAX   |           1,024 |
 | attachments                                 | ATTACHMENTS_MAX               |         200,000 |
+| bytes of a detached session's name, instance | DETACHED_NAME_, INSTANCE_BYTES_MAX | 512, 128   |
 | unanswered requests of an attachment        | WINDOW_REQUESTS_MAX           |           1,024 |
 | the same, for releases and cancels          | WINDOW_CONTROL_MAX            |           2,048 |
 | ranges of answered requests                 | ANSWERED_RANGES_MAX           |           4,096 |
@@ -74,8 +76,9 @@ whose details have `what`, `limit` and `value`, and changes nothing:
 Four more bounds cut instead of refusing.  Who has not read what the last two rows pushed out is told the present state instead;
 an entry fires at most TIMERS_FIRED_MAX (1,000) timers, the rest fire in the next entries;
 a query names at most WAITERS_NAMED_MAX (1,000) waiters, and one part of a list looks at about NAMES_LISTED_MAX (20,000) names.
-Durations outside their range (a session's TTL: 500 ms to a day; how long a lock stays closed: up to a day; waits and TTLs of
-values: up to ten years) and numbers from 2**53 are refused with `Failed("InvalidRequest")`.
+Durations outside their range (a session's TTL: 500 ms to a day; how long a detached one is held: up to a week; how long a lock
+stays closed: up to a day; waits and TTLs of values: up to ten years) and numbers from 2**53 are refused with
+`Failed("InvalidRequest")`.
 """
 
 from coord_core.machine.dismantle import dismantle

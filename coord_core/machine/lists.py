@@ -8,10 +8,21 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 from coord_core.machine.bounds import NAMES_LISTED_MAX
+from coord_core.machine.detached import Detached
 from coord_core.machine.names import Named, Names
 from coord_core.machine.resources import Registry
 from coord_core.machine.sessions import Session, Sessions
-from coord_core.protocol.locks import ROWS_MAX, ListCursor, ListedLock, ListedSession, LockList, LockRows, SessionList, SessionRows
+from coord_core.protocol.locks import (
+    ROWS_MAX,
+    ListCursor,
+    ListedDetached,
+    ListedLock,
+    ListedSession,
+    LockList,
+    LockRows,
+    SessionList,
+    SessionRows,
+)
 
 #: How what is bound to a path is told, by its type.
 Listed: TypeAlias = Mapping[type[Named], Callable[[str, Any], ListedLock]]
@@ -38,15 +49,22 @@ def list_locks(names: Names, listed: Listed, query: LockList) -> LockRows:
     return LockRows(tuple(rows), None)
 
 
-def list_sessions(sessions: Sessions, registry: Registry, query: SessionList) -> SessionRows:
+def list_sessions(sessions: Sessions, registry: Registry, query: SessionList, time_ms: int) -> SessionRows:
     most = max(1, min(query.rows_max, ROWS_MAX))
     numbers = sorted(session.id for session in sessions if session.id > query.after)
     found = [sessions.get(number) for number in numbers[:most]]
-    return SessionRows(tuple(_row(session, registry) for session in found if session is not None), len(numbers) > most)
+    return SessionRows(tuple(_row(session, registry, time_ms) for session in found if session is not None), len(numbers) > most)
 
 
-def _row(session: Session, registry: Registry) -> ListedSession:
+def _row(session: Session, registry: Registry, time_ms: int) -> ListedSession:
     attachments = session.attachments
     owner = next((attachment.owner for attachment in attachments.values()), None)
     holdings = sum(registry.holdings(attachment) for attachment in attachments.values())
-    return ListedSession(session.id, owner, len(attachments), holdings, session.ttl_ms)
+    detached = next((_detached(it.detached, time_ms) for it in attachments.values() if it.detached is not None), None)
+    return ListedSession(session.id, owner, len(attachments), holdings, session.ttl_ms, detached=detached)
+
+
+def _detached(detached: Detached, time_ms: int) -> ListedDetached:
+    until_ms, attempt = detached.held_until_ms, detached.attempt
+    held_ms = None if until_ms is None else max(0, until_ms - time_ms)
+    return ListedDetached(detached.name, attempt.number, attempt.instance, detached.superseded, held_ms)

@@ -411,7 +411,7 @@ class Machine:
         return SessionState(True, len(session.attachments), holdings)
 
     def _session_list(self, query: SessionList) -> SessionRows:
-        return list_sessions(self._sessions, self._registry, query)
+        return list_sessions(self._sessions, self._registry, query, self._entry.time_ms)
 
     def _lock_list(self, query: LockList) -> LockRows:
         listed: Listed = {

@@ -122,6 +122,18 @@ class SessionList(QueryStruct, frozen=True, tag=21):
     rows_max: int = ROWS_MAX
 
 
+class ListedDetached(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What a detached session is besides, in a list."""
+
+    name: str
+    attempt: int
+    instance: str
+    #: A later attempt waits for its end.
+    superseded: bool
+    #: Nobody has it; milliseconds of cluster time until it ends.  None: somebody has.
+    held_ms: int | None
+
+
 class ListedSession(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A session in a list."""
 
@@ -133,6 +145,7 @@ class ListedSession(msgspec.Struct, frozen=True, array_like=True, gc=False):
     ttl_ms: int
     #: As the leader reckons it: at least as long as its client may believe.
     lease_left_ms: int | None = None
+    detached: ListedDetached | None = None
 
 
 class SessionRows(AnswerStruct, frozen=True, tag=121):

@@ -69,7 +69,8 @@ class Leading:
         commands: list[Command] = []
         for session in expired:
             view = self._machine.session(session)
-            if view is not None:
+            # Somebody may have taken it up since it was found dead: its generation is another then, and its lease runs.
+            if view is not None and session in self._expiring:
                 commands.append(ExpireSession(session, view.generation))
         for session in self._holds.due(self.stamp_ms(now_ms), EXPIRIES_A_TURN):
             view = self._machine.session(session)

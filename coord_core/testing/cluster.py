@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from coord_core.client.session import SessionConfig
+from coord_core.client.settings import DetachedConfig
 from coord_core.machine import Applied, Machine
 from coord_core.machine.invariants import check
 from coord_core.protocol.commands import CloseAttachment, Command
@@ -27,6 +28,7 @@ from coord_core.testing.checkers.claims import ClaimChecks
 from coord_core.testing.checkers.consensus import ConsensusChecks
 from coord_core.testing.checkers.leases import LeaseChecks
 from coord_core.testing.checkers.parking import ParkingChecks
+from coord_core.testing.checkers.relays import RelayChecks
 from coord_core.testing.checkers.streams import StreamChecks
 from coord_core.testing.client import ClientProcess
 from coord_core.testing.connection import Connection
@@ -36,6 +38,7 @@ from coord_core.testing.mix import Mix
 from coord_core.testing.network import Network
 from coord_core.testing.node import Node, Pace
 from coord_core.testing.operators import Applicant, Operator
+from coord_core.testing.relays import Relay
 from coord_core.testing.simulator import SECOND, Simulator
 from coord_core.testing.workload import CLOSING_LOCKS, LIMITERS, LOCKS, SEMAPHORES, STREAMS, Books
 from coord_core.types import LogIndex, NodeId, SessionId, Term
@@ -61,6 +64,7 @@ class Watchers:
         self.parking = ParkingChecks()
         self._has_parkers = mix.habits.parkers > 0
         self.announcements = AnnouncementChecks(self.streams)
+        self.relays = RelayChecks()
         #: What happened to snapshots, by kind of fact.
         self.snapshots: Counter[str] = Counter()
 
@@ -94,6 +98,7 @@ class Watchers:
         self.claims.applied(machine, index, command, applied)
         if self._has_parkers:
             self.parking.applied(machine, index, command, applied)
+        self.relays.applied(index, machine.time_ms, command, applied)
         if applied.closed or type(command) is CloseAttachment:
             check(machine)  # What somebody had is gone with it, whole.
 
@@ -124,12 +129,15 @@ class Cluster:
             self._add(member.name, member.client_address, Bootstrap(identity, self._members, self._founding))
         self.operator = Operator(simulator, self.network, self) if mix.operator else None
         self.families = [self._family(f"c{number}") for number in range(1, self._rng.randint(2, 4) + 1)]
+        self.relays = [self._relay(number) for number in range(mix.habits.relays)]
 
     def start(self) -> None:
         for node in self.nodes.values():
             node.start()
         for family in self.families:
             family.keeper.start()
+        for relay in self.relays:
+            relay.start()
         if self.operator is not None:
             self.operator.start()
 
@@ -209,6 +217,17 @@ class Cluster:
         )
         keeper = ClientProcess(self.simulator, self.network, name, self.servers, config, drift=self._drift())
         return Family(keeper, self.books, self.mix.habits, self.simulator.stream(f"work of {name}"), self._spawn)
+
+    def _relay(self, number: int) -> Relay:
+        rng = self.simulator.stream(f"relay {number}")
+
+        def bear(name: str, detached: DetachedConfig) -> ClientProcess:
+            seeds = tuple(member.client_address for member in self._members)
+            config = SessionConfig(seeds, Owner(name, 1), ttl_ms=self.ttl_ms, detached=detached)
+            drift = rng.uniform(-self.mix.drift_max, self.mix.drift_max)
+            return ClientProcess(self.simulator, self.network, name, self.servers, config, drift=drift)
+
+        return Relay(number, bear, self.books, rng, self.simulator.after)
 
     def _spawn(self, keeper: ClientProcess, name: str, session_id: SessionId) -> ClientProcess:
         config = replace(keeper.config, session_id=session_id)

@@ -179,6 +179,14 @@ PARKING = replace(
         parkers=3,
     ),
 )
+#: Work that passes from process to process and from attempt to attempt, with leaders that change and snapshots all the time.
+RELAYS = replace(
+    SNAPSHOTS,
+    kinds=("blink", "leader isolate", "crash", "transfer", "isolate"),
+    every_us=600 * MILLISECOND,
+    habits=Habits(think_us_max=600 * MILLISECOND, locks=0.3, participants=0, claimants=0, ttl_ms=1_000, relays=4),
+    snapshots=SnapshotConfig(entries=20, trailing_entries=3, chunk_bytes=300),
+)
 
 DRILLS = {
     "crashes": CRASHES,

@@ -25,7 +25,7 @@ from coord_core.testing.linearizability import Judgement, Verdict, judge
 from coord_core.testing.mix import CALM, Mix
 from coord_core.testing.models import LockModel, RegisterModel
 from coord_core.testing.simulator import MILLISECOND, SECOND, Simulator, Violation
-from coord_core.testing.workload import CLOSING_LOCKS, ELECTIONS, GROUPS, LOCKS, SEMAPHORES
+from coord_core.testing.workload import CLOSING_LOCKS, ELECTIONS, GROUPS, LOCKS, RELAYS, SEMAPHORES
 
 #: How long faults happen, in virtual time.
 TROUBLE_US = 20 * SECOND
@@ -85,6 +85,8 @@ class Report:
     messages: dict[str, int] = field(default_factory=dict)
     #: What happened to pieces of work, by what it was (`ParkingChecks`).
     parking: dict[str, int] = field(default_factory=dict)
+    #: What happened to detached sessions, by what it was (`RelayChecks`).
+    relays: dict[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
         kinds = ", ".join(sorted(set(self.mix.kinds))) or "calm"
@@ -157,6 +159,7 @@ class _Run:
             claims=dict(watchers.claims.seen),
             messages=books.records.counts,
             parking=dict(books.parking.seen),
+            relays=watchers.relays.seen,
         )
 
     # --- phases -------------------------------------------------------------------------------------------------------------------
@@ -204,6 +207,8 @@ class _Run:
 
     def _wind_up(self) -> None:
         """Every call must be answered, every lock given back."""
+        for relay in self._cluster.relays:
+            relay.wind_up()
         for family in self._cluster.families:
             family.wind_up()
         # The dead hold their locks for a TTL, the unlucky wait out their requests.
@@ -259,7 +264,7 @@ class _Run:
             return ["no leader is ready"]
         query = leader.replica.machine.query
         states = [
-            *((path, query(LockInfo(path))) for path in (*LOCKS, *CLOSING_LOCKS)),
+            *((path, query(LockInfo(path))) for path in (*LOCKS, *CLOSING_LOCKS, *RELAYS)),
             *((path, query(ElectionInfo(path))) for path in ELECTIONS),
             *((path, query(GroupInfo(path))) for path in GROUPS),
         ]

@@ -38,6 +38,8 @@ GROUPS = ("/groups/a", "/groups/b")
 CLOSING_LOCKS = ("/closing/a", "/closing/b")
 SEMAPHORES = ("/semaphores/a",)
 LIMITERS = ("/limiters/a",)
+#: Locks of work that passes from process to process.
+RELAYS = ("/relays/a", "/relays/b")
 
 #: All that anybody subscribes to.
 STREAMS: tuple[StreamName, ...] = (
@@ -100,6 +102,8 @@ class Habits:
     topics: float = 0.0
     #: Of each keeper: how many of its threads run tasks, and park those that find their lock taken.
     parkers: int = 0
+    #: Pieces of work that pass from process to process.
+    relays: int = 0
 
 
 def draw_habits(rng: random.Random) -> Habits:

@@ -136,6 +136,21 @@ def test_sessions_are_listed_and_ended(cluster: Dev, client: coord_core.Client) 
     assert "free" in coord("--url", cluster.url, "locks", "why", "/of/session").stdout
 
 
+def test_detached_sessions_are_listed_with_their_names(cluster: Dev, client: coord_core.Client) -> None:
+    """Which work it is, which try, and whether anybody has it."""
+    worker = coord_core.Client(cluster.url, detached=coord_core.Detached("/etl/load", attempt=3))
+    worker.lock("/of/detached").acquire()
+    session = worker.session.session_id
+    worker.hand_off(hold=60)
+    rows = {row["session"]: row for row in ask(cluster, "sessions", "ls")["sessions"]}
+    detached = rows[session]["detached"]
+    assert (detached["name"], detached["attempt"], detached["superseded"]) == ("/etl/load", 3, False)
+    assert 0 < detached["held_seconds"] <= 60
+    assert rows[session]["lease_left_seconds"] is None
+    assert "/etl/load #3, handed off, held" in coord("--url", cluster.url, "sessions", "ls").stdout
+    assert coord("--url", cluster.url, "sessions", "kill", str(session)).returncode == 0
+
+
 def test_with_permits_so_many_commands_run_at_a_time(cluster: Dev, client: coord_core.Client) -> None:
     """The next one is told who has them; each has a token."""
     words = [*COORD, "--url", cluster.url, "lock", "/pool", "-N", "2", "--", "sh", "-c", "echo $COORD_FENCING_TOKEN; exec cat"]

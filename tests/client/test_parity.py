@@ -16,7 +16,17 @@ TWINS = [
 ]
 #: What the client's own parts, and its tests, ask one another.
 INSIDE = {
-    "AsyncClient": {"believes_held", "callbacks", "driver", "full_path", "lease_deadline_ms", "lease_left_ms", "lock_state"},
+    "AsyncClient": {
+        "believes_held",
+        "callbacks",
+        "driver",
+        "full_path",
+        "is_detached",
+        "is_over",
+        "lease_deadline_ms",
+        "lease_left_ms",
+        "lock_state",
+    },
     "AsyncDistributedTopic": {"driver", "fetch", "full_path"},
     "AsyncParkingLot": {"driver", "fetch", "full_path"},
     "Client": {"run"},

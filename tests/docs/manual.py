@@ -80,7 +80,7 @@ class Reader:
         for process in self._running:
             process.communicate(timeout=_SECONDS_MAX)
         for thing in self.names.values():
-            if hasattr(thing, "wait_connected"):
+            if hasattr(thing, "wait_connected") and not isinstance(thing, type):
                 thing.close()
 
     # --- Python ------------------------------------------------------------------------------------------------------------------

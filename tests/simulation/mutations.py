@@ -8,17 +8,22 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from coord_core.client.calls import Calls
 from coord_core.client.session import ClientSession
 from coord_core.client.settings import SessionConfig
 from coord_core.machine import Restoring, Snapshot, semaphores
 from coord_core.machine.claims import Claim
+from coord_core.machine.detached import Detached
 from coord_core.machine.limiters import Limiter
 from coord_core.machine.locks import Lock, LockRow, Locks
 from coord_core.machine.semaphores import Semaphore, Semaphores
+from coord_core.machine.sessions import Attachment, Session, Sessions, SessionView
 from coord_core.machine.windows import RequestWindow, WindowRow
 from coord_core.protocol.messages import Ask, KeepAlive, KeptAlive, Told
+from coord_core.protocol.operations import LockAcquire
+from coord_core.protocol.results import Result
 from coord_core.raft import replication
 from coord_core.raft.log import RaftLog
 from coord_core.raft.messages import HardState
@@ -31,7 +36,7 @@ from coord_core.storage.api import Batch
 from coord_core.storage.memory import MemoryStorage
 from coord_core.testing.disk import SimulatedDisk
 from coord_core.testing.node import Node
-from coord_core.types import LogIndex, NodeId, RequestNumber
+from coord_core.types import AttachmentId, LogIndex, NodeId, RequestNumber
 
 Mutation = Callable[[pytest.MonkeyPatch], None]
 
@@ -415,3 +420,34 @@ def snapshot_opens_closed_locks(patch: pytest.MonkeyPatch) -> None:
         return LockRow(found.path, found.holder, found.waiters), size
 
     patch.setattr(Locks, "row", open_row)
+
+
+def former_process_keeps_its_number(patch: pytest.MonkeyPatch) -> None:
+    """Whoever had a detached session goes on beside whoever has it now."""
+    renumber = Sessions.renumber
+
+    def lenient(sessions: Sessions, session: Session, attachment: Attachment, number: AttachmentId) -> None:
+        former = attachment.number
+        renumber(sessions, session, attachment, number)
+        session.attachments[former] = attachment
+
+    patch.setattr(Sessions, "renumber", lenient)
+
+
+def later_attempt_waits_for_nobody(patch: pytest.MonkeyPatch) -> None:
+    """The lock is taken from an attempt that may still be at work."""
+    take_up = Locks._take_up
+
+    def hasty(locks: Locks, lock: Lock, claim: Claim, detached: Detached, operation: LockAcquire) -> Result | None:
+        return take_up(locks, lock, claim, detached, structs.replace(operation, fences=True))
+
+    patch.setattr(Locks, "_take_up", hasty)
+
+
+def handed_off_session_ends_with_its_lease(patch: pytest.MonkeyPatch) -> None:
+    """Nobody renews it until somebody takes it up."""
+
+    def begin(leading: Leading, view: SessionView, lease_ms: int) -> None:
+        leading._leases.grant(view.session, view.ttl_ms, lease_ms)
+
+    patch.setattr(Leading, "_begin", begin)

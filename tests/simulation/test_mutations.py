@@ -16,6 +16,7 @@ from coord_core.testing.drills import (
     FAR,
     PARTITIONS,
     READS,
+    RELAYS,
     SECOND_THOUGHTS,
     SMALL_APPENDS,
     SNAPSHOTS,
@@ -60,6 +61,9 @@ CASES: list[tuple[Mutation, Mix, int, str]] = [
     (mutations.expiry_frees_no_permits, CLAIMS, 10, "its session .* has ended"),
     (mutations.bucket_fills_twice, CLAIMS, 10, "let through at"),
     (mutations.snapshot_opens_closed_locks, CLAIMS, 10, "has another state"),
+    (mutations.former_process_keeps_its_number, RELAYS, 5, "is another's by now"),
+    (mutations.later_attempt_waits_for_nobody, RELAYS, 10, "is held by"),
+    (mutations.handed_off_session_ends_with_its_lease, RELAYS, 10, "was to be held until"),
     (mutations.chunks_of_a_former_life_are_kept, SNAPSHOTS, 20, "no storage would take|does not decode|no snapshot|follow"),
 ]
 

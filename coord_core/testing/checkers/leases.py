@@ -9,7 +9,7 @@ counts: an answer may have been held up in a stopped process, long after a quoru
 from dataclasses import dataclass, field
 
 from coord_core.machine import Applied
-from coord_core.protocol.commands import Command, ExpireSession, OpenSession
+from coord_core.protocol.commands import Command, ExpireSession, HandOff, OpenDetached, OpenSession
 from coord_core.protocol.messages import ClientMessage, KeepAlive, KeptAlive, ServerMessage
 from coord_core.replica import Effects
 from coord_core.replica.facts import LeaderReady
@@ -69,14 +69,19 @@ class LeaseChecks:
 
     def applied(self, node: Node, term: int, index: int, command: Command, applied: Applied) -> None:
         """An entry of `term` was applied for the first time anywhere."""
-        if applied.leased and type(command) is OpenSession:
-            (opened,) = applied.leased
+        if applied.leased and isinstance(command, OpenSession | OpenDetached):
+            # Last: a session that it superseded is looked at again as well.
+            opened = applied.leased[-1]
             self.ttl_ms[opened] = command.ttl_ms
             self.promises[opened] = _promise_now(node)
+        elif type(command) is HandOff and applied.leased:
+            del self.ttl_ms[command.session], self.promises[command.session]
         if type(command) is ExpireSession:
             for session in applied.closed:
                 self.expired.append(session)
-                self._judge(node, session, term, index)
+                # Of a session that nobody has there is no lease to be judged.
+                if session in self.promises:
+                    self._judge(node, session, term, index)
 
     def _judge(self, node: Node, session: SessionId, term: int, index: int) -> None:
         now_us, ttl_ms = node.simulator.now_us, self.ttl_ms[session]
