@@ -170,7 +170,7 @@ class Consumer(AsyncIterator[M], Generic[M]):
         except (RetryableError, OutcomeUnknown):
             await asyncio.sleep(TROUBLE_S)
         except (LostError, NotHolder, NotFound):
-            if self._topic.driver().session.over is not None:
+            if self._source.driver().session.over is not None:
                 raise
             # The group may be another's by now, or gone with its topic: what was not committed is that one's.
             self._is_consumer = not self._is_group
