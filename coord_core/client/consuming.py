@@ -18,6 +18,7 @@ from coord_core.errors import LimitExceeded, LostError, NotFound, NotHolder, Out
 from coord_core.protocol.queries import Answer
 from coord_core.protocol.streams import Record
 from coord_core.protocol.topics import LATEST, MessagePublished, TopicDeleted, TopicRecord
+from coord_core.types import AttachmentId
 
 if TYPE_CHECKING:
     from coord_core.client.driver import Driver
@@ -93,6 +94,9 @@ class Consumer(AsyncIterator[M], Generic[M]):
         #: The number of the topic that is being read; 0: none was there yet.
         self._number = 0
         self._is_consumer = not self._is_group
+        # Where it began, and the attachment under which it has claimed the group.
+        self._first = self._start, self._ago_ms
+        self._claimed_by: AttachmentId | None = None
         # Behind the last message that was handed out and worked off, where that is not committed.
         self._done: int | None = None
         self._handed_out: int | None = None
@@ -110,6 +114,8 @@ class Consumer(AsyncIterator[M], Generic[M]):
 
     async def __anext__(self) -> M:
         self.worked_off()
+        if self._is_group and self._is_consumer and self._claimed_by != self._source.driver().session.attachment_id:
+            self._lose_claim()
         try:
             while not self._fresh and not self._closed:
                 await self._go_on()
@@ -172,10 +178,15 @@ class Consumer(AsyncIterator[M], Generic[M]):
         except (LostError, NotHolder, NotFound):
             if self._source.driver().session.over is not None:
                 raise
-            # The group may be another's by now, or gone with its topic: what was not committed is that one's.
-            self._is_consumer = not self._is_group
-            self._done = None
-            self._unsubscribed()
+            self._lose_claim()
+
+    def _lose_claim(self) -> None:
+        """The group may be another's by now, or gone with its topic: what was not committed is that one's."""
+        self._is_consumer = not self._is_group
+        self._done = None
+        if self._is_group:
+            self._fresh.clear()
+        self._unsubscribed()
 
     async def _become_consumer(self) -> bool:
         return not await self._is_taken() and self._is_consumer
@@ -192,9 +203,11 @@ class Consumer(AsyncIterator[M], Generic[M]):
         if self._closed:  # Meanwhile: nobody would give it back.
             await self._source.release()
             return True
-        self._is_consumer = True
+        self._is_consumer, self._claimed_by = True, self._source.driver().session.attachment_id
         if claim.committed is not None:
             self._start, self._ago_ms = claim.committed, None
+        elif self._first[0] != LATEST:
+            self._start, self._ago_ms = self._first
         return False
 
     async def _commit(self) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from coord_core import InvalidRequest, LimitExceeded, NotHolder, WrongType
+from coord_core import CoordError, InvalidRequest, LimitExceeded, NotHolder, WrongType
 from tests.client.shells import ASYNC_ONLY, Shell
 from tests.client.test_topics import close, next_of
 
@@ -236,3 +236,21 @@ async def test_a_parking_that_is_cancelled_leaves_no_call_behind(scene: Scene) -
     with pytest.raises(asyncio.CancelledError):
         await task
     assert (await scene.park("one")).position == 0
+
+
+@pytest.mark.parametrize("commit", [True, False])
+async def test_a_consumer_that_lost_its_session_is_handed_what_it_has_not_committed(
+    shell: Shell, addresses: Addresses, scene: Scene, commit: bool
+) -> None:
+    """It claims the lot anew, as any other would: nobody else may be there to do it."""
+    client = shell.connect(addresses)
+    lot = client.parking("/lot")
+    for name in ("one", "two", "three"):
+        await shell.go(scene.lot.park, name, name, b"", lock=f"/locks/{name}")
+    pieces = lot.consume(commit=commit)
+    assert [(await next_of(shell, pieces)).id for _ in range(2)] == ["one", "two"]
+    await shell.go(scene.client.end_session, client.session.session_id)
+    with pytest.raises(CoordError):  # of the session that it does not know to be lost, or of one that is not the consumer
+        await shell.go(lot.commit, 2)
+    assert [(await next_of(shell, pieces)).id for _ in range(3)] == ["one", "two", "three"]
+    assert await shell.go(lot.commit, 3) == 3
