@@ -138,7 +138,7 @@ Operation: TypeAlias = (
 #: What gives something back: it goes before everything else, and is admitted where other operations are not any more.
 FREEING: frozenset[type] = frozenset(
     {LockRelease, Cancel, Unsubscribe, ElectionResign, GroupLeave, LockBreak, SemaphoreRelease, TopicRelease}
-    | {Unpark, ParkingRelease}
+    | {Unpark, ParkingCommit, ParkingRelease}
 )
 #: What waits in a queue by the cluster's clock, and can be withdrawn from it without a trace.
 Waiting: TypeAlias = LockAcquire | SemaphoreAcquire | RateAcquire

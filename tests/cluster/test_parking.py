@@ -108,7 +108,7 @@ def test_every_piece_is_run_in_order_over_the_death_of_consumers_and_leaders():
             nodes.kill(nodes.wait_leader())
 
             everything = {(key, f"{key}{number:03}") for key in KEYS for number in range(PIECES)}
-            until(lambda: set(workers.ran) == everything, PATIENCE_S, "every piece having been run")
+            until(lambda: set(workers.ran) == everything, 2 * PATIENCE_S, "every piece having been run")
             until(lambda: insist(lot.info).pieces == 0, PATIENCE_S, "nothing being left")  # type: ignore[union-attr]
             assert not workers.overlaps
             _check_handed_out(consumers)
