@@ -14,7 +14,7 @@ this release does not know, and stops the node.
 - `names`: paths and the resources bound to them.
 - `claims`: who waits for locks, semaphores and rate limiters, and who holds.
 - `locks`, `semaphores`, `limiters`, `values`, `elections`, `groups`, `topics`, `parking`: the resources;
-  `segments` and `cursors` are parts of topics, `bays`, `parked` and `gates` of parking.
+  `segments` and `cursors` are parts of topics, `lots`, `bays`, `parked` and `gates` of parking.
 - `logs`: which records there must be beside the machine.
 - `lists`: what there is, a part at a time.
 - `streams`: what happened to them, for those who subscribed.

@@ -217,8 +217,8 @@ def _check_parking(machine: Machine, attachments: dict[AttachmentId, Attachment]
     parking, lots, bays = machine._parking, machine._parking.lots, machine._parking.bays()
     assert lots == dict(machine._names.of_type(Lot))
     assert not machine._entry.gates.due
-    assert {name: bay for table in parking._of_gate.values() for name, bay in table.items()} == dict(bays)
-    assert all(table for table in parking._of_gate.values()), "a gate that nobody waits for is watched"
+    assert {name: bay for table in parking._lots.of_gate.values() for name, bay in table.items()} == dict(bays)
+    assert all(table for table in parking._lots.of_gate.values()), "a gate that nobody waits for is watched"
     claims = {}
     for path, lot in lots.items():
         group = lot.groups.get("consumer")
@@ -233,7 +233,7 @@ def _check_parking(machine: Machine, attachments: dict[AttachmentId, Attachment]
         assert bay.name == name
         _check_bay(machine, bay)
     pieces = [piece for _, bay in bays for piece in bay.pieces.values() if piece.has_message]
-    assert (parking._pieces, parking._bytes) == (len(pieces), sum(piece.size for piece in pieces))
+    assert (parking._lots.pieces, parking._lots.bytes) == (len(pieces), sum(piece.size for piece in pieces))
 
 
 def _check_lot(lot: Lot) -> None:

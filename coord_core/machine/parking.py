@@ -20,17 +20,11 @@ import msgspec
 from coord_core import errors
 from coord_core.machine import cursors, refusals
 from coord_core.machine.bays import Bay, BayRow, Bin, Lot, LotRow, Piece, bay_row, lot_row, new_piece, restored_bay, state
-from coord_core.machine.bounds import (
-    PARKED_BYTES_MAX,
-    PARKED_BYTES_PER_LOT_MAX,
-    PARKING_LOTS_MAX,
-    PIECES_MAX,
-    PIECES_PER_LOT_MAX,
-)
 from coord_core.machine.cursors import Claim, Cursors
 from coord_core.machine.entry import CurrentEntry
 from coord_core.machine.locks import Lock
 from coord_core.machine.logs import Logs
+from coord_core.machine.lots import Lots
 from coord_core.machine.names import Names
 from coord_core.machine.parked import (
     GROUP,
@@ -71,8 +65,8 @@ from coord_core.protocol.parking import (
     Unparked,
 )
 from coord_core.protocol.results import Done, Failed, Result
-from coord_core.protocol.topics import MessagePublished, TopicClaim, TopicCommit, TopicDeleted, TopicRecord, TopicRelease
-from coord_core.types import RequestNumber, TopicNumber
+from coord_core.protocol.topics import MessagePublished, TopicClaim, TopicCommit, TopicRelease
+from coord_core.types import RequestNumber
 
 _DONE = Done()
 
@@ -81,7 +75,7 @@ _decode_bays = msgspec.msgpack.Decoder(list[BayRow]).decode
 
 
 class Parking:
-    __slots__ = ("_bytes", "_cursors", "_entry", "_logs", "_names", "_of_gate", "_pieces", "_streams", "_timers", "lots")
+    __slots__ = ("_cursors", "_entry", "_logs", "_lots", "_names", "_streams", "_timers")
 
     def __init__(self, entry: CurrentEntry, sessions: Sessions, names: Names, timers: Timers, streams: Streams, logs: Logs) -> None:
         self._entry = entry
@@ -90,14 +84,8 @@ class Parking:
         self._streams = streams
         self._logs = logs
         self._cursors = Cursors(entry, sessions)
-        #: Every lot, by its path.
-        self.lots: dict[str, Lot] = {}
-        # The bays of each gate, by their names.
-        self._of_gate: dict[str, dict[str, Bay]] = {}
-        entry.gates.watched = self._of_gate
-        # Of all lots: pieces with messages, and the bytes of these.
-        self._pieces = 0
-        self._bytes = 0
+        self._lots = Lots(entry, names, streams, logs)
+        entry.gates.watched = self._lots.of_gate
 
     @property
     def operations(self) -> Mapping[type[Any], OperationHandler]:
@@ -133,10 +121,10 @@ class Parking:
             return fault
         if lot is not None and bay is not None and piece is not None and piece.delivery is None:
             return self._waits_already(lot, bay, piece, operation)
-        refusal: Failed | ParkingFull | None = check_full(bay, operation) or self._check_room(lot, size_of(operation))
+        refusal: Failed | ParkingFull | None = check_full(bay, operation) or self._lots.check_room(lot, size_of(operation))
         if refusal is not None:
             return refusal
-        place = self._open(lot, bay, operation)
+        place = self._lots.open(lot, bay, operation)
         if isinstance(place, Failed):
             return place
         lot, bay = place
@@ -147,7 +135,7 @@ class Parking:
     def _put(self, lot: Lot, bay: Bay, operation: Park) -> Parked:
         entry = self._entry
         piece = new_piece(operation, bay.seats.pop(operation.id, entry.index), entry.time_ms)
-        self._keep_message(lot, piece, operation)
+        self._lots.keep_message(lot, piece, operation)
         bay.pieces[piece.id] = piece
         bay.enqueue(piece)
         self._set_patience(bay, piece, operation.wait_ms)
@@ -157,12 +145,12 @@ class Parking:
 
     def _waits_already(self, lot: Lot, bay: Bay, piece: Piece, operation: Park) -> Result:
         if operation.replace:
-            refusal = self._check_room(lot, max(0, size_of(operation) - piece.size), pieces=0)
+            refusal = self._lots.check_room(lot, max(0, size_of(operation) - piece.size), pieces=0)
             if refusal is not None:
                 return refusal
             self._names.get(bay.name)
-            self._let_go(lot, piece)
-            self._keep_message(lot, piece, operation)
+            self._lots.let_go(lot, piece)
+            self._lots.keep_message(lot, piece, operation)
             self._unset_timer(piece)
             self._set_patience(bay, piece, operation.wait_ms)
             piece.grace_ms = operation.grace_ms
@@ -191,7 +179,7 @@ class Parking:
             return fault
         lot = self._names.find(operation.path, Lot)
         if lot is None:
-            lot = self._make(operation.path)
+            lot = self._lots.make(operation.path)
         if isinstance(lot, Failed):
             return lot
         claim = TopicClaim(operation.path, GROUP, operation.owner, operation.takeover)
@@ -223,13 +211,13 @@ class Parking:
             return lot
         if lot is not None:
             self._cursors.release(attachment, lot, TopicRelease(operation.path, GROUP))
-            self._drop_if_empty(operation.path, lot)
+            self._lots.drop_if_empty(operation.path, lot)
         return _DONE
 
     def _committed(self, lot: Lot, offset: int) -> Bay:
         bay, piece = lot.deliveries.pop(offset)
         self._names.get(bay.name)
-        self._let_go(lot, piece)
+        self._lots.let_go(lot, piece)
         piece.committed = True
         if piece.expired or piece.passed:
             self._forget(bay, piece)
@@ -242,8 +230,8 @@ class Parking:
     def gates_moved(self) -> None:
         """At the end of an entry: somebody was granted a gate, or it may have room."""
         for gate, grants in self._entry.gates.take().items():
-            for bay in sorted(self._of_gate.get(gate, {}).values(), key=turn):
-                lot = self._changing(bay)
+            for bay in sorted(self._lots.of_gate.get(gate, {}).values(), key=turn):
+                lot = self._lots.changing(bay)
                 self._pass(bay, grants)
                 self._settle(lot, bay)
 
@@ -268,14 +256,11 @@ class Parking:
             if lot.end != before:
                 self._tell(lot, bay.path)
         if not bay.pieces:
-            self._names.look_up(bay.name)
-            self._names.drop(bay.name)
-            del lot.bays[bay.key]
-            self._unwatch(bay)
+            self._lots.close(lot, bay)
 
     def _settle(self, lot: Lot, bay: Bay) -> None:
         self._go_on(lot, bay)
-        self._drop_if_empty(bay.path, lot)
+        self._lots.drop_if_empty(bay.path, lot)
 
     def _tell(self, lot: Lot, path: str) -> None:
         """There are new deliveries: the last of them stands for all."""
@@ -283,25 +268,18 @@ class Parking:
             self._streams.emit((Lot.kind, path), MessagePublished(lot.end - 1, None))
 
     def _never_came(self, bay: Bay, piece: Piece) -> None:
-        lot = self._changing(bay)
+        lot = self._lots.changing(bay)
         piece.timer = None
         self._forget(bay, piece)
         self._settle(lot, bay)
 
     def _expired(self, bay: Bay, piece: Piece) -> None:
-        lot = self._changing(bay)
+        lot = self._lots.changing(bay)
         piece.timer = None
         del bay.waiting[bay.place(piece)]
         piece.expired = True
         lot.deliver(bay, piece)
         self._tell(lot, bay.path)
-
-    def _changing(self, bay: Bay) -> Lot:
-        """Look up a bay and its lot, which are about to change."""
-        lot = self._names.get(bay.path)
-        assert type(lot) is Lot, "a bay's lot exists as long as the bay"
-        self._names.get(bay.name)
-        return lot
 
     def _forget(self, bay: Bay, piece: Piece) -> None:
         """A piece whose message is let go of is gone."""
@@ -316,77 +294,8 @@ class Parking:
         elif not piece.committed:
             lot.withdraw(piece)
         if not piece.committed:
-            self._let_go(lot, piece)
+            self._lots.let_go(lot, piece)
         self._forget(bay, piece)
-
-    # --- lots, bays and bins -----------------------------------------------------------------------------------------------------
-
-    def _open(self, lot: Lot | None, bay: Bay | None, operation: Park) -> tuple[Lot, Bay] | Failed:
-        """Return lot and bay of a piece, made where they are not there.  The lot was looked up last."""
-        if lot is None:
-            made = self._make(operation.path)
-            if isinstance(made, Failed):
-                return made
-            lot = made
-        if bay is not None:
-            self._names.get(bay.name)
-            return lot, bay
-        bay = Bay(operation.path, operation.key, operation.gate, operation.permits)
-        self._names.look_up(bay.name)
-        fault = self._names.bind(bay.name, bay)
-        if fault is not None:
-            self._drop_if_empty(operation.path, lot)
-            return fault
-        lot.bays[bay.key] = bay
-        self._watch(bay)
-        return lot, bay
-
-    def _make(self, path: str) -> Lot | Failed:
-        """Make a lot under the path looked up last, which is free."""
-        if len(self.lots) >= PARKING_LOTS_MAX:
-            return refusals.over_limit("parking lots", PARKING_LOTS_MAX, len(self.lots) + 1)
-        lot = Lot(TopicNumber(self._entry.index))
-        fault = self._names.bind(path, lot)
-        if fault is not None:
-            return fault
-        self.lots[path] = lot
-        return lot
-
-    def _drop_if_empty(self, path: str, lot: Lot) -> None:
-        if lot.bays or claim_of(lot) is not None:
-            return
-        assert not lot.bins, "a message is kept for a piece, and a piece is in a bay"
-        self._names.look_up(path)
-        self._names.drop(path)
-        del self.lots[path]
-        if self._streams.by_name:
-            self._streams.emit((Lot.kind, path), TopicDeleted(lot.number))
-
-    def _keep_message(self, lot: Lot, piece: Piece, operation: Park) -> None:
-        entry, size = self._entry, size_of(operation)
-        found = next(reversed(lot.bins.values()), None)
-        if found is None or not found.has_room(size):
-            found = Bin(TopicNumber(entry.index))
-            lot.bins[found.number] = self._logs[found.number] = found
-        piece.bin, piece.at, piece.size = found.number, found.add(size), size
-        record = TopicRecord(piece.at, entry.index, entry.time_ms, operation.message, operation.id.encode())
-        entry.records.append((found.number, record))
-        self._count(lot, piece, 1)
-
-    def _let_go(self, lot: Lot, piece: Piece) -> None:
-        """Nobody needs a piece's message any more."""
-        found = lot.bins[piece.bin]
-        found.left -= 1
-        self._count(lot, piece, -1)
-        if not found.left:
-            del lot.bins[found.number], self._logs[found.number]
-            self._entry.trimmed.append((found.number, None))
-
-    def _count(self, lot: Lot, piece: Piece, by: int) -> None:
-        lot.pieces += by
-        lot.bytes += by * piece.size
-        self._pieces += by
-        self._bytes += by * piece.size
 
     def _set_patience(self, bay: Bay, piece: Piece, wait_ms: int | None) -> None:
         if wait_ms is not None:
@@ -397,15 +306,6 @@ class Parking:
             self._timers.cancel(piece.timer)
             piece.timer = None
 
-    def _watch(self, bay: Bay) -> None:
-        self._of_gate.setdefault(bay.gate, {})[bay.name] = bay
-
-    def _unwatch(self, bay: Bay) -> None:
-        bays = self._of_gate[bay.gate]
-        del bays[bay.name]
-        if not bays:
-            del self._of_gate[bay.gate]
-
     # --- what is refused ---------------------------------------------------------------------------------------------------------
 
     def _check_gate(self, path: str) -> Failed | None:
@@ -413,18 +313,6 @@ class Parking:
         if gate is None or isinstance(gate, Lock | Semaphore):
             return refusals.check_path(path)
         return refusals.wrong_type(path, gate.kind)
-
-    def _check_room(self, lot: Lot | None, size: int, pieces: int = 1) -> Failed | None:
-        in_lot, of_lot = (0, 0) if lot is None else (lot.pieces, lot.bytes)
-        for what, limit, value in (
-            ("pieces of a lot", PIECES_PER_LOT_MAX, in_lot + pieces),
-            ("pieces of all lots", PIECES_MAX, self._pieces + pieces),
-            ("bytes of a lot's messages", PARKED_BYTES_PER_LOT_MAX, of_lot + size),
-            ("bytes of all lots' messages", PARKED_BYTES_MAX, self._bytes + size),
-        ):
-            if value > limit:
-                return refusals.over_limit(what, limit, value)
-        return None
 
     # --- duties of a resource ----------------------------------------------------------------------------------------------------
 
@@ -450,7 +338,7 @@ class Parking:
         lot = self._names.get(claim.path)
         assert type(lot) is Lot, "a claim's lot exists as long as the claim"
         self._cursors.end(lot, claim)
-        self._drop_if_empty(claim.path, lot)
+        self._lots.drop_if_empty(claim.path, lot)
 
     def holdings(self, attachment: Attachment) -> int:
         return len(self._cursors.of_attachment(attachment))
@@ -468,7 +356,7 @@ class Parking:
     def restore(self, rows: msgspec.Raw) -> int:
         found: list[LotRow] = decode(_decode_lots, rows)
         for row in found:
-            lot = self._restored(row.path)
+            lot = self._lots.restored(row.path)
             lot.number, lot.end = row.number, row.end
             for number, *numbers in row.bins:
                 lot.bins[number] = self._logs[number] = Bin(number, *numbers)
@@ -477,31 +365,29 @@ class Parking:
             self._names.restore(row.path, lot)
         return len(found)
 
-    def _restored(self, path: str) -> Lot:
-        """Return a lot on its way out of a snapshot: its bays may come before itself."""
-        lot = self.lots.get(path)
-        if lot is None:
-            lot = self.lots[path] = Lot(TopicNumber(0))
-        return lot
-
     def restore_bays(self, rows: msgspec.Raw) -> int:
         found: list[BayRow] = decode(_decode_bays, rows)
         for row in found:
-            bay, lot = restored_bay(row), self._restored(row.path)
+            bay, lot = restored_bay(row), self._lots.restored(row.path)
             for piece, each in zip(bay.pieces.values(), row.pieces, strict=True):
                 if each.timer is not None:
                     on_due: Callable[[Bay, Piece], None] = self._expired if piece.delivery is None else self._never_came
                     piece.timer = self._timers.restore(each.timer, partial(on_due, bay, piece))
                 if not piece.committed:
-                    self._count(lot, piece, 1)
+                    self._lots.count(lot, piece, 1)
                     if piece.delivery is not None:
                         lot.restore(bay, piece)
             lot.bays[bay.key] = bay
-            self._watch(bay)
+            self._lots.watch(bay)
             self._names.restore(bay.name, bay)
         return len(found)
 
     # --- looking -----------------------------------------------------------------------------------------------------------------
+
+    @property
+    def lots(self) -> Mapping[str, Lot]:
+        """Every lot, by its path: only to look at."""
+        return self._lots.by_path
 
     def bays(self) -> list[tuple[str, Bay]]:
         """Return every bay with its name, in order of names."""

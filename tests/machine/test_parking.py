@@ -516,7 +516,7 @@ def test_a_key_waits_for_one_gate_and_a_gate_can_be_waited_for(log: Log) -> None
 )
 def test_what_goes_over_a_bound_is_refused(log: Log, monkeypatch: pytest.MonkeyPatch, bound: str, what: str) -> None:
     """By name; and there is room again when something has gone."""
-    monkeypatch.setattr(f"coord_core.machine.parking.{bound}", 100 if "BYTES" in bound else 1)
+    monkeypatch.setattr(f"coord_core.machine.lots.{bound}", 100 if "BYTES" in bound else 1)
     holder = log.open()
     holder.hold()
     assert isinstance(park(holder, "one"), Parked)
