@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     from coord_core.client.holding import AsyncGrant
     from coord_core.client.limiter import AsyncRateLimiter, Decision
     from coord_core.client.lock import AsyncDistributedLock
+    from coord_core.client.parking import AsyncParkingLot, Parked, ParkingStatus, Piece
     from coord_core.client.semaphore import AsyncDistributedSemaphore
     from coord_core.client.session import SessionState
     from coord_core.client.sync import Client, DistributedValue, attach, connect
     from coord_core.client.sync_election import Candidacy, DistributedLeaderElection, Leadership
     from coord_core.client.sync_group import DistributedMembershipGroup, JoinedMember, RemoteMember, ScheduledWork
     from coord_core.client.sync_lock import DistributedLock, DistributedSemaphore, Grant, RateLimiter
+    from coord_core.client.sync_parking import ParkingLot
     from coord_core.client.sync_topic import DistributedTopic
     from coord_core.client.sync_watch import Watch
     from coord_core.client.topic import AsyncDistributedTopic, Consistency, TopicMessage, TopicStatus
@@ -74,6 +76,7 @@ _HOMES = {
     "coord_core.client.holding": ("AsyncGrant",),
     "coord_core.client.limiter": ("AsyncRateLimiter", "Decision"),
     "coord_core.client.lock": ("AsyncDistributedLock",),
+    "coord_core.client.parking": ("AsyncParkingLot", "Parked", "ParkingStatus", "Piece"),
     "coord_core.client.semaphore": ("AsyncDistributedSemaphore",),
     "coord_core.client.session": ("SessionState",),
     "coord_core.client.sync": ("Client", "DistributedValue", "attach", "connect"),
@@ -83,6 +86,7 @@ _HOMES = {
     "coord_core.client.works": ("AsyncRemoteMember", "AsyncScheduledWork"),
     "coord_core.client.sync_watch": ("Watch",),
     "coord_core.client.watch": ("AsyncWatch",),
+    "coord_core.client.sync_parking": ("ParkingLot",),
     "coord_core.client.sync_topic": ("DistributedTopic",),
     "coord_core.client.topic": ("AsyncDistributedTopic", "Consistency", "TopicMessage", "TopicStatus"),
     "coord_core.client.value": ("AsyncDistributedValue", "Versioned"),
@@ -135,6 +139,7 @@ __all__ = [
     "AsyncGrant",
     "AsyncJoinedMember",
     "AsyncLeadership",
+    "AsyncParkingLot",
     "AsyncRateLimiter",
     "AsyncRemoteMember",
     "AsyncScheduledWork",
@@ -170,6 +175,10 @@ __all__ = [
     "NotHolder",
     "NotLeader",
     "OutcomeUnknown",
+    "Parked",
+    "ParkingLot",
+    "ParkingStatus",
+    "Piece",
     "ProtocolError",
     "RateLimiter",
     "RemoteError",

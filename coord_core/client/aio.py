@@ -26,6 +26,7 @@ from coord_core.client.group import AsyncDistributedMembershipGroup
 from coord_core.client.limiter import AsyncRateLimiter
 from coord_core.client.listing import LockListing, SessionListing, end_session, list_locks, list_sessions
 from coord_core.client.lock import AsyncDistributedLock
+from coord_core.client.parking import AsyncParkingLot
 from coord_core.client.place import Place, load, place_of
 from coord_core.client.semaphore import AsyncDistributedSemaphore
 from coord_core.client.session import SessionConfig, SessionState, StateChange
@@ -155,6 +156,11 @@ class AsyncClient:
         """Return a new handle of the topic at `path`.  `label`: for the consumer that it may become.  Raises `InvalidRequest`."""
         forks.check(self._born)
         return AsyncDistributedTopic(self, path, self._owner_with(label))
+
+    def parking(self, path: str, *, label: str | None = None) -> AsyncParkingLot:
+        """Return a new handle of the parking lot at `path`.  `label`: for its consumer.  Raises `InvalidRequest`."""
+        forks.check(self._born)
+        return AsyncParkingLot(self, path, self._owner_with(label))
 
     async def topics(self, prefix: str = "/", limit: int = 1_000) -> list[TopicListed]:
         """Return the topics whose path begins with `prefix`, in order, at most `limit`.  Raises `Unavailable`."""

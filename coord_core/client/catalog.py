@@ -21,6 +21,7 @@ _KINDS = {
     "DistributedValue": ("value", "value"),
     "DistributedSemaphore": ("semaphore", "semaphore"),
     "RateLimiter": ("rate_limiter", "rate limiter"),
+    "ParkingLot": ("parking", "parking"),
 }
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from coord_core.errors import InvalidRequest, LimitExceeded
 from coord_core.protocol.locks import CLOSED_MS_MAX
 from coord_core.protocol.operations import LABEL_BYTES_MAX, PATH_BYTES_MAX, VALUE_BYTES_MAX
+from coord_core.protocol.parking import GRACE_MS_MAX, PIECE_ID_BYTES_MAX, PIECE_KEY_BYTES_MAX
 from coord_core.protocol.streams import ANNOUNCE_WAIT_MS_MAX
 from coord_core.protocol.topics import HEADERS_BYTES_MAX, HEADERS_MAX, KEY_BYTES_MAX, PAYLOAD_BYTES_MAX, Headers
 
@@ -78,6 +79,32 @@ def age_ms(age: float | None) -> int | None:
     return math.ceil(age * 1000)
 
 
+def patience_ms(timeout: float | None) -> int | None:
+    """Return the milliseconds after which a parked piece expires; None stays: never.  Raises `InvalidRequest`."""
+    if timeout is None or timeout == math.inf:
+        return None
+    if not 0 < timeout * 1000 <= _WAIT_MS_MAX:
+        raise InvalidRequest(f"a timeout is a number of seconds above 0, or None: {timeout!r}", field="timeout")
+    return math.ceil(timeout * 1000)
+
+
+def grace_ms(grace: float) -> int:
+    """Return the milliseconds for which a called piece is waited for.  Raises `InvalidRequest`."""
+    if not 0 < grace * 1000 <= GRACE_MS_MAX:
+        raise InvalidRequest(f"grace is a number of seconds above 0, at most {GRACE_MS_MAX // 1000}: {grace!r}", field="grace")
+    return math.ceil(grace * 1000)
+
+
+def piece_key(text: str) -> str:
+    """Return the key under which a piece is parked.  Raises `InvalidRequest`."""
+    return _text("key", text, PIECE_KEY_BYTES_MAX)
+
+
+def piece_id(text: str) -> str:
+    """Return the id of a piece.  Raises `InvalidRequest`."""
+    return _text("id", text, PIECE_ID_BYTES_MAX)
+
+
 def value(data: bytes) -> bytes:
     """Return the value.  Raises `InvalidRequest`, `LimitExceeded`."""
     return _bytes("a value", data, VALUE_BYTES_MAX)
@@ -106,6 +133,16 @@ def headers(given: Mapping[str, str | bytes] | None) -> Headers:
     if size > HEADERS_BYTES_MAX:
         raise LimitExceeded(f"a message's headers have at most {HEADERS_BYTES_MAX} bytes", limit=HEADERS_BYTES_MAX, value=size)
     return found
+
+
+def _text(field: str, text: str, most: int) -> str:
+    try:
+        size = len(text.encode())
+    except (AttributeError, UnicodeEncodeError):
+        size = 0
+    if not 1 <= size <= most:
+        raise InvalidRequest(f"the {field} of a piece is text of 1 to {most} bytes: {text!r:.80}", field=field)
+    return text
 
 
 def _name(name: str) -> str:

@@ -21,6 +21,7 @@ from coord_core.client.sync_base import Blocking
 from coord_core.client.sync_election import DistributedLeaderElection
 from coord_core.client.sync_group import DistributedMembershipGroup
 from coord_core.client.sync_lock import DistributedLock, DistributedSemaphore, RateLimiter
+from coord_core.client.sync_parking import ParkingLot
 from coord_core.client.sync_topic import DistributedTopic
 from coord_core.client.sync_watch import Watch
 from coord_core.client.threads import LoopThread, Undo
@@ -105,6 +106,10 @@ class Client:
     def topic(self, path: str, *, label: str | None = None) -> DistributedTopic:
         """Return a new handle of the topic at `path`.  `label`: for the consumer that it may become.  Raises `InvalidRequest`."""
         return DistributedTopic(self, self._inner.topic(path, label=label))
+
+    def parking(self, path: str, *, label: str | None = None) -> ParkingLot:
+        """Return a new handle of the parking lot at `path`.  `label`: for its consumer.  Raises `InvalidRequest`."""
+        return ParkingLot(self, self._inner.parking(path, label=label))
 
     def topics(self, prefix: str = "/", limit: int = 1_000) -> list[TopicListed]:
         """Return the topics whose path begins with `prefix`, in order, at most `limit`.  Raises `Unavailable`."""

@@ -1,7 +1,7 @@
 """The blocking form of `AsyncDistributedTopic`, and of iterating over one."""
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from coord_core.client.consuming import Consumer
 from coord_core.client.group import ANNOUNCE_TIMEOUT_S
@@ -13,18 +13,22 @@ from coord_core.protocol.topics import RETENTION_AGE_MS_DEFAULT, RETENTION_BYTES
 if TYPE_CHECKING:
     from coord_core.client.sync import Client
 
+M = TypeVar("M")
 
-class Subscription(Iterator[TopicMessage]):
-    """The messages of a topic, as an iterator that waits for the next; close it (or leave its context) when done.
+
+class Subscription(Iterator[M], Generic[M]):
+    """The messages of a topic, or what is called in a parking lot, as an iterator that waits for the next.
+
+    Close it (or leave its context) when done.
 
     A message counts as worked off when the next one is asked for.  Ends when it or the client is closed, by whichever thread.
     """
 
-    def __init__(self, client: "Client", inner: Consumer) -> None:
+    def __init__(self, client: "Client", inner: Consumer[M]) -> None:
         self._client = client
         self._inner = inner
 
-    def __next__(self) -> TopicMessage:
+    def __next__(self) -> M:
         try:
             return self._client.run(self._inner.__anext__)
         except StopAsyncIteration:
@@ -46,7 +50,7 @@ class Subscription(Iterator[TopicMessage]):
         """Stop: commit what is worked off, and give up the group.  Idempotent."""
         self._client.run(self._inner.aclose)
 
-    def __enter__(self) -> "Subscription":
+    def __enter__(self) -> "Subscription[M]":
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -114,7 +118,7 @@ class DistributedTopic(Blocking[AsyncDistributedTopic]):
         """Return up to `limit` messages from there on, linearizably: fewer where the topic ends, or is not there."""
         return self._client.run(lambda: self._inner.read(from_, limit))
 
-    def subscribe(self, from_: From = "latest", *, group: str | None = None, commit: bool = True) -> Subscription:
+    def subscribe(self, from_: From = "latest", *, group: str | None = None, commit: bool = True) -> Subscription[TopicMessage]:
         """Iterate over the messages from there on, without end.  See `AsyncDistributedTopic.subscribe`."""
         return Subscription(self._client, self._inner.subscribe(from_, group=group, commit=commit))
 

@@ -13,12 +13,13 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from coord_core.client import paths
-from coord_core.client.consuming import Consumer
+from coord_core.client.consuming import Consumer, Fetched
 from coord_core.client.driver import Driver
 from coord_core.client.group import ANNOUNCE_TIMEOUT_S
 from coord_core.client.listeners import Listener, call_listener, is_inside
 from coord_core.errors import CoordError, InvalidRequest, NotFound, SessionClosed
 from coord_core.protocol.operations import Operation, Owner
+from coord_core.protocol.queries import Answer
 from coord_core.protocol.streams import Announced, Unacknowledged
 from coord_core.protocol.topics import (
     EARLIEST,
@@ -53,6 +54,9 @@ if TYPE_CHECKING:
     from coord_core.client.aio import AsyncClient
 
 _log = logging.getLogger("coord.client")
+
+#: Messages that a consumer asks for at a time; of a group fewer, for those may come twice.
+_BATCH, _GROUP_BATCH = 1_000, 100
 
 #: Where to begin: "earliest", "latest", an offset, how long ago, or when.
 From: TypeAlias = str | int | timedelta | datetime
@@ -224,16 +228,16 @@ class AsyncDistributedTopic:
             start, ago_ms = fetched.next, None
         return found
 
-    def subscribe(self, from_: From = "latest", *, group: str | None = None, commit: bool = True) -> Consumer:
+    def subscribe(self, from_: From = "latest", *, group: str | None = None, commit: bool = True) -> Consumer[TopicMessage]:
         """Iterate over the messages from there on, and then over those that come, without end.
 
         `group`: become its one consumer, waiting until it is free, and begin with what it has not worked off; `from_` counts only
         where it has committed nothing.  With `commit`, a message counts as worked off when the next one is asked for: what was not
         committed before a crash comes again.  Goes on over failovers and lost sessions.
         """
-        return Consumer(self, from_, group, commit=commit)
+        return Consumer(_Source(self, group), from_, commit=commit)
 
-    def __aiter__(self) -> Consumer:
+    def __aiter__(self) -> Consumer[TopicMessage]:
         return self.subscribe()
 
     async def on_message(
@@ -262,7 +266,7 @@ class AsyncDistributedTopic:
 
         return end
 
-    async def _listen(self, consumer: Consumer, listener: Listener) -> None:
+    async def _listen(self, consumer: Consumer[TopicMessage], listener: Listener) -> None:
         try:
             async for message in consumer:
                 await call_listener(self._client.callbacks, listener, message)
@@ -343,6 +347,42 @@ class AsyncDistributedTopic:
             raise
 
 
+class _Source:
+    """A topic as its consumer sees it."""
+
+    kind = "topic"
+
+    def __init__(self, topic: AsyncDistributedTopic, group: str | None) -> None:
+        self._topic = topic
+        self._group = group or ""
+        self.is_group = group is not None
+        self.full_path = topic.full_path
+
+    def driver(self) -> Driver:
+        return self._topic.driver()
+
+    async def claim(self) -> Claim | None:
+        return await self._topic.claim(self._group)
+
+    async def release(self) -> None:
+        await self._topic.release(self._group)
+
+    async def commit(self, offset: int) -> None:
+        await self._topic.commit(self._group, offset)
+
+    async def fetch(self, start: int, ago_ms: int | None) -> Fetched[TopicMessage]:
+        fetched = await self._topic.fetch(start, ago_ms, _GROUP_BATCH if self.is_group else _BATCH)
+        found = [(message.offset, message) for message in messages(fetched)]
+        return Fetched(fetched.topic, found, fetched.next, fetched.end)
+
+    def message(self, record: TopicRecord) -> TopicMessage:
+        return _message(record, datetime.now(UTC))
+
+    def position(self, state: Answer) -> tuple[int, int]:
+        assert isinstance(state, TopicState)
+        return state.topic, state.end
+
+
 @dataclass(frozen=True, slots=True)
 class TopicListed:
     """One topic of a listing."""
@@ -379,11 +419,6 @@ def begin(from_: From) -> tuple[int, int | None]:
 def messages(fetched: TopicFetched) -> list[TopicMessage]:
     now = datetime.now(UTC)
     return [_message(record, now - timedelta(milliseconds=fetched.time_ms - record.time_ms)) for record in fetched.records]
-
-
-def message_of(record: TopicRecord) -> TopicMessage:
-    """Return a message that was published just now."""
-    return _message(record, datetime.now(UTC))
 
 
 def _message(record: TopicRecord, published_at: datetime) -> TopicMessage:

@@ -13,8 +13,9 @@ this release does not know, and stops the node.
 - `resources`: the registry, and what every type of resource must do, above all when an attachment ends.
 - `names`: paths and the resources bound to them.
 - `claims`: who waits for locks, semaphores and rate limiters, and who holds.
-- `locks`, `semaphores`, `limiters`, `values`, `elections`, `groups`, `topics`: the resources; `segments` and `cursors` are parts of
-  topics, `works` of groups.
+- `locks`, `semaphores`, `limiters`, `values`, `elections`, `groups`, `topics`, `parking`: the resources;
+  `segments` and `cursors` are parts of topics, `works` of groups, `lots`, `bays`, `parked` and `gates` of parking.
+- `logs`: which records there must be beside the machine.
 - `lists`: what there is, a part at a time.
 - `streams`: what happened to them, for those who subscribed.
 - `timers`: deadlines in cluster time.
@@ -65,6 +66,13 @@ whose details have `what`, `limit` and `value`, and changes nothing:
 | bytes of a message, its key, its headers    | PAYLOAD_, KEY_, HEADERS_BYTES_MAX | 256, 1, 16 KiB |
 | headers of a message                        | HEADERS_MAX                   |              64 |
 | segments of a topic                         | SEGMENTS_MAX                  | 256, then two become one |
+| parking lots                                | PARKING_LOTS_MAX              |           1,000 |
+| pieces that wait for one key                | WAITING_MAX                   |          10,000 |
+| pieces of a lot; of all                     | PIECES_PER_LOT_MAX, PIECES_MAX | 200,000; 500,000 |
+| bytes of the messages of a lot              | PARKED_BYTES_PER_LOT_MAX      |        4096 MiB |
+| bytes of the messages of all lots           | PARKED_BYTES_MAX              |       16384 MiB |
+| bytes of a piece's message, its key, its id | MESSAGE_, PIECE_KEY_, PIECE_ID_BYTES_MAX | 256 KiB, 512, 255 |
+| seats remembered of a key                   | SEATS_MAX                     | 64, then the oldest is forgotten |
 | records that streams keep, together         | RING_RECORDS_MAX              |          65,536 |
 | their bytes                                 | RING_BYTES_MAX                |          16 MiB |
 

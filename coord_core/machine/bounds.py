@@ -59,6 +59,19 @@ TOPIC_GROUPS_MAX = 256
 #: Of one topic: three limits make about 64 segments each.
 SEGMENTS_MAX = 256
 
+PARKING_LOTS_MAX = 1_000
+PIECES_PER_LOT_MAX = 200_000
+#: A piece takes 0.3 to 0.8 kB of memory, and a key 0.9 kB; messages take none.
+PIECES_MAX = 500_000
+#: Of the messages of one lot, and of all.
+PARKED_BYTES_PER_LOT_MAX = 4 * 1024**3
+PARKED_BYTES_MAX = 16 * 1024**3
+#: A bin with so many bytes or pieces takes no more: what one piece that waits long keeps on the disk.
+BIN_BYTES = 256 * 1024
+BIN_PIECES = 1_000
+#: Pieces of one key that were called and get their old place when they come back.
+SEATS_MAX = 64
+
 #: Waits of locks and TTLs of values, in cluster time: ten years.
 DURATION_MS_MAX = 10 * 365 * 24 * 3600 * 1000
 

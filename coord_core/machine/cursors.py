@@ -8,7 +8,7 @@ Rules:
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -16,6 +16,7 @@ from coord_core import errors
 from coord_core.machine import refusals
 from coord_core.machine.bounds import TOPIC_GROUPS_MAX
 from coord_core.machine.entry import CurrentEntry
+from coord_core.machine.logs import Kept
 from coord_core.machine.sessions import Attachment, Sessions
 from coord_core.protocol.base import Owner
 from coord_core.protocol.results import Done, Failed, Result
@@ -31,9 +32,6 @@ from coord_core.protocol.topics import (
     TopicRelease,
 )
 from coord_core.types import AttachmentId, RequestNumber
-
-if TYPE_CHECKING:
-    from coord_core.machine.topics import Topic
 
 _DONE = Done()
 
@@ -69,6 +67,15 @@ class ClaimRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     since_ms: int
 
 
+class Consumed(Protocol):
+    """What groups consume: a topic, or the deliveries of a parking lot."""
+
+    groups: dict[str, Group]
+
+    @property
+    def kept(self) -> Kept: ...
+
+
 class GroupRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A consumer group in a snapshot."""
 
@@ -78,7 +85,7 @@ class GroupRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Cursors:
-    """What is done to groups; the topics themselves are handed in."""
+    """What is done to groups; what they consume is handed in."""
 
     __slots__ = ("_claims", "_entry", "_sessions")
 
@@ -90,7 +97,7 @@ class Cursors:
 
     # --- operations --------------------------------------------------------------------------------------------------------------
 
-    def commit(self, attachment: Attachment, topic: "Topic", operation: TopicCommit) -> Result:
+    def commit(self, attachment: Attachment, topic: Consumed, operation: TopicCommit) -> Result:
         group = self._usable(attachment, topic, operation.group)
         if isinstance(group, Failed):
             return group
@@ -102,7 +109,7 @@ class Cursors:
             group.committed = operation.offset
         return Committed(group.committed)
 
-    def claim(self, attachment: Attachment, request: RequestNumber, topic: "Topic", operation: TopicClaim) -> Result:
+    def claim(self, attachment: Attachment, request: RequestNumber, topic: Consumed, operation: TopicClaim) -> Result:
         fault = refusals.check_owner(operation.owner)
         if fault is not None:
             return fault
@@ -123,13 +130,13 @@ class Cursors:
         self._add(group, claim)
         return Claimed(claim.token, group.committed)
 
-    def release(self, attachment: Attachment, topic: "Topic", operation: TopicRelease) -> Result:
+    def release(self, attachment: Attachment, topic: Consumed, operation: TopicRelease) -> Result:
         group = topic.groups.get(operation.group)
         if group is not None and group.claim is not None and group.claim.attachment is attachment:
             self._give_up(topic, group.claim)
         return _DONE
 
-    def delete(self, attachment: Attachment, topic: "Topic", operation: TopicGroupDelete) -> Result:
+    def delete(self, attachment: Attachment, topic: Consumed, operation: TopicGroupDelete) -> Result:
         group = self._usable(attachment, topic, operation.group)
         if isinstance(group, Failed):
             return group
@@ -141,7 +148,7 @@ class Cursors:
 
     # --- what happens to claims --------------------------------------------------------------------------------------------------
 
-    def topic_deleted(self, topic: "Topic") -> None:
+    def topic_deleted(self, topic: Consumed) -> None:
         for group in topic.groups.values():
             if group.claim is not None:
                 self._drop(group.claim)
@@ -150,11 +157,11 @@ class Cursors:
         """Return its claims, in the order in which it made them."""
         return list(self._claims.get(attachment.id, {}).values())
 
-    def end(self, topic: "Topic", claim: Claim) -> None:
+    def end(self, topic: Consumed, claim: Claim) -> None:
         """A claim's attachment has ended, or the claim was withdrawn."""
         self._give_up(topic, claim)
 
-    def _give_up(self, topic: "Topic", claim: Claim) -> None:
+    def _give_up(self, topic: Consumed, claim: Claim) -> None:
         group = topic.groups[claim.group]
         group.claim = None
         self._drop(claim)
@@ -172,7 +179,7 @@ class Cursors:
         if not claims:
             del self._claims[claim.attachment.id]
 
-    def _usable(self, attachment: Attachment, topic: "Topic", name: str) -> Group | Failed | None:
+    def _usable(self, attachment: Attachment, topic: Consumed, name: str) -> Group | Failed | None:
         """Return the group where this attachment may move or delete it; None where there is none and may be one."""
         group = self._find(topic, name)
         if isinstance(group, Group) and group.claim is not None and group.claim.attachment is not attachment:
@@ -182,13 +189,13 @@ class Cursors:
         return group
 
     @staticmethod
-    def _find(topic: "Topic", name: str) -> Group | Failed | None:
+    def _find(topic: Consumed, name: str) -> Group | Failed | None:
         group = topic.groups.get(name)
         return _check_new(topic, name) if group is None else group
 
     # --- snapshots and looking ---------------------------------------------------------------------------------------------------
 
-    def restore(self, path: str, topic: "Topic", row: GroupRow) -> None:
+    def restore(self, path: str, topic: Consumed, row: GroupRow) -> None:
         """Raises KeyError where the attachment of its claim is missing."""
         group = topic.groups[row.name] = Group()
         group.committed = row.committed
@@ -199,21 +206,21 @@ class Cursors:
             self._add(group, claim)
 
 
-def rows(topic: "Topic") -> list[GroupRow]:
+def rows(topic: Consumed) -> list[GroupRow]:
     return [GroupRow(name, group.committed, _claim_row(group.claim)) for name, group in topic.groups.items()]
 
 
-def state(topic: "Topic") -> list[Any]:
+def state(topic: Consumed) -> list[Any]:
     """Plain data, equal for equal states: the order in which groups came about does not matter."""
     return sorted((row.name, row.committed, msgspec.to_builtins(row.claim)) for row in rows(topic))
 
 
-def told(topic: "Topic") -> tuple[GroupCursor, ...]:
+def told(topic: Consumed) -> tuple[GroupCursor, ...]:
     """The groups as people are told of them, by name."""
     return tuple(_told(topic, name, topic.groups[name]) for name in sorted(topic.groups))
 
 
-def _told(topic: "Topic", name: str, group: Group) -> GroupCursor:
+def _told(topic: Consumed, name: str, group: Group) -> GroupCursor:
     at = max(group.committed or 0, topic.kept.earliest)
     return GroupCursor(name, group.committed, topic.kept.end - at, None if group.claim is None else group.claim.owner)
 
@@ -222,7 +229,7 @@ def _claim_row(claim: Claim | None) -> ClaimRow | None:
     return None if claim is None else ClaimRow(claim.attachment.id, claim.request, claim.owner, claim.token, claim.since_ms)
 
 
-def _check_new(topic: "Topic", name: str) -> Failed | None:
+def _check_new(topic: Consumed, name: str) -> Failed | None:
     length = refusals.utf8_length(name)
     if not 1 <= length <= GROUP_NAME_BYTES_MAX:
         return refusals.invalid("group", f"must be 1 to {GROUP_NAME_BYTES_MAX} bytes of UTF-8")

@@ -31,6 +31,10 @@ def dismantle(machine: Machine, budget: int) -> bool:
         machine._elections._runners,
         machine._groups._members,
         machine._topics._cursors._claims,
+        machine._parking._cursors._claims,
+        machine._parking._lots.of_gate,
+        machine._parking._lots.by_path,
+        machine.logs,
         streams._of_attachment,
         streams.by_name,
     ):

@@ -5,6 +5,7 @@ There is one such record a machine, set anew for each entry; everything that nee
 
 from typing import TYPE_CHECKING
 
+from coord_core.machine.gates import Gates
 from coord_core.machine.sessions import Attachment
 from coord_core.machine.versions import VERSION_FIRST
 from coord_core.protocol.results import Result
@@ -20,6 +21,7 @@ class CurrentEntry:
         "closed",
         "closures_due",
         "emitted",
+        "gates",
         "index",
         "leased",
         "records",
@@ -49,9 +51,11 @@ class CurrentEntry:
         self.unsubscribed: list[SubscriptionId] = []
         #: Timers of this entry opened locks, which are granted at its end.
         self.closures_due = False
-        #: What was published to topics.
+        #: What moved that somebody waits for outside of its queue.
+        self.gates = Gates()
+        #: What was published to topics, or parked.
         self.records: list[tuple[TopicNumber, TopicRecord]] = []
-        #: Topics whose records below an offset are not kept any more; None: none at all, the topic is gone.
+        #: Logs whose records below an offset are not kept any more; None: none at all, the log is gone.
         self.trimmed: list[tuple[TopicNumber, int | None]] = []
         #: The snapshot being written, which must see every window before it changes.
         self.snapshot: Snapshot | None = None

@@ -6,10 +6,12 @@ It reads the private state of this package's classes: that is its purpose, and n
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 
+from coord_core.machine.bays import Bay, Lot, Piece
 from coord_core.machine.bounds import SEGMENTS_MAX, WINDOW_CONTROL_MAX
 from coord_core.machine.claims import Claim, Claims, Queued
 from coord_core.machine.detached import ACTORS_KEPT
 from coord_core.machine.machine import Machine
+from coord_core.machine.parked import has_room
 from coord_core.machine.sessions import Attachment
 from coord_core.machine.timers import Timer
 from coord_core.machine.versions import VERSION_FIRST, VERSION_MAX
@@ -29,6 +31,8 @@ def check(machine: Machine) -> None:
     _check_elections(machine, attachments)
     _check_groups(machine, attachments)
     _check_topics(machine, attachments)
+    _check_parking(machine, attachments)
+    _check_logs(machine)
     _check_names(machine)
     _check_timers(machine)
 
@@ -222,6 +226,72 @@ def _check_topics(machine: Machine, attachments: dict[AttachmentId, Attachment])
     assert claims == {key: claim for table in topics._cursors._claims.values() for key, claim in table.items()}
 
 
+def _check_parking(machine: Machine, attachments: dict[AttachmentId, Attachment]) -> None:
+    parking, lots, bays = machine._parking, machine._parking.lots, machine._parking.bays()
+    assert lots == dict(machine._names.of_type(Lot))
+    assert not machine._entry.gates.due
+    assert {name: bay for table in parking._lots.of_gate.values() for name, bay in table.items()} == dict(bays)
+    assert all(table for table in parking._lots.of_gate.values()), "a gate that nobody waits for is watched"
+    claims = {}
+    for path, lot in lots.items():
+        group = lot.groups.get("consumer")
+        assert lot.bays or (group is not None and group.claim is not None), f"{path} is kept for nobody"
+        assert {bay.name: bay for bay in lot.bays.values()} == {name: bay for name, bay in bays if bay.path == path}
+        _check_lot(lot)
+        if group is not None and group.claim is not None:
+            assert attachments.get(group.claim.attachment.id) is group.claim.attachment, f"{path} is consumed by the dead"
+            claims[path, "consumer"] = group.claim
+    assert claims == {key: claim for table in parking._cursors._claims.values() for key, claim in table.items()}
+    for name, bay in bays:
+        assert bay.name == name
+        _check_bay(machine, bay)
+    pieces = [piece for _, bay in bays for piece in bay.pieces.values() if piece.has_message]
+    assert (parking._lots.pieces, parking._lots.bytes) == (len(pieces), sum(piece.size for piece in pieces))
+
+
+def _check_lot(lot: Lot) -> None:
+    pieces = [piece for bay in lot.bays.values() for piece in bay.pieces.values()]
+    kept = [piece for piece in pieces if piece.has_message]
+    assert (lot.pieces, lot.bytes) == (len(kept), sum(piece.size for piece in kept))
+    assert lot.offsets == sorted(lot.deliveries)
+    delivered = {piece.delivery: piece for piece in kept if piece.delivery is not None}
+    assert {offset: piece for offset, (_, piece) in lot.deliveries.items()} == delivered
+    assert all(offset < lot.end for offset in lot.deliveries)
+    assert list(lot.bins) == sorted(lot.bins)
+    for number, found in lot.bins.items():
+        places = [piece.at for piece in kept if piece.bin == number]
+        assert len(set(places)) == len(places) == found.left > 0, "a bin is kept for the pieces that are in it"
+        assert all(place < found.end for place in places)
+    assert {piece.bin for piece in kept} == set(lot.bins)
+
+
+def _check_bay(machine: Machine, bay: Bay) -> None:
+    assert bay.pieces, f"a bay of {bay.path} is empty"
+    expired = [piece for piece in bay.pieces.values() if piece.expired]
+    everything = [*bay.waiting, *bay.called.values(), *expired]
+    assert sorted(piece.id for piece in everything) == sorted(bay.pieces)
+    assert all(bay.pieces[name] is piece and name == piece.id for name, piece in bay.called.items())
+    tickets = [piece.ticket for piece in bay.waiting]
+    assert tickets == sorted(set(tickets)), "pieces wait in order"
+    offsets = [piece.delivery for piece in bay.called.values()]
+    assert offsets == sorted(offsets, key=lambda offset: offset or 0), "pieces are called in order"
+    assert not any(piece.passed or piece.committed or piece.expired or piece.delivery is not None for piece in bay.waiting)
+    for piece in bay.called.values():
+        assert piece.delivery is not None
+        assert not (piece.passed and piece.committed), f"{piece.id} keeps a place that it does not need"
+        assert (piece.timer is not None) == piece.committed
+    assert not any(piece.committed or piece.timer for piece in expired)
+    gate = machine._names.look_up(bay.gate)
+    assert not bay.waiting or not has_room(gate, bay), f"{bay.waiting[0].id} waits for {bay.gate}, which has room"
+
+
+def _check_logs(machine: Machine) -> None:
+    logs = {number: topic.kept for number, topic in machine._topics.by_number.items()}
+    bins = {number: found for lot in machine._parking.lots.values() for number, found in lot.bins.items()}
+    assert len(logs) + len(bins) == len(logs | bins), "two logs have one number"
+    assert dict(machine.logs) == logs | bins
+
+
 def _check_names(machine: Machine) -> None:
     values = machine._values.all()
     resources = machine._registry.resources
@@ -249,9 +319,14 @@ def _timers(machine: Machine) -> Iterator[Timer]:
     yield from (lock.closed.timer for _, lock in machine._locks.all() if lock.closed is not None and lock.closed.timer is not None)
     yield from (limiter.timer for _, limiter in machine._limiters.all() if limiter.timer is not None)
     yield from (topic.timer for topic in machine._topics.by_number.values() if topic.timer is not None)
+    yield from (piece.timer for piece in _pieces(machine) if piece.timer is not None)
     yield from (value.timer for _, value in machine._values.all() if value.timer is not None)
     works = (work for _, group in machine._groups.all() for work in group.works.by_id.values())
     yield from (work.timer for work in works if work.timer is not None)
+
+
+def _pieces(machine: Machine) -> Iterator[Piece]:
+    return (piece for _, bay in machine._parking.bays() for piece in bay.pieces.values())
 
 
 def _claims(machine: Machine) -> tuple[Claims, ...]:

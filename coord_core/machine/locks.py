@@ -89,6 +89,9 @@ class Lock(Queued):
         #: How it was last taken from its holder, which may not know yet.  Forgotten with the name.
         self.broken: LockBroken | None = None
 
+    def has_room(self, permits: int) -> bool:
+        return False  # there is no free lock
+
 
 class ClosureRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A closure in a snapshot."""
@@ -241,6 +244,8 @@ class Locks(Claims):
             self._held[claim.attachment.id] = {claim.request: claim}  # `add`, without the call: the hottest path
         else:
             add(self._held, claim)
+        if self._entry.gates.watched:
+            self._entry.gates.granted(claim.path)
         if self._streams.by_name:
             self._streams.emit((Lock.kind, claim.path), LockChanged(self._party(claim)))
         return Granted(token)
@@ -319,6 +324,8 @@ class Locks(Claims):
 
     def _drop(self, path: str) -> None:
         self._names.drop(path)
+        if self._entry.gates.watched:
+            self._entry.gates.has_room(path)
         if self._streams.by_name:
             self._streams.emit((Lock.kind, path), LockChanged(None))
 

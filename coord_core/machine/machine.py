@@ -1,8 +1,8 @@
 """The face of the state machine: an entry in, its answer and the answers it caused out.
 
 An entry is applied in this order: the cluster time rises to its stamp; timers that are due fire; its command is applied; locks
-that those timers opened are granted.  Which
-command does what to sessions is decided here; what a session's operation does is the resources' matter.
+that those timers opened are granted; pieces that wait for what moved are called.  Which command does what to sessions is decided
+here; what a session's operation does is the resources' matter.
 
 The duties of the caller (replica):
 1. Apply every committed command once, in order of the log.  `apply` raises only where an invariant is broken, and `ReleaseTooOld`
@@ -30,7 +30,9 @@ from coord_core.machine.groups import Group, Groups
 from coord_core.machine.limiters import Limiters
 from coord_core.machine.lists import Listed, list_locks, list_sessions
 from coord_core.machine.locks import Lock, Locks
+from coord_core.machine.logs import Logs
 from coord_core.machine.names import Names
+from coord_core.machine.parking import Bays, Parking
 from coord_core.machine.relays import Relays
 from coord_core.machine.resources import OperationHandler, QueryHandler, Registry, Resource
 from coord_core.machine.restoring import Restoring
@@ -85,7 +87,7 @@ class Applied:
     #: The streams that have a record of this entry, and the subscriptions that it ended.
     emitted: Sequence[StreamName]
     unsubscribed: Sequence[SubscriptionId]
-    #: What it published, to be stored; and the topics of which nothing below an offset is kept any more (None: nothing at all).
+    #: What it published or parked, to be stored; and the logs of which nothing below an offset is kept any more (None: nothing).
     records: Sequence[tuple[TopicNumber, TopicRecord]]
     trimmed: Sequence[tuple[TopicNumber, int | None]]
 
@@ -107,7 +109,11 @@ class Machine:
         self._values = Values(self._entry, self._names, self._timers, self._streams)
         self._elections = Elections(self._entry, self._sessions, self._names, self._streams)
         self._groups = Groups(self._entry, self._sessions, self._names, self._timers, self._streams)
-        self._topics = Topics(self._entry, self._sessions, self._names, self._timers, self._streams)
+        #: Which records there must be beside the machine: only to read.
+        self.logs = Logs()
+        beside = (self._streams, self.logs)
+        self._topics = Topics(self._entry, self._sessions, self._names, self._timers, *beside)
+        self._parking = Parking(self._entry, self._sessions, self._names, self._timers, *beside)
         self._registry = Registry()
         # Streams first: who ends in an entry is told no more of what that entry does.
         resources: tuple[Resource, ...] = (
@@ -119,6 +125,8 @@ class Machine:
             self._semaphores,
             self._limiters,
             self._topics,
+            self._parking,
+            Bays(self._parking),
         )
         for resource in resources:
             self._registry.register(resource)
@@ -182,6 +190,8 @@ class Machine:
         result = self._commands[type(command)](command)
         if entry.closures_due:
             self._locks.open_due()
+        if entry.gates.due:
+            self._parking.gates_moved()
         self._rolling.add(entry, result)
         return Applied(
             result,
@@ -220,8 +230,13 @@ class Machine:
 
     @property
     def topics(self) -> Topics:
-        """Which records there must be: only to read."""
+        """What was published: only to read."""
         return self._topics
+
+    @property
+    def parking(self) -> Parking:
+        """What was parked: only to read."""
+        return self._parking
 
     def digest(self) -> bytes:
         """Return 32 bytes that are equal for equal states, however they came about; for comparing replicas."""

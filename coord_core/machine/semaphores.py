@@ -68,6 +68,9 @@ class Semaphore(Queued):
         self.holders: dict[FencingToken, Claim] = {}
         self.waiters = None
 
+    def has_room(self, permits: int) -> bool:
+        return self.waiters is None and self.taken + permits <= self.limit
+
 
 class SemaphoreRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A semaphore in a snapshot."""
@@ -180,6 +183,8 @@ class Semaphores(Claims):
         semaphore.taken += claim.terms
         claim.since_ms = self._entry.time_ms
         add(self._held, claim)
+        if self._entry.gates.watched:
+            self._entry.gates.granted(claim.path)
         return PermitsGranted(claim.token)
 
     def _give_back(self, semaphore: Semaphore, claim: Claim) -> None:
@@ -189,6 +194,8 @@ class Semaphores(Claims):
 
     def _go_on(self, path: str, semaphore: Semaphore) -> None:
         """Let those who wait go on as far as there are permits; forget a semaphore that nobody needs.  It was looked up last."""
+        if self._entry.gates.watched:
+            self._entry.gates.has_room(path)
         while semaphore.waiters is not None:
             claim = next(iter(semaphore.waiters))
             if not _has_room(semaphore, claim):

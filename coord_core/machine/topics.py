@@ -9,7 +9,7 @@ Rules:
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -20,6 +20,7 @@ from coord_core.machine import cursors, refusals
 from coord_core.machine.bounds import TOPICS_MAX
 from coord_core.machine.cursors import Cursors, Group, GroupRow
 from coord_core.machine.entry import CurrentEntry
+from coord_core.machine.logs import Logs
 from coord_core.machine.names import Named, Names
 from coord_core.machine.resources import OperationHandler, QueryHandler, StateOf
 from coord_core.machine.segments import SegmentRow, Segments
@@ -107,10 +108,11 @@ _decode = msgspec.msgpack.Decoder(list[TopicRow]).decode
 
 
 class Topics:
-    __slots__ = ("_cursors", "_entry", "_names", "_paths", "_streams", "_timers", "by_number")
+    __slots__ = ("_cursors", "_entry", "_logs", "_names", "_paths", "_streams", "_timers", "by_number")
 
-    def __init__(self, entry: CurrentEntry, sessions: Sessions, names: Names, timers: Timers, streams: Streams) -> None:
+    def __init__(self, entry: CurrentEntry, sessions: Sessions, names: Names, timers: Timers, streams: Streams, logs: Logs) -> None:
         self._entry = entry
+        self._logs = logs
         self._streams = streams
         self._names = names
         self._timers = timers
@@ -207,7 +209,7 @@ class Topics:
             self._unset_timer(topic)
             self._cursors.topic_deleted(topic)
             self._names.drop(operation.path)
-            del self.by_number[topic.number]
+            del self.by_number[topic.number], self._logs[topic.number]
             del self._paths[bisect_right(self._paths, operation.path) - 1]
             self._entry.trimmed.append((topic.number, None))
             self._streams.emit((Topic.kind, operation.path), TopicDeleted(topic.number))
@@ -242,6 +244,7 @@ class Topics:
 
     def _add(self, path: str, topic: Topic) -> None:
         self.by_number[topic.number] = topic
+        self._logs[topic.number] = topic.kept
         self._paths.insert(bisect_right(self._paths, path), path)
 
     def _existing(self, path: str) -> Topic | Failed:
@@ -345,10 +348,6 @@ class Topics:
     def all(self) -> list[tuple[str, Topic]]:
         """Return every topic with its path, in order of paths."""
         return self._names.of_type(Topic)
-
-    def ranges(self) -> Iterator[tuple[TopicNumber, int, int]]:
-        """Yield of every topic its number, its earliest offset and its end: the records that there must be."""
-        return ((topic.number, topic.kept.earliest, topic.kept.end) for topic in self.by_number.values())
 
     def place(self, query: TopicFetch, now_ms: int) -> TopicFetched | Failed:
         """Return the answer to a fetch without its records: those from `next` on up to `end` belong into it."""

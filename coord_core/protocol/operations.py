@@ -13,6 +13,7 @@ from coord_core.protocol.elections import ElectionEnter, ElectionResign, Electio
 from coord_core.protocol.groups import GroupJoin, GroupLeave, GroupUpdate
 from coord_core.protocol.limiters import RateAcquire
 from coord_core.protocol.locks import LockBreak
+from coord_core.protocol.parking import Park, ParkingClaim, ParkingCommit, ParkingRelease, Unpark
 from coord_core.protocol.semaphores import SemaphoreAcquire, SemaphoreRelease, SemaphoreSetLimit
 from coord_core.protocol.streams import Subscribe, Unsubscribe
 from coord_core.protocol.topics import (
@@ -133,22 +134,17 @@ Operation: TypeAlias = (
     | WorkFinish
     | WorkCancel
     | WorkAwait
+    | Park
+    | Unpark
+    | ParkingClaim
+    | ParkingCommit
+    | ParkingRelease
 )
 
 #: What gives something back: it goes before everything else, and is admitted where other operations are not any more.
 FREEING: frozenset[type] = frozenset(
-    {
-        LockRelease,
-        Cancel,
-        Unsubscribe,
-        ElectionResign,
-        GroupLeave,
-        LockBreak,
-        SemaphoreRelease,
-        TopicRelease,
-        WorkFinish,
-        WorkCancel,
-    }
+    {LockRelease, Cancel, Unsubscribe, ElectionResign, GroupLeave, LockBreak, SemaphoreRelease, TopicRelease}
+    | {Unpark, ParkingCommit, ParkingRelease, WorkFinish, WorkCancel}
 )
 #: What waits in a queue by the cluster's clock, and can be withdrawn from it without a trace.
 Waiting: TypeAlias = LockAcquire | SemaphoreAcquire | RateAcquire

@@ -7,6 +7,7 @@ from coord_core.protocol.elections import ElectionInfo, ElectionState
 from coord_core.protocol.groups import GroupInfo, GroupState
 from coord_core.protocol.limiters import LimiterInfo, LimiterState
 from coord_core.protocol.locks import LockClosure, LockList, LockParty, LockRows, SessionList, SessionRows
+from coord_core.protocol.parking import ParkedList, ParkedListing, ParkingFetch, ParkingFetched, ParkingInfo, ParkingState
 from coord_core.protocol.results import Failed
 from coord_core.protocol.semaphores import SemaphoreInfo, SemaphoreState
 from coord_core.protocol.topics import TopicFetch, TopicFetched, TopicInfo, TopicList, TopicListing, TopicState
@@ -55,6 +56,9 @@ Query: TypeAlias = (
     | TopicInfo
     | TopicList
     | TopicFetch
+    | ParkingInfo
+    | ParkedList
+    | ParkingFetch
 )
 
 
@@ -100,5 +104,8 @@ Answer: TypeAlias = (
     | TopicListing
     | TopicFetched
     | WorkState
+    | ParkingState
+    | ParkedListing
+    | ParkingFetched
     | Failed
 )

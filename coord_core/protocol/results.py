@@ -6,6 +6,7 @@ from coord_core.protocol.base import Owner, ResultStruct
 from coord_core.protocol.elections import Entered
 from coord_core.protocol.limiters import RateGranted, RateRefused
 from coord_core.protocol.locks import LockBroken
+from coord_core.protocol.parking import Parked, ParkingFull, Unparked
 from coord_core.protocol.semaphores import PermitsGranted
 from coord_core.protocol.streams import Announced, Joined, Subscribed
 from coord_core.protocol.topics import Claimed, ClaimRefused, Committed, Published, TopicCreated
@@ -105,4 +106,7 @@ Result: TypeAlias = (
     | ClaimRefused
     | WorkScheduled
     | WorkDone
+    | Parked
+    | Unparked
+    | ParkingFull
 )

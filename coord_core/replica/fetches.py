@@ -1,4 +1,4 @@
-"""Reading topics: where records are near they are answered at once, else when the disk has given them.
+"""Reading topics and parking lots: where records are near they are answered at once, else when the disk has given them.
 
 A fetch is a linearizable read: a quorum has confirmed this leader when it was placed, so what it answers was there.  What retention
 passes while the disk is asked is left out.  Followers that need a snapshot's records are served the same way.
@@ -8,6 +8,7 @@ Bound: FETCHES_MAX wait for the disk; a client's fetch over it is refused with B
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from typing import TypeAlias
 
@@ -15,7 +16,9 @@ import msgspec
 
 from coord_core.errors import StorageCorrupt
 from coord_core.machine import Machine
+from coord_core.machine.parked import Placed
 from coord_core.protocol.messages import ServerMessage, Told
+from coord_core.protocol.parking import Delivery, ParkingFetch, ParkingFetched
 from coord_core.protocol.results import Failed
 from coord_core.protocol.topics import FETCH_BYTES_MAX, FETCH_RECORDS_MAX, TopicFetch, TopicFetched, TopicRecord
 from coord_core.replica.pending import Origin
@@ -40,8 +43,31 @@ class RecordRead:
     bytes_max: int
 
 
+_BUSY = Failed("Busy", f"{FETCHES_MAX} reads of records wait for the disk; try again in a moment", {"limit": FETCHES_MAX})
+
+
+class _Gathering:
+    """The messages of one fetch from a parking lot, as they come."""
+
+    def __init__(self, answer: ParkingFetched, placed: list[Placed], tell: Callable[[ParkingFetched], None]) -> None:
+        self._answer = answer
+        self._tell = tell
+        self._left = len(placed)
+        self._found: dict[int, Delivery] = {}
+
+    def take(self, placed: Placed, records: list[TopicRecord]) -> None:
+        # What was taken away meanwhile has no message any more.
+        if records and records[0].offset == placed.at:
+            offset = placed.delivery.offset
+            self._found[offset] = msgspec.structs.replace(placed.delivery, message=records[0].payload)
+        self._left -= 1
+        if not self._left:
+            deliveries = tuple(self._found[offset] for offset in sorted(self._found))
+            self._tell(msgspec.structs.replace(self._answer, deliveries=deliveries))
+
+
 class Fetches:
-    """What one node reads of its topics for others."""
+    """What one node reads of its records for others."""
 
     def __init__(self, records: Records) -> None:
         self._records = records
@@ -73,8 +99,21 @@ class Fetches:
             self._tell(origin, msgspec.structs.replace(placed, records=known, next=following))
 
         if not self._read(placed.topic, placed.next, query.records_max, query.bytes_max, then):
-            message = f"{FETCHES_MAX} reads of topics wait for the disk; try again in a moment"
-            self._tell(origin, Failed("Busy", message, {"limit": FETCHES_MAX}))
+            self._tell(origin, _BUSY)
+
+    def fetch_deliveries(self, origin: Origin, query: ParkingFetch, machine: Machine) -> None:
+        """A client's fetch from a parking lot, confirmed.  Its messages are in several bins: each is read for itself."""
+        found = machine.parking.place(query)
+        if isinstance(found, Failed):
+            self._tell(origin, found)
+        elif len(self._waiting) + len(found[1]) > FETCHES_MAX:
+            self._tell(origin, _BUSY)
+        elif not found[1]:
+            self._tell(origin, found[0])
+        else:
+            gathering = _Gathering(found[0], found[1], partial(self._tell, origin))
+            for each in found[1]:
+                self._read(each.bin, each.at, 1, FETCH_BYTES_MAX, partial(gathering.take, each))
 
     def asked(self, ask: RecordsAsk, machine: Machine) -> None:
         """A follower asks for records that belong to a snapshot.  Those below the topic's earliest need not go along.
@@ -82,8 +121,8 @@ class Fetches:
         The disk may lack more at the old end than the machine says: this node may have been started anew and not have come again to
         an entry that let go of them.  The follower comes to that entry too.
         """
-        topic = machine.topics.by_number.get(ask.topic)
-        begin = ask.end if topic is None else max(ask.offset, topic.kept.earliest)
+        kept = machine.logs.get(ask.topic)
+        begin = ask.end if kept is None else max(ask.offset, kept.earliest)
 
         def then(records: list[TopicRecord]) -> None:
             if not records and begin < ask.end:
@@ -114,13 +153,13 @@ class Fetches:
     def records_read(self, read: RecordRead, records: list[TopicRecord], machine: Machine) -> None:
         """The disk has answered.  Raises `StorageCorrupt` where it does not have what it must."""
         then, whole = self._waiting.pop(read.number)
-        topic = machine.topics.by_number.get(read.topic)
-        if topic is not None and whole:
-            begin = max(read.offset, topic.kept.earliest)
+        log = machine.logs.get(read.topic)
+        if log is not None and whole:
+            begin = max(read.offset, log.earliest)
             # What retention has passed meanwhile may be there or not; where that is all, who asked asks again.
             kept = [record for record in records if record.offset >= begin]
             if kept or not records:
-                self._check_whole(read.topic, begin, topic.kept.end, kept)
+                self._check_whole(read.topic, begin, log.end, kept)
             records = kept
         then(records)
 
@@ -148,5 +187,5 @@ class Fetches:
             self.reads.append(RecordRead(number, topic, offset, records_max, bytes_max))
         return True
 
-    def _tell(self, origin: Origin, answer: TopicFetched | Failed) -> None:
+    def _tell(self, origin: Origin, answer: TopicFetched | ParkingFetched | Failed) -> None:
         self.replies.append((origin[0], Told(origin[1], answer)))

@@ -88,7 +88,7 @@ class Receiving:
 
     def look_for_missing(self, ends: Mapping[TopicNumber, int]) -> None:
         """Find out which records are missing, where of each topic there is everything up to its `ends`."""
-        for topic, earliest, end in self.build.machine.topics.ranges():
+        for topic, earliest, end in self.build.machine.logs.ranges():
             first = max(earliest, ends.get(topic, 0))
             if first < end:
                 self.missing.append((topic, first, end))

@@ -98,11 +98,11 @@ class Records:
         """
         unseen, self._unseen = self._unseen, None
         for topic, held in (unseen or {}).items():
-            known = machine.topics.by_number.get(topic)
+            known = machine.logs.get(topic)
             if known is None and topic <= machine.index:
                 self.trimmed([(topic, None)])
-            elif known is not None and known.kept.earliest > held.first:
-                self.trimmed([(topic, known.kept.earliest)])
+            elif known is not None and known.earliest > held.first:
+                self.trimmed([(topic, known.earliest)])
 
     @property
     def must_compare(self) -> bool:

@@ -45,6 +45,7 @@ from coord_core.protocol.messages import (
     Submit,
     Told,
 )
+from coord_core.protocol.parking import ParkingFetch
 from coord_core.protocol.results import Failed
 from coord_core.protocol.streams import Announced, Joined
 from coord_core.protocol.topics import TopicFetch, TopicRecord
@@ -694,6 +695,8 @@ class Replica:
             match item:
                 case Question(origin, TopicFetch() as query):
                     self._fetches.fetch(origin, query, self.machine, leading.stamp_ms(now_ms))
+                case Question(origin, ParkingFetch() as query):
+                    self._fetches.fetch_deliveries(origin, query, self.machine)
                 case Question(origin, query):
                     answer = leading.with_leases(query, self.machine.query(query), lease_ms)
                     effects.replies.append((origin[0], Told(origin[1], answer)))

@@ -129,12 +129,12 @@ def _records(storage: SqliteStorage, machine: Machine, fresh: Sequence[Stored]) 
 
     Both may have some; and what is stored beyond the end belongs to a snapshot that never arrived wholly.
     """
-    for topic, earliest, end in machine.topics.ranges():
+    for topic, earliest, end in machine.logs.ranges():
         offset = earliest
         while found := storage.read_records(topic, offset, _ITEMS, _RECORD_BYTES) if offset < end else []:
             offset = found[-1].offset + 1
             yield [(topic, record) for record in found if record.offset < end]
-    known = {topic: range(earliest, end) for topic, earliest, end in machine.topics.ranges()}
+    known = {topic: range(earliest, end) for topic, earliest, end in machine.logs.ranges()}
     yield [(topic, record) for topic, record in fresh if record.offset in known.get(topic, ())]
 
 

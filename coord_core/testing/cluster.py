@@ -27,6 +27,7 @@ from coord_core.testing.checkers.beliefs import BeliefChecks
 from coord_core.testing.checkers.claims import ClaimChecks
 from coord_core.testing.checkers.consensus import ConsensusChecks
 from coord_core.testing.checkers.leases import LeaseChecks
+from coord_core.testing.checkers.parking import ParkingChecks
 from coord_core.testing.checkers.relays import RelayChecks
 from coord_core.testing.checkers.streams import StreamChecks
 from coord_core.testing.client import ClientProcess
@@ -60,6 +61,8 @@ class Watchers:
         self.beliefs = BeliefChecks()
         self.streams = StreamChecks(STREAMS, mix.pushed_records_max)
         self.claims = ClaimChecks(CLOSING_LOCKS, SEMAPHORES, LIMITERS)
+        self.parking = ParkingChecks()
+        self._has_parkers = mix.habits.parkers > 0
         self.announcements = AnnouncementChecks(self.streams)
         self.relays = RelayChecks()
         #: What happened to snapshots, by kind of fact.
@@ -93,6 +96,8 @@ class Watchers:
         self.leases.applied(machine.node, self.consensus.term_of(machine.node, index), index, command, applied)
         self.streams.applied(machine, index, command, applied)
         self.claims.applied(machine, index, command, applied)
+        if self._has_parkers:
+            self.parking.applied(machine, index, command, applied)
         self.relays.applied(index, machine.time_ms, command, applied)
         if applied.closed or type(command) is CloseAttachment:
             check(machine)  # What somebody had is gone with it, whole.
@@ -114,7 +119,8 @@ class Cluster:
         self._members = tuple(_member(number) for number in range(1, mix.nodes + 1))
         self._founding = _founding(self._members)
         self.watchers = Watchers(self.nodes, self._founding, mix)
-        self.books = Books(self.watchers.applied.acknowledged, self.watchers.beliefs, self.watchers.streams)
+        watchers = self.watchers
+        self.books = Books(watchers.applied.acknowledged, watchers.beliefs, watchers.streams, parking=watchers.parking)
         self.tick_ms = 50
         self.ttl_ms = mix.habits.ttl_ms
         self.servers: dict[str, Node] = {}

@@ -165,6 +165,20 @@ TOPICS = replace(
     work_items_max=1_000,
 )
 
+#: Tasks that park what finds its lock taken, and are killed, cut off and stopped while they send on what is called.
+PARKING = replace(
+    TOPICS,
+    kinds=("client kill", "client kill", "client cut", "client stop", "crash", "crash at a boundary", "isolate", "transfer"),
+    habits=Habits(
+        think_us_max=150 * MILLISECOND,
+        hold_us_max=400 * MILLISECOND,
+        locks=0.3,
+        ttl_ms=1_500,
+        participants=0,
+        claimants=0,
+        parkers=3,
+    ),
+)
 #: Work that passes from process to process and from attempt to attempt, with leaders that change and snapshots all the time.
 RELAYS = replace(
     SNAPSHOTS,

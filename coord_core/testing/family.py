@@ -12,6 +12,7 @@ from coord_core.client.session import Outcome, SessionState
 from coord_core.protocol.commands import CloseAttachment
 from coord_core.testing.claimants import Claimant
 from coord_core.testing.client import ClientProcess
+from coord_core.testing.parkers import Parker
 from coord_core.testing.participants import Participant
 from coord_core.testing.simulator import MILLISECOND, SECOND
 from coord_core.testing.workload import Books, Habits, Worker
@@ -19,7 +20,7 @@ from coord_core.types import AttachmentId, SessionId
 
 WORKERS = 2
 
-Thread: TypeAlias = Worker | Participant | Claimant
+Thread: TypeAlias = Worker | Participant | Claimant | Parker
 
 
 class Family:
@@ -42,6 +43,7 @@ class Family:
         self._rng = rng
         self._parts_rng = keeper.simulator.stream(f"parts of {keeper.name}")
         self._claims_rng = keeper.simulator.stream(f"claims of {keeper.name}")
+        self._parking_rng = keeper.simulator.stream(f"parking of {keeper.name}")
         self._spawn = spawn
         self._children = 0
         keeper.on_start = self._begin
@@ -55,6 +57,7 @@ class Family:
             Participant(self.keeper, self._books, self._habits, self._parts_rng) for _ in range(self._habits.participants)
         ]
         self.workers += [Claimant(self.keeper, self._books, self._habits, self._claims_rng) for _ in range(self._habits.claimants)]
+        self.workers += [Parker(self.keeper, self._books, self._habits, self._parking_rng) for _ in range(self._habits.parkers)]
         for worker in self.workers:
             worker.start()
         self.keeper.later(self._rng.randint(1, 4) * SECOND, self._look_after)

@@ -83,6 +83,8 @@ class Report:
     claims: dict[str, int]
     #: Messages of topics: acknowledged, fetched, and found on the nodes at the end.
     messages: dict[str, int] = field(default_factory=dict)
+    #: What happened to pieces of work, by what it was (`ParkingChecks`).
+    parking: dict[str, int] = field(default_factory=dict)
     #: What happened to detached sessions, by what it was (`RelayChecks`).
     relays: dict[str, int] = field(default_factory=dict)
 
@@ -156,6 +158,7 @@ class _Run:
             streams=dict(watchers.streams.handed + watchers.announcements.outcomes),
             claims=dict(watchers.claims.seen),
             messages=books.records.counts,
+            parking=dict(books.parking.seen),
             relays=watchers.relays.seen,
         )
 
@@ -294,6 +297,7 @@ class _Run:
                 at = cluster.watchers.applied.effects[name]
                 raise Violation(f"{name!r} took effect at {at}; its client was told that it was not applied")
         self._judge_order()
+        books.parking.judge()
         if self._mix.calm and cluster.watchers.leases.expired:
             raise Violation(f"sessions {cluster.watchers.leases.expired} expired, though nothing went wrong")
         for key, values in books.registers.by_key():

@@ -18,6 +18,7 @@ from coord_core.protocol.queries import LockInfo, LockState, ValueGet, ValueStat
 from coord_core.protocol.results import Done, Granted, NotGranted, ValueConflict, ValueWritten
 from coord_core.testing import models
 from coord_core.testing.checkers.beliefs import Belief, BeliefChecks
+from coord_core.testing.checkers.parking import ParkingChecks
 from coord_core.testing.checkers.records import RecordChecks
 from coord_core.testing.checkers.streams import StreamChecks
 from coord_core.testing.client import ClientProcess
@@ -57,6 +58,7 @@ class Books:
     beliefs: BeliefChecks
     streams: StreamChecks
     records: RecordChecks = field(default_factory=RecordChecks)
+    parking: ParkingChecks = field(default_factory=ParkingChecks)
     registers: Registers = field(default_factory=History)
     locks: Locks = field(default_factory=History)
     #: Named operations whose clients were told that they were surely not applied.
@@ -98,6 +100,8 @@ class Habits:
     announce_ms_max: int = 2_000
     #: Of all things to do, how many are about topics.
     topics: float = 0.0
+    #: Of each keeper: how many of its threads run tasks, and park those that find their lock taken.
+    parkers: int = 0
     #: Pieces of work that pass from process to process.
     relays: int = 0
 

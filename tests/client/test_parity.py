@@ -28,6 +28,7 @@ INSIDE = {
         "lock_state",
     },
     "AsyncDistributedTopic": {"driver", "fetch", "full_path"},
+    "AsyncParkingLot": {"driver", "fetch", "full_path"},
     "Client": {"run"},
     "Consumer": {"take"},
 }

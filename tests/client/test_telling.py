@@ -237,4 +237,4 @@ async def test_consumer_that_subscribes_after_the_topic_was_deleted_begins_anew(
         consumer.take(StateDelivered(LogIndex(20), TopicState(TopicNumber(number), 0, 0, 0, Retention(), (), 0)))
         record = TopicRecord(0, LogIndex(21), 0, b"new")
         consumer.take(Record(LogIndex(21), LogIndex(20), (MessagePublished(0, record),)))
-        assert [message.payload for message in consumer._fresh] == [b"new"]
+        assert [message.payload for _, message in consumer._fresh] == [b"new"]

@@ -1,9 +1,10 @@
-"""A process that takes part in an election or a group, or watches, and writes down what it is told.
+"""A process that takes part in an election or a group, watches, or consumes, and writes down what it is told.
 
     python participant.py URL LOG elect PATH       enters, and says when it is elected and when it is deposed
     python participant.py URL LOG join PATH        joins, and says who comes and who goes
     python participant.py URL LOG watch PATH       says every version of a value
     python participant.py URL LOG listen PATH      says every message of a topic
+    python participant.py URL LOG consume PATH     says every piece of a parking lot, sends it to the topic PATH/broker, and commits
 
 One JSON line an event, with the moment on the clock of leases, which all processes of a machine share.  Ends when its input does.
 """
@@ -59,7 +60,38 @@ def listen(client: coord_core.Client, path: str, log: Log) -> None:
     log.say("ready")
 
 
-PARTS: dict[str, Callable[[coord_core.Client, str, Log], None]] = {"elect": elect, "join": join, "watch": watch, "listen": listen}
+def consume(client: coord_core.Client, path: str, log: Log) -> None:
+    lot, broker = client.parking(path), client.topic(f"{path}/broker")
+
+    def persist(call: Callable[[], object]) -> None:
+        while True:
+            try:
+                call()
+            except coord_core.LostError:
+                return  # whoever consumes now is handed it
+            except coord_core.RequestError:
+                return
+            except coord_core.CoordError:
+                continue
+            return
+
+    def follow() -> None:
+        for piece in lot.consume(commit=False):
+            log.say("handed", offset=piece.offset, key=piece.key, id=piece.id)
+            persist(lambda piece=piece: broker.publish(piece.message, {"id": piece.id}, piece.key))  # type: ignore[misc]
+            persist(lambda piece=piece: log.say("committed", offset=lot.commit(piece.offset + 1)))  # type: ignore[misc]
+
+    threading.Thread(target=follow, daemon=True).start()
+    log.say("ready")
+
+
+PARTS: dict[str, Callable[[coord_core.Client, str, Log], None]] = {
+    "elect": elect,
+    "join": join,
+    "watch": watch,
+    "listen": listen,
+    "consume": consume,
+}
 
 
 def main(url: str, path: str, part: str, of: str) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from coord_core.client.settings import QUEUED_REQUESTS_MAX
 from coord_core.machine import bounds
-from coord_core.protocol import commands, groups, operations, semaphores, streams, topics
+from coord_core.protocol import commands, groups, operations, parking, semaphores, streams, topics
 from tests.cli.running import Dev
 from tests.docs.manual import Chapter, chapters_of, reader
 
@@ -57,6 +57,15 @@ def test_examples_of_a_chapter_run(chapter: Chapter, cluster: Dev):
         topics.HEADERS_BYTES_MAX,
         bounds.TOPICS_MAX,
         bounds.TOPIC_GROUPS_MAX,
+        parking.WAITING_MAX,
+        bounds.PIECES_PER_LOT_MAX,
+        bounds.PIECES_MAX,
+        parking.PIECE_KEY_BYTES_MAX,
+        parking.PIECE_ID_BYTES_MAX,
+        bounds.PARKED_BYTES_PER_LOT_MAX // 1024**3,
+        bounds.PARKED_BYTES_MAX // 1024**3,
+        bounds.PARKING_LOTS_MAX,
+        bounds.SEATS_MAX,
         bounds.VALUES_MAX,
         bounds.SESSIONS_MAX,
         bounds.NAMES_MAX,

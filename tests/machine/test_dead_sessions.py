@@ -6,6 +6,7 @@ import pytest
 
 from coord_core.machine import Machine
 from coord_core.machine.resources import Resource
+from coord_core.protocol.parking import Park, ParkingClaim
 from coord_core.protocol.topics import Retention, TopicClaim, TopicCreate
 from tests.machine.driver import OWNER, Log, Process
 
@@ -18,10 +19,12 @@ WAYS: dict[str, Callable[[Process, str], object]] = {
     "group": lambda process, path: process.join(path),
     "stream": lambda process, path: process.subscribe("group", path),
     "topic": lambda process, path: process.call(TopicClaim(path, "readers", OWNER)),
-    # Nobody's: it stays when its writer ends.
+    "parking": lambda process, path: process.call(ParkingClaim(path, OWNER)),
+    # Nobody's: they stay when their writer ends.
     "value": lambda process, path: process.set(path, b"x"),
+    "bay": lambda process, path: process.call(Park(path, "key", "id", b"", path + "/gate")),
 }
-NOBODYS = {"value"}
+NOBODYS = {"value", "bay"}
 
 #: What must be there first, and stays.
 BEFORE: dict[str, Callable[[Process, str], object]] = {

@@ -18,7 +18,7 @@ from coord_core.protocol.queries import LockInfo, LockState
 from coord_core.protocol.results import Granted, Result
 from coord_core.types import AttachmentId, FencingToken, LogIndex, RequestNumber, SessionId
 from tests.machine.driver import OWNER, Log, Process
-from tests.machine.traffic import ClaimTraffic, StreamTraffic, TopicTraffic, Traffic
+from tests.machine.traffic import ClaimTraffic, ParkingTraffic, StreamTraffic, TopicTraffic, Traffic
 
 
 def written(machine: Machine) -> list[bytes]:
@@ -63,7 +63,7 @@ class Writer:
             self.finished += 1
 
 
-@pytest.mark.parametrize("kind", [Traffic, StreamTraffic, ClaimTraffic, TopicTraffic])
+@pytest.mark.parametrize("kind", [Traffic, StreamTraffic, ClaimTraffic, TopicTraffic, ParkingTraffic])
 @pytest.mark.parametrize("seed", range(40))
 def test_a_snapshot_is_the_state_at_its_index_whatever_is_applied_meanwhile(seed: int, kind: type[Traffic]) -> None:
     """Double apply or false expiry after a restore (spec: bug 20) come from a snapshot that mixes two indexes."""
@@ -123,7 +123,7 @@ def test_names_and_processes_that_come_and_go_before_their_turn_are_what_they_we
     assert (again.digest(), again.rolling_hash) == (digest, rolling)
 
 
-@pytest.mark.parametrize("kind", [Traffic, ClaimTraffic])
+@pytest.mark.parametrize("kind", [Traffic, ClaimTraffic, ParkingTraffic])
 @pytest.mark.parametrize("seed", range(10))
 def test_a_restored_machine_goes_on_as_the_one_it_was_taken_of(seed: int, kind: type[Traffic]) -> None:
     """Same answers to the same entries, in the same order: timers, queues, windows and numbers are all there."""

@@ -370,5 +370,5 @@ def test_records_that_come_out_are_those_that_the_state_says_there_are(seed: int
             offsets.append(record.offset)
         for topic, earliest in applied.trimmed:
             stored[topic] = [] if earliest is None else [offset for offset in stored[topic] if offset >= earliest]
-        kept = {topic: list(range(earliest, end)) for topic, earliest, end in log.machine.topics.ranges()}
+        kept = {topic: list(range(earliest, end)) for topic, earliest, end in log.machine.logs.ranges()}
         assert {topic: offsets for topic, offsets in stored.items() if offsets} == {t: o for t, o in kept.items() if o}

@@ -19,6 +19,7 @@ from coord_core.protocol.groups import GroupJoin, GroupLeave, GroupUpdate
 from coord_core.protocol.limiters import RateAcquire
 from coord_core.protocol.locks import LockBreak
 from coord_core.protocol.operations import Cancel, LockAcquire, LockRelease, Operation, Owner, ValueDelete, ValueSet
+from coord_core.protocol.parking import Park, ParkingClaim, ParkingCommit, ParkingRelease, Unpark
 from coord_core.protocol.ranges import RequestRanges
 from coord_core.protocol.results import AttachmentOpened, Granted, SessionOpened
 from coord_core.protocol.semaphores import PermitsGranted, SemaphoreAcquire, SemaphoreRelease, SemaphoreSetLimit
@@ -236,3 +237,30 @@ class TopicTraffic(Traffic):
     def _retention(self) -> Retention:
         draw = self.random
         return Retention(draw.choice([1, 500, 3_000]), draw.choice([None, 1, 10, 100]), draw.choice([None, 1_000, 1_500]))
+
+
+#: Key, gate, permits.
+KEYS = [("one", "/l", 1), ("two", "/l", 1), ("three", "/s", 1), ("four", "/s", 2), ("five", "/a", 1)]
+
+
+class ParkingTraffic(ClaimTraffic):
+    """The same clients; half of what they do is to park pieces for a lock or a semaphore, and to consume what is called."""
+
+    def _operation(self, process: Process) -> Operation:
+        draw = self.random
+        chance = draw.random()
+        path = "/a" if draw.random() < 0.1 else "/p"
+        key, gate, permits = draw.choice(KEYS)
+        name = f"piece {draw.randrange(12)}"
+        if chance < 0.35:
+            times = draw.choice([None, None, 10, 40]), draw.choice([3, 3, 10_000]), draw.choice([10, 100])
+            return Park(path, key, name, draw.randbytes(draw.choice([1, 90_000])), gate, permits, *times, draw.random() < 0.3)
+        if chance < 0.4:
+            return Unpark(path, key, name)
+        if chance < 0.5:
+            return ParkingClaim(path, Owner("host", 1), draw.random() < 0.3)
+        if chance < 0.6:
+            return ParkingCommit(path, draw.choice([0, 1, 2, 5, 10, 20, 40]))
+        if chance < 0.63:
+            return ParkingRelease(path)
+        return super()._operation(process)

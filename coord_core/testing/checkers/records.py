@@ -45,7 +45,7 @@ class RecordChecks:
     def judge(self, nodes: Iterable[Node]) -> None:
         """Everything has come to rest: look at what every node has."""
         for node in nodes:
-            for topic, earliest, end in node.replica.machine.topics.ranges():
+            for topic, earliest, end in node.replica.machine.logs.ranges():
                 found = _records(node, topic, earliest)
                 missing = [offset for offset in range(earliest, end) if offset not in found]
                 if missing:
