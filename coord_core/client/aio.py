@@ -288,7 +288,8 @@ class AsyncClient:
         time; then, if nobody has taken the session up, it ends.  Subscriptions, memberships and consumers end now.
 
         Raises `InvalidRequest` (this session is not detached), `Superseded` (another process, or a later attempt, has it already),
-        `Unavailable`, `OutcomeUnknown` (not confirmed, and the client is still open: hand it off again, or close it).
+        `SessionExpired` (it has ended), and `Unavailable`, `DiskFull` or `OutcomeUnknown` (not confirmed): after these the client
+        is still open, so hand it off again, or close it.
         """
         hold_for_ms = hold_ms(hold)
         driver = self.driver()
@@ -308,7 +309,8 @@ class AsyncClient:
                 # A keep-alive found that somebody else has it; whether that came after our hand-off, the cluster knows.
                 await driver.command(command)
         except Superseded:
-            await self._close(timeout, bury=False)
+            # What it closes is nothing but its own belief: whoever has the session has it under another number.
+            await self._close(timeout)
             raise
         await self._close(timeout, bury=False)
 

@@ -57,6 +57,18 @@ async def test_process_whose_session_another_takes_up_hears_it_within_a_third_of
     await shell.go(held.check)
 
 
+async def test_process_that_is_refused_the_hand_off_has_stopped(shell: Shell, node: list[str]) -> None:
+    """It was replaced; what it held is kept from strangers only until it says that it believes in it no more."""
+    first, second = worker(shell, node), worker(shell, node)
+    await shell.go(first.lock("/l").acquire)
+    lock = second.lock("/l")
+    await shell.go(lock.acquire)
+    with pytest.raises(Superseded):
+        await shell.go(first.hand_off)
+    await shell.go(lock.release)
+    assert await shell.go(shell.connect(node).lock("/l").acquire, 0) is not None
+
+
 async def test_lower_attempt_is_refused(shell: Shell, node: list[str]) -> None:
     await shell.go(worker(shell, node, attempt=2).wait_connected, 5)
     with pytest.raises(Superseded) as caught:

@@ -479,7 +479,7 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             Edit(
                 LEADING,
-                "            self._leases.grant(view.session, view.ttl_ms, lease_ms)\n\n    def stamp_ms",
+                "            self._begin(view, lease_ms)\n\n    def stamp_ms",
                 "            self._leases.grant(view.session, 0, lease_ms)\n\n    def stamp_ms",
             ),
         ),
@@ -574,7 +574,13 @@ MUTANTS: tuple[Mutant, ...] = (
         23,
         "an older connection's late word takes the records from the newer",
         "",
-        (Edit(WATCHES, "            if former.connection > connection:\n", "            if former.connection < 0:\n"),),
+        (
+            Edit(
+                WATCHES,
+                "            if former.connection > connection and former.attachment == message.attachment:\n",
+                "            if former.connection < 0:\n",
+            ),
+        ),
         ("tests/replica/test_watches.py::test_what_an_older_connection_says_late_changes_nothing",),
     ),
     Mutant(
