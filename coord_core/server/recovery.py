@@ -13,6 +13,7 @@ from pathlib import Path
 
 from coord_core.errors import InvalidRequest, NodeSuspect, StorageCorrupt
 from coord_core.machine import Machine
+from coord_core.machine.bounds import NUMBER_MAX
 from coord_core.protocol.members import Member
 from coord_core.raft.membership import changed, decode
 from coord_core.raft.messages import Configuration, Entry, EntryKind, HardState, SnapshotMetadata
@@ -33,6 +34,11 @@ _ITEMS = 10_000
 #: Bytes of records copied in one step.
 _RECORD_BYTES = 4 * 1024 * 1024
 _FOUNDER = NodeId(1)
+
+#: How far behind the old log's end the new one begins.  Tokens, epochs, versions and revisions are log indexes: what only the lost
+#: nodes had may have been given out above that end, and must never be given out again.  Numbers stay below 2**53, so a cluster can
+#: be recovered eight thousand times.
+GAP = 2**40
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +81,12 @@ def recover(source: Path, target: Path) -> Recovered:
         name=own.name,
         former_cluster=own.cluster_id,
         cluster=bootstrap.identity.cluster_id,
-        index=LogIndex(metadata.index - 1),
+        index=LogIndex(metadata.index - GAP),
         committed=restored.hard_state.commit,
         sessions=machine.session_count(),
         # While a node is replaced there are two of its name.
         lost=tuple(dict.fromkeys(member.name for node, member in sorted(in_force.items()) if node != own.node_id)),
-        doubt=_doubt(own, configuration, LogIndex(metadata.index - 1)),
+        doubt=_doubt(own, configuration, LogIndex(metadata.index - GAP)),
     )
 
 
@@ -179,8 +185,10 @@ def _end_of(restored: Restored) -> SnapshotMetadata:
         index, term = restored.snapshot.info.metadata.index, restored.snapshot.info.metadata.term
     else:
         index, term = restored.bootstrap.snapshot.index, restored.bootstrap.snapshot.term
-    # One further than the old log: the new cluster's founding lies before it, and no entry of the old one has its place.
-    return SnapshotMetadata(LogIndex(index + 1), term, Configuration((_FOUNDER,)))
+    if index + 2 * GAP > NUMBER_MAX:
+        raise InvalidRequest(f"the log has come to {index}, after too many recoveries: copy what is in it into a new cluster")
+    # Behind the old log: the new cluster's founding lies before it, and no entry of the old one has its place.
+    return SnapshotMetadata(LogIndex(index + GAP), term, Configuration((_FOUNDER,)))
 
 
 def _founding(restored: Restored, metadata: SnapshotMetadata) -> Bootstrap:

@@ -630,8 +630,8 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             Edit(
                 REPLICA,
-                "            elif isinstance(result, AnnouncedStruct) and result.audience and type(command) is Call:\n",
-                "            elif isinstance(result, AnnouncedStruct) and result.revision == entry.index:\n"
+                "            elif (type(result) is Announced or type(result) is Joined) and result.audience and type(command) is Call:\n",
+                "            elif (type(result) is Announced or type(result) is Joined) and result.revision == entry.index:\n"
                 "                assert isinstance(command, Call)\n",
             ),
         ),
