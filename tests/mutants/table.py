@@ -630,9 +630,8 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             Edit(
                 REPLICA,
-                "            elif (type(result) is Announced or type(result) is Joined) and result.audience and type(command) is Call:\n",
-                "            elif (type(result) is Announced or type(result) is Joined) and result.revision == entry.index:\n"
-                "                assert isinstance(command, Call)\n",
+                " and result.audience and type(command) is Call:\n",
+                " and result.revision == entry.index:\n                assert isinstance(command, Call)\n",
             ),
         ),
         ("tests/replica/test_watches.py::test_join_is_never_complete_early_across_a_failover", IN_STREAMS),
