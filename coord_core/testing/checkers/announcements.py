@@ -49,6 +49,9 @@ class AnnouncementChecks:
         # By member, who waits for its audience: several leaders, where some do not know yet that they are none any more.
         self._waiting: dict[int, dict[NodeId, Waiting]] = {}
         self._following: dict[tuple[NodeId, int], dict[SubscriptionId, Following]] = {}
+        # The joins that were answered; and, of a join out of a listener, by leader, those that were not when it was applied there.
+        self._told: set[int] = set()
+        self._excused: dict[tuple[NodeId, int], set[int]] = {}
         #: What became of answers: "complete" or "incomplete", those of them that "waited", and waits taken up by another leader.
         self.outcomes: Counter[str] = Counter()
 
@@ -64,6 +67,7 @@ class AnnouncementChecks:
         if waiting and status.term not in [earlier.term for earlier in waiting.values()]:
             self.outcomes["failover"] += 1
         waiting[node.node_id] = Waiting(node.life, status.term, node.simulator.now_us, node.stopped_us())
+        self._excused[node.node_id, joined.member] = {int(number) for number in joined.audience} - self._told
 
     def asked(self, node: Node, connection: int, message: ClientMessage) -> None:
         """A client says to a node what it follows, or how far it has got."""
@@ -90,6 +94,7 @@ class AnnouncementChecks:
             raise Violation(f"{node.name} answers a join with {joined}; it was {join}")
         if join.audience:
             self._judge(node, joined)
+        self._told.add(joined.member)
 
     def _judge(self, node: Node, joined: Joined) -> None:
         join = self._streams.joins[joined.member]
@@ -106,8 +111,8 @@ class AnnouncementChecks:
             if named.get(number) == "deadline":
                 self._judge_late(node, join, number, ended)
             if number not in named and not ended and self._streams.said.get(number, 0) < join.revision:
-                if join.from_listener and number in self._streams.joins and number not in self._streams.said:
-                    continue  # Whose own join waits for this listener, perhaps: it hears of this one when it has joined.
+                if join.from_listener and number in self._streams.joins and number in self._excused[node.node_id, joined.member]:
+                    continue  # Its own join waited for this listener, perhaps: it hears of this one when it has joined.
                 said = self._streams.said.get(number, 0)
                 raise Violation(f"{node.name} says that {number} knows of {join.revision}; it has acknowledged {said} so far")
         self._judge_time(node, waiting, join.wait_ms, late="deadline" in named.values())
