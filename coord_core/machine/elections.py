@@ -166,30 +166,31 @@ class Elections:
             own = max(inherited, key=_epoch)
             own.request, own.owner = runner.request, runner.owner
             return Entered(own.id, own.epoch)
-        elder = max((it for it in found if detached.is_later_than(it.attachment.detached)), key=_epoch, default=None)
-        if elder is None:
+        elders = [it for it in found if detached.is_later_than(it.attachment.detached)]
+        if not elders:
             return None
-        elder_detached = elder.attachment.detached
-        assert elder_detached is not None
-        if election.leader is not elder:
-            waiting = [runner if it is elder else it for it in election.waiting.values()]
-            election.waiting = OrderedDict((it.id, it) for it in waiting)
-        elif fences or not (elder_detached.is_attended or elder_detached.believed_ms(elder.epoch, self._entry.time_ms)):
-            election.leader = runner
-        elif len(election.waiting) + 1 >= CANDIDATES_PER_ELECTION_MAX:
-            return _too_many()
+        leading = next((it for it in elders if it is election.leader), None)
+        if leading is not None and (fences or not self._may_act(leading)):
+            election.leader, gone = runner, elders
         else:
-            # Its next: nobody comes between two attempts of the same.
-            election.waiting[runner.id] = runner
-            election.waiting.move_to_end(runner.id, last=False)
-            elder = None
-        if elder is not None:
+            gone = [it for it in elders if it is not leading]
+            if not gone and len(election.waiting) + 1 >= CANDIDATES_PER_ELECTION_MAX:
+                return _too_many()
+            _put_in_place(election, runner, gone, first=leading is not None)
+        for elder in gone:
+            election.waiting.pop(elder.id, None)
             self._unindex(elder)
             self._streams.end(SubscriptionId(elder.id))
         self._index(runner)
         if election.leader is runner:
             self._elect(runner)
         return self._subscribe(runner) or Entered(runner.id, runner.epoch)
+
+    def _may_act(self, elder: Runner) -> bool:
+        """Whether a process of a lower attempt may still believe that it leads."""
+        detached = elder.attachment.detached
+        assert detached is not None
+        return detached.is_attended or bool(detached.believed_ms(elder.epoch, self._entry.time_ms))
 
     def _of_attachment(self, attachment: Attachment, path: str) -> list[Runner]:
         runners = self._runners.get(attachment.id, {})
@@ -355,6 +356,14 @@ class Elections:
     def _told(self, runner: Runner) -> Candidate:
         attachment, since_ms = runner.attachment, self._entry.time_ms - runner.since_ms
         return Candidate(runner.id, attachment.session, attachment.number, runner.owner, runner.epoch, since_ms)
+
+
+def _put_in_place(election: Election, runner: Runner, elders: Sequence[Runner], *, first: bool) -> None:
+    """Let a candidate wait where the first of its elders does; before all others where none does, or another of them leads."""
+    order = list(election.waiting.values())
+    at = 0 if first or not elders else min(order.index(elder) for elder in elders)
+    order.insert(at, runner)
+    election.waiting = OrderedDict((it.id, it) for it in order)
 
 
 def _too_many() -> Failed:

@@ -511,6 +511,18 @@ def test_later_attempt_takes_the_place_of_a_candidate_that_waits() -> None:
     assert [found.candidate for found in log.election().candidates] == [entered.candidate, stranger.candidate]
 
 
+def test_later_attempt_takes_the_places_of_all_before_it() -> None:
+    """The first leads, the second waits for it; when the third has led and gone, none of them leads again."""
+    log = Log()
+    log.take_up(WORKER, attempt=1).enter()
+    waits_to_lead(log.take_up(TRIGGER, attempt=2))
+    third = log.take_up(OTHER, attempt=3)
+    third.enter()
+    assert log.election().candidates == ()
+    third.exit()
+    assert log.election().leader is None
+
+
 def test_what_a_later_attempt_does_not_ask_for_ends_with_the_earlier_one() -> None:
     """A session that nobody has is held no longer than its TTL once it is superseded."""
     log = Log()
