@@ -5,7 +5,7 @@
 
 from collections.abc import Iterator
 
-from coord_core.testing.drills import DRILLS, RELAYS
+from coord_core.testing.drills import DRILLS
 from tests.mutants.table import MUTANTS
 from tests.simulation.test_mutations import CASES
 
@@ -44,7 +44,7 @@ def _mutants() -> Iterator[str]:
 
 def _cases() -> Iterator[str]:
     # No seed draws the relays of itself: what the others draw would be another.
-    names = {id(mix): name for name, mix in DRILLS.items()} | {id(RELAYS): "relays"}
+    names = {id(mix): name for name, mix in DRILLS.items()}
     yield "| bug | what is known of it | seeds | what is found |"
     yield "|---|---|---|---|"
     for mutation, mix, seeds, said in CASES:

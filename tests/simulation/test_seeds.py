@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from coord_core.testing.drills import DRILLS, MEMBERSHIP, STREAMS, draw
+from coord_core.testing.drills import DRAWN, MEMBERSHIP, STREAMS, draw
 from coord_core.testing.mix import KINDS, RINGS, WINDOWS
 from coord_core.testing.run import run
 from coord_core.testing.simulator import Simulator
@@ -102,7 +102,7 @@ def test_ordinary_seeds_have_every_kind_of_trouble() -> None:
     """Whatever a fault is written for, some of the five hundred seeds must meet it, and every drill."""
     mixes = [draw(Simulator(seed).stream("mix")) for seed in range(1, 501)]
     assert {kind for mix in mixes for kind in mix.kinds} == set(KINDS)
-    assert all(mix in mixes for mix in DRILLS.values())
+    assert all(mix in mixes for mix in DRAWN.values())
     assert sum(mix.operator for mix in mixes) > 100
     assert {mix.ring_records_max for mix in mixes} == {*RINGS, STREAMS.ring_records_max}
     assert {mix.pushed_records_max for mix in mixes} == {*WINDOWS, STREAMS.pushed_records_max}
