@@ -21,6 +21,7 @@ from coord_core.raft.messages import Configuration, SnapshotMetadata
 from coord_core.replica import Effects, LaneLimits, ReplicaConfig, SnapshotInstalled, SnapshotTaken
 from coord_core.replica.membership import everyone
 from coord_core.storage.api import Bootstrap, Identity
+from coord_core.testing.callers import CallBooks
 from coord_core.testing.checkers.announcements import AnnouncementChecks
 from coord_core.testing.checkers.applied import AppliedChecks, ObservedMachine
 from coord_core.testing.checkers.beliefs import BeliefChecks
@@ -121,6 +122,7 @@ class Cluster:
         self.watchers = Watchers(self.nodes, self._founding, mix)
         watchers = self.watchers
         self.books = Books(watchers.applied.acknowledged, watchers.beliefs, watchers.streams, parking=watchers.parking)
+        self.calls = CallBooks()
         self.tick_ms = 50
         self.ttl_ms = mix.habits.ttl_ms
         self.servers: dict[str, Node] = {}
@@ -216,7 +218,7 @@ class Cluster:
             ttl_ms=self.ttl_ms,
         )
         keeper = ClientProcess(self.simulator, self.network, name, self.servers, config, drift=self._drift())
-        return Family(keeper, self.books, self.mix.habits, self.simulator.stream(f"work of {name}"), self._spawn)
+        return Family(keeper, self.books, self.calls, self.mix.habits, self.simulator.stream(f"work of {name}"), self._spawn)
 
     def _relay(self, number: int) -> Relay:
         rng = self.simulator.stream(f"relay {number}")

@@ -188,6 +188,15 @@ RELAYS = replace(
     snapshots=SnapshotConfig(entries=20, trailing_entries=3, chunk_bytes=300),
 )
 
+#: Members that call each other, with sessions that end and leaders that change between asking and the result.
+CALLS = replace(
+    SNAPSHOTS,
+    kinds=("client cut", "client isolate", "client kill", "leader isolate", "blink", "crash", "transfer"),
+    every_us=600 * MILLISECOND,
+    habits=Habits(think_us_max=500 * MILLISECOND, locks=0.2, cancels=0.2, participants=0, claimants=0, ttl_ms=1_500, callers=2),
+    snapshots=SnapshotConfig(entries=20, trailing_entries=3, chunk_bytes=300),
+)
+
 #: What seeds draw from.  More of them would give every seed another mix: those of the tests would not be those that found what
 #: they are there for.
 DRAWN = {
@@ -206,7 +215,7 @@ DRAWN = {
     "claims": CLAIMS,
 }
 #: All, by name: `make sim MIX=name`.
-DRILLS = {**DRAWN, "topics": TOPICS, "parking": PARKING, "relays": RELAYS}
+DRILLS = {**DRAWN, "topics": TOPICS, "parking": PARKING, "relays": RELAYS, "calls": CALLS}
 
 
 def draw(rng: random.Random) -> Mix:

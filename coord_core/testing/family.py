@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 from coord_core.client.session import Outcome, SessionState
 from coord_core.protocol.commands import CloseAttachment
+from coord_core.testing.callers import CallBooks, Caller
 from coord_core.testing.claimants import Claimant
 from coord_core.testing.client import ClientProcess
 from coord_core.testing.parkers import Parker
@@ -20,7 +21,7 @@ from coord_core.types import AttachmentId, SessionId
 
 WORKERS = 2
 
-Thread: TypeAlias = Worker | Participant | Claimant | Parker
+Thread: TypeAlias = Worker | Participant | Claimant | Parker | Caller
 
 
 class Family:
@@ -30,6 +31,7 @@ class Family:
         self,
         keeper: ClientProcess,
         books: Books,
+        calls: CallBooks,
         habits: Habits,
         rng: random.Random,
         spawn: Callable[[ClientProcess, str, SessionId], ClientProcess],
@@ -39,11 +41,13 @@ class Family:
         self.workers: list[Thread] = []
         self._child_workers: list[Thread] = []
         self._books = books
+        self._calls = calls
         self._habits = habits
         self._rng = rng
         self._parts_rng = keeper.simulator.stream(f"parts of {keeper.name}")
         self._claims_rng = keeper.simulator.stream(f"claims of {keeper.name}")
         self._parking_rng = keeper.simulator.stream(f"parking of {keeper.name}")
+        self._calls_rng = keeper.simulator.stream(f"calls of {keeper.name}")
         self._spawn = spawn
         self._children = 0
         keeper.on_start = self._begin
@@ -58,6 +62,9 @@ class Family:
         ]
         self.workers += [Claimant(self.keeper, self._books, self._habits, self._claims_rng) for _ in range(self._habits.claimants)]
         self.workers += [Parker(self.keeper, self._books, self._habits, self._parking_rng) for _ in range(self._habits.parkers)]
+        self.workers += [
+            Caller(self.keeper, self._books, self._calls, self._habits, self._calls_rng) for _ in range(self._habits.callers)
+        ]
         for worker in self.workers:
             worker.start()
         self.keeper.later(self._rng.randint(1, 4) * SECOND, self._look_after)

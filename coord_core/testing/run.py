@@ -15,6 +15,7 @@ from coord_core.protocol.operations import LockAcquire, LockRelease, Owner, Valu
 from coord_core.protocol.queries import LockInfo, LockState
 from coord_core.protocol.results import Done, Granted, ValueWritten
 from coord_core.protocol.semaphores import SemaphoreInfo, SemaphoreState
+from coord_core.testing.callers import CALLED
 from coord_core.testing.client import ClientProcess
 from coord_core.testing.cluster import Cluster, Disks
 from coord_core.testing.disk import SimulatedDisk
@@ -87,6 +88,8 @@ class Report:
     parking: dict[str, int] = field(default_factory=dict)
     #: What happened to detached sessions, by what it was (`RelayChecks`).
     relays: dict[str, int] = field(default_factory=dict)
+    #: What became of calls of members (`CallBooks`).
+    calls: dict[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
         kinds = ", ".join(sorted(set(self.mix.kinds))) or "calm"
@@ -160,6 +163,7 @@ class _Run:
             messages=books.records.counts,
             parking=dict(books.parking.seen),
             relays=watchers.relays.seen,
+            calls=self._cluster.calls.seen,
         )
 
     # --- phases -------------------------------------------------------------------------------------------------------------------
@@ -266,7 +270,7 @@ class _Run:
         states = [
             *((path, query(LockInfo(path))) for path in (*LOCKS, *CLOSING_LOCKS, *RELAYS)),
             *((path, query(ElectionInfo(path))) for path in ELECTIONS),
-            *((path, query(GroupInfo(path))) for path in GROUPS),
+            *((path, query(GroupInfo(path))) for path in (*GROUPS, CALLED)),
         ]
         held = [f"{path} is held: {state}" for path, state in states if state not in _FREE]
         for path in SEMAPHORES:

@@ -104,6 +104,8 @@ class Habits:
     parkers: int = 0
     #: Pieces of work that pass from process to process.
     relays: int = 0
+    #: Threads of a process that call members of a group, and are called.
+    callers: int = 0
 
 
 def draw_habits(rng: random.Random) -> Habits:

@@ -21,9 +21,11 @@ from coord_core.machine.locks import Lock, LockRow, Locks
 from coord_core.machine.semaphores import Semaphore, Semaphores
 from coord_core.machine.sessions import Attachment, Session, Sessions, SessionView
 from coord_core.machine.windows import RequestWindow, WindowRow
+from coord_core.machine.works import Errands, Works
 from coord_core.protocol.messages import Ask, KeepAlive, KeptAlive, Told
 from coord_core.protocol.operations import LockAcquire
-from coord_core.protocol.results import Result
+from coord_core.protocol.results import Done, Failed, Result
+from coord_core.protocol.works import WorkCancel
 from coord_core.raft import replication
 from coord_core.raft.log import RaftLog
 from coord_core.raft.messages import HardState
@@ -36,7 +38,7 @@ from coord_core.storage.api import Batch
 from coord_core.storage.memory import MemoryStorage
 from coord_core.testing.disk import SimulatedDisk
 from coord_core.testing.node import Node
-from coord_core.types import AttachmentId, LogIndex, NodeId, RequestNumber
+from coord_core.types import AttachmentId, LogIndex, MemberId, NodeId, RequestNumber
 
 Mutation = Callable[[pytest.MonkeyPatch], None]
 
@@ -456,3 +458,24 @@ def handed_off_session_ends_with_its_lease(patch: pytest.MonkeyPatch) -> None:
         leading._leases.grant(view.session, view.ttl_ms, lease_ms)
 
     patch.setattr(Leading, "_begin", begin)
+
+
+def every_call_moves_on(patch: pytest.MonkeyPatch) -> None:
+    """What a dead member had begun is done again by the next, though nobody has said that it may be."""
+    member_ended = Errands.member_ended
+
+    def moved(errands: Errands, path: str, works: Works, member: MemberId, heir: MemberId | None) -> None:
+        for work in works.of_member(member):
+            work.retry = True
+        member_ended(errands, path, works, member, heir)
+
+    patch.setattr(Errands, "member_ended", moved)
+
+
+def cancelled_call_is_begun(patch: pytest.MonkeyPatch) -> None:
+    """Its submitter is told that it was withdrawn, and the member that it may begin."""
+
+    def cancel(errands: Errands, operation: WorkCancel, works: Works) -> Result:
+        return Done() if operation.work in works.by_id and not works.by_id[operation.work].begun else Failed("NotFound", "", {})
+
+    patch.setattr(Errands, "cancel", cancel)

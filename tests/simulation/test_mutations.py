@@ -9,6 +9,7 @@ import re
 import pytest
 
 from coord_core.testing.drills import (
+    CALLS,
     CLAIMS,
     CRASHES,
     CUTS,
@@ -65,6 +66,8 @@ CASES: list[tuple[Mutation, Mix, int, str]] = [
     (mutations.later_attempt_waits_for_nobody, RELAYS, 10, "is held by"),
     (mutations.replaced_process_is_forgotten, RELAYS, 10, "is held by"),
     (mutations.handed_off_session_ends_with_its_lease, RELAYS, 10, "was to be held until"),
+    (mutations.every_call_moves_on, CALLS, 10, "is begun by"),
+    (mutations.cancelled_call_is_begun, CALLS, 10, "somebody was told that it never would be"),
     (mutations.chunks_of_a_former_life_are_kept, SNAPSHOTS, 20, "no storage would take|does not decode|no snapshot|follow"),
 ]
 

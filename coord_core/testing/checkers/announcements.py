@@ -89,6 +89,8 @@ class AnnouncementChecks:
         if type(message) is not Reply or type(message.result) is not Joined:
             return
         joined = message.result
+        if joined.member in self._streams.others:
+            return
         join = self._streams.joins.get(joined.member)
         if join is None or joined.audience or joined.revision != join.revision:
             raise Violation(f"{node.name} answers a join with {joined}; it was {join}")

@@ -108,6 +108,8 @@ class StreamChecks:
         self.truths = {name: Truth() for name in names}
         self.subscriptions: dict[SubscriptionId, Subscription] = {}
         self.joins: dict[int, Join] = {}
+        #: Subscriptions to other streams, which are somebody else's to judge.
+        self.others: set[int] = set()
         self.followers: list[Follower] = []
         #: How far each subscription was acknowledged, by what clients said.
         self.said: dict[SubscriptionId, int] = {}
@@ -140,6 +142,8 @@ class StreamChecks:
             raise Violation(f"entry {index}: whether subscriptions {wrong} live is not clear")
 
     def _ended(self, number: SubscriptionId, index: int, command: Command, applied: Applied) -> None:
+        if number in self.others:
+            return
         subscription = self.subscriptions.get(number)
         if subscription is None or subscription.ended:
             raise Violation(f"entry {index} ends subscription {number}, which is none")
@@ -170,6 +174,9 @@ class StreamChecks:
         found = machine.streams.subscription(SubscriptionId(index))
         if name is None or found is None or found.stream.name != name or found.attachment.id != command.attachment:
             raise Violation(f"{command} was answered with {result}, and is not subscribed")
+        if name not in self.truths:
+            self.others.add(index)
+            return
         truth = self.truths[name]
         if isinstance(result, Joined):
             self._announced(index, command, result, truth)
