@@ -70,6 +70,6 @@ def test_every_kind_stands_in_the_tree_of_the_modules_docstring(kind: type[Coord
 
 @every_kind
 def test_every_kind_says_what_the_caller_can_do_by_its_branch(kind: type[CoordError]) -> None:
-    """Retry, look, let go, change the request, or stop the node: there is no sixth way."""
+    """Retry, look, let go, change the request, stop the node, or do what is to be done where one's own call raises."""
     branches = (errors.RetryableError, errors.OutcomeUnknown, errors.LostError, errors.RequestError, errors.NodeError)
-    assert kind is CoordError or issubclass(kind, branches)
+    assert kind is CoordError or issubclass(kind, (*branches, errors.RemoteError))
