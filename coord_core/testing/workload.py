@@ -116,6 +116,10 @@ def draw_habits(rng: random.Random) -> Habits:
         cancels=rng.choice((0.0, 0.2)),
         paths=rng.choice((1, 2, 3)),
         ttl_ms=rng.choice((1_000, 2_000, 4_000)),
+        topics=rng.choice((0.0, 0.0, 0.2)),
+        relays=rng.choice((0, 0, 1)),
+        parkers=rng.choice((0, 0, 1)),
+        callers=rng.choice((0, 0, 1)),
     )
 
 
