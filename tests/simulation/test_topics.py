@@ -17,7 +17,7 @@ def _tail(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.usefixtures("_tail")
-@pytest.mark.parametrize("first", range(1, 17, 4))
+@pytest.mark.parametrize("first", range(1, 9, 4))
 def test_messages_are_there_once_and_in_their_places(first: int) -> None:
     """Power is lost with records in memory, in a write, on the disk and not acknowledged, and while a snapshot brings them."""
     for seed in range(first, first + 4):
