@@ -105,6 +105,12 @@ def test_crash_leaves_a_store_that_can_be_used(url: str, directory: Path):
         assert second.do("client.value('/v').get().value") == "b'49'"
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether the signal has reached every thread: `kill` returns before."""
+    states = [stat.read_text().rpartition(")")[2].split()[0] for stat in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return set(states) == {"T"}
+
+
 def test_stopped_process_keeps_the_directory(url: str, directory: Path):
     """Its lock is held, so nobody serves beside it; it goes on when it is continued."""
     with users() as found:
@@ -113,6 +119,7 @@ def test_stopped_process_keeps_the_directory(url: str, directory: Path):
         assert first.do("client.value('/v').set(b'one') > 0") == "True"
         assert second.do("client.value('/v').get().value") == "b'one'"
         os.kill(first.pid, signal.SIGSTOP)
+        until(lambda: is_stopped(first.pid), what="every thread of the process standing still")
         assert second.do("client.value('/v').get()").startswith("raised Unavailable")
         assert who_serves(directory) == first.pid
         os.kill(first.pid, signal.SIGCONT)
