@@ -125,6 +125,9 @@ class Caller:
             return
         self._member = member = outcome.member
         self._told = set()
+        if self._books.winding_up:
+            self._process.later(MILLISECOND, self._leave)
+            return
         self._calls.members.append(member)
         self._process.later(MILLISECOND, self._subscribe, member)
 
