@@ -264,8 +264,8 @@ class Groups:
         del members[member.id]
         if not members:
             del self._members[member.attachment.id]
-        heir = next((it.id for it in group.members.values() if it.callable and it.attachment.alive), None)
-        self._errands.member_ended(member.path, group.works, member.id, heir)
+        heirs = [it.id for it in group.members.values() if it.callable and it.attachment.alive]
+        self._errands.member_ended(member.path, group.works, member.id, heirs)
         self._drop_if_empty(member.path, group)
         self._streams.end(SubscriptionId(member.id))
         self._streams.emit(_stream(member.path), MemberLeft(member.id, reason))

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from itertools import pairwise
 
 from coord_core.machine.bays import Bay, Lot, Piece
-from coord_core.machine.bounds import SEGMENTS_MAX, WINDOW_CONTROL_MAX
+from coord_core.machine.bounds import SEGMENTS_MAX, WINDOW_CONTROL_MAX, WORK_BYTES_PER_MEMBER_MAX
 from coord_core.machine.claims import Claim, Claims, Queued
 from coord_core.machine.detached import ACTORS_KEPT
 from coord_core.machine.machine import Machine
@@ -190,6 +190,8 @@ def _check_groups(machine: Machine, attachments: dict[AttachmentId, Attachment])
             assert attachments.get(member.attachment.id) is member.attachment, f"a dead member of {path}"
             assert SubscriptionId(member.id) in machine._streams._subscriptions, f"a member of {path} hears nothing"
             found[member.id] = member
+        for it in group.members:
+            assert group.works.bytes_of(it) <= WORK_BYTES_PER_MEMBER_MAX, f"{path}: member {it} has more than goes into a frame"
         for number, work in group.works.by_id.items():
             assert number == work.id
             assert work.done is not None or work.member in group.members, f"{path}: work of one who has left"

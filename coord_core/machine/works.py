@@ -4,12 +4,12 @@
 
 Rules:
 - Work belongs to a member, and is part of its group.  When the member ends, so does its work: what was not begun certainly was not
-  done, what was begun may have been.  Only work that may be done twice (`retry`) goes to another member.
+  done, what was begun may have been.  Only work that may be done twice (`retry`) goes to another member, one that has room for it.
 - It is begun once: by the member, in an entry, before it calls anything.
 - Whoever submitted it may be gone by then.  Scheduled work is done all the same, a call that has not begun is not.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -104,6 +104,9 @@ class Works:
     def of_member(self, member: MemberId) -> Iterator[Work]:
         return (work for work in self.by_id.values() if work.member == member and work.done is None)
 
+    def bytes_of(self, member: MemberId) -> int:
+        return sum(work.size for work in self.of_member(member))
+
 
 class Errands:
     """What happens to the work of all groups.  `groups` looks after whose it is."""
@@ -173,10 +176,13 @@ class Errands:
 
     # --- what happens to it ------------------------------------------------------------------------------------------------------
 
-    def member_ended(self, path: str, works: Works, member: MemberId, heir: MemberId | None) -> None:
-        """A member is gone: what it has not begun fails, what it has may have been done; `heir` does what may be done twice."""
+    def member_ended(self, path: str, works: Works, member: MemberId, heirs: Sequence[MemberId]) -> None:
+        """A member is gone: what it has not begun fails, what it has may have been done; `heirs` do what may be done twice."""
+        room = {heir: WORK_BYTES_PER_MEMBER_MAX - works.bytes_of(heir) for heir in heirs}
         for work in list(works.of_member(member)):
-            if work.retry and heir is not None:
+            heir = next((heir for heir in heirs if room[heir] >= work.size), None) if work.retry else None
+            if heir is not None:
+                room[heir] -= work.size
                 work.member, work.begun = heir, False
                 if work.timer is None:
                     self._tell(path, work)
@@ -327,7 +333,7 @@ def _check_room(works: Works, operation: WorkSubmit) -> Failed | None:
     if len(works.by_id) >= WORKS_PER_GROUP_MAX:
         return refusals.over_limit("calls of a group's members", WORKS_PER_GROUP_MAX, WORKS_PER_GROUP_MAX + 1)
     wanted = _ROW_BYTES + len(operation.name) + len(operation.arguments)
-    taken = sum(work.size for work in works.of_member(operation.member)) + wanted
+    taken = works.bytes_of(operation.member) + wanted
     if taken > WORK_BYTES_PER_MEMBER_MAX:
         return refusals.over_limit("bytes of a member's calls", WORK_BYTES_PER_MEMBER_MAX, taken)
     return None

@@ -122,6 +122,29 @@ def test_what_may_be_done_twice_goes_to_the_next_member(begun: bool) -> None:
     assert len(second.finish(due.work)) == 1
 
 
+def test_work_that_moves_on_goes_to_members_that_have_room_for_it() -> None:
+    """What a member is to do must go into one frame, from wherever it came; what nobody has room for is not done."""
+    log = Log()
+    first, second, third = Callee(log), Callee(log), Callee(log)
+    caller = log.open()
+
+    def fill(member: MemberId, most: int) -> int:
+        large = WorkSubmit("/g", member, "rebuild", bytes(WORK_DATA_BYTES_MAX), 0, True)
+        answers = [caller.call(large).result for _ in range(most)]
+        return sum(isinstance(answer, WorkScheduled) for answer in answers)
+
+    full = fill(first.member, 40)
+    assert full < 40
+    assert fill(second.member, full // 2) == full // 2
+    first.process.expire()
+    states = [log.machine._groups._due(f"/g@{callee.member}") for callee in (second, third)]
+    assert [len(state.due) for state in states if not isinstance(state, Failed)] == [full, full // 2]
+    second.process.expire()
+    state = log.machine._groups._due(f"/g@{third.member}")
+    assert not isinstance(state, Failed)
+    assert len(state.due) == full, "and the others have failed"
+
+
 def test_scheduled_work_is_told_when_its_time_has_come() -> None:
     log = Log()
     caller, callee = log.open(), Callee(log)

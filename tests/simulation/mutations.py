@@ -3,7 +3,7 @@
 `test_mutations` demands that a seed of a small fixed range finds each, and says what of it is found.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -464,10 +464,10 @@ def every_call_moves_on(patch: pytest.MonkeyPatch) -> None:
     """What a dead member had begun is done again by the next, though nobody has said that it may be."""
     member_ended = Errands.member_ended
 
-    def moved(errands: Errands, path: str, works: Works, member: MemberId, heir: MemberId | None) -> None:
+    def moved(errands: Errands, path: str, works: Works, member: MemberId, heirs: Sequence[MemberId]) -> None:
         for work in works.of_member(member):
             work.retry = True
-        member_ended(errands, path, works, member, heir)
+        member_ended(errands, path, works, member, heirs)
 
     patch.setattr(Errands, "member_ended", moved)
 
