@@ -78,7 +78,7 @@ class AsyncRemoteMember:
         """
         operation = WorkSubmit(self._full_path, self.member, name, _encode(args), None, retry)
         async with asyncio.timeout(timeout):
-            return _outcome(await call(self._client.driver(), operation, self._full_path), name)
+            return outcome(await call(self._client.driver(), operation, self._full_path), name)
 
     async def schedule(self, delay: float, name: str, *args: Any, retry: bool = False) -> "AsyncScheduledWork":
         """Have the member call it `delay` seconds from now, by the cluster's clock; completes when that is stored.
@@ -116,7 +116,7 @@ class AsyncScheduledWork:
         """
         operation = WorkAwait(self._full_path, self.work)
         async with asyncio.timeout(timeout):
-            return _outcome(await call(self._client.driver(), operation, self._full_path), self._name)
+            return outcome(await call(self._client.driver(), operation, self._full_path), self._name)
 
     async def cancel(self) -> bool:
         """Withdraw it; return False where it has begun, or is over.  Raises as every write does."""
@@ -251,11 +251,15 @@ def _encode(args: tuple[Any, ...]) -> bytes:
     return data
 
 
-def _outcome(done: object, name: str) -> Any:
+def outcome(done: object, name: str) -> Any:
     assert isinstance(done, WorkDone)
     if done.error:
         raise RemoteError(f"{name} raised {done.error}: {done.message}", type=done.error, message=done.message)
-    return _decode(done.result)
+    try:
+        return _decode(done.result)
+    except msgspec.DecodeError as error:
+        message = f"what {name} returned cannot be read: {error}"
+        raise RemoteError(message, type=type(error).__name__, message=str(error)) from error
 
 
 def _cut(text: str, most: int) -> str:

@@ -47,6 +47,9 @@ from coord_core.types import AttachmentId, MemberId, RequestNumber, Subscription
 
 _DONE = Done()
 
+#: Of NUMBER_MAX.
+_NUMBER_DIGITS_MAX = 16
+
 #: About what a member takes besides its metadata and owner.
 _MEMBER_BYTES = 64
 
@@ -239,10 +242,12 @@ class Groups:
 
     def _due(self, path: str) -> WorkState | Failed:
         group_path, _, number = path.rpartition("@")
-        group = self._names.look_up(group_path)
-        if not isinstance(group, Group) or not number.isdecimal():
-            return WorkState(())
-        return due_state(group.works, MemberId(int(number)))
+        if not (number.isascii() and number.isdecimal() and len(number) <= _NUMBER_DIGITS_MAX):
+            return refusals.invalid("path", "must be a group's, an @ and the number of a member")
+        group = self._names.find(group_path, Group)
+        if isinstance(group, Failed):
+            return group
+        return WorkState(()) if group is None else due_state(group.works, MemberId(int(number)))
 
     # --- what happens to a member ------------------------------------------------------------------------------------------------
 

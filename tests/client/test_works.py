@@ -7,6 +7,9 @@ from typing import Any
 import pytest
 
 from coord_core import InvalidRequest, LimitExceeded, NotFound, OutcomeUnknown, RemoteError
+from coord_core.client.works import outcome
+from coord_core.protocol.works import WorkDone
+from coord_core.types import WorkId
 from tests.client.fake import until
 from tests.client.shells import ASYNC_ONLY, Shell
 
@@ -67,6 +70,12 @@ async def test_result_that_cannot_be_told_is_an_error_and_not_silence(shell: She
         with pytest.raises(RemoteError) as caught:
             await shell.go(remote.execute, name)
         assert caught.value.details["type"] == error
+
+
+def test_result_that_is_none_is_the_members_fault_and_says_so() -> None:
+    """A member of another making may answer with any bytes."""
+    with pytest.raises(RemoteError, match="cannot be read"):
+        outcome(WorkDone(WorkId(1), b"\xc1", "", ""), "rebuild")
 
 
 async def test_scheduled_work_runs_later_and_tells_its_result_once(shell: Shell, node: list[str]) -> None:

@@ -6,7 +6,7 @@ from coord_core.machine import Machine, works
 from coord_core.machine.bounds import WORK_BYTES_PER_MEMBER_MAX
 from coord_core.protocol.groups import GroupJoin
 from coord_core.protocol.results import Done, Failed, Result
-from coord_core.protocol.streams import Joined
+from coord_core.protocol.streams import Joined, Subscribe
 from coord_core.protocol.works import (
     WORK_DATA_BYTES_MAX,
     WorkAwait,
@@ -258,6 +258,12 @@ def test_what_a_member_has_not_begun_is_told_anew_to_one_who_fell_behind() -> No
     state = log.machine._groups._due(f"/g@{callee.member}")
     assert not isinstance(state, Failed)
     assert state.due == (second,)
+
+
+@pytest.mark.parametrize("path", ["", "@", "g@7", "/g", "/g@", "/g@x", "/g@\u0663", f"/{'g' * 600}@7", f"/g@{'7' * 40}"])
+def test_stream_of_what_cannot_be_a_member_is_refused(path: str) -> None:
+    """Its name would be kept for as long as somebody is subscribed, however long it is."""
+    assert code(Log().open().call(Subscribe("work", path)).result) in ("InvalidRequest", "LimitExceeded")
 
 
 def test_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
