@@ -5,6 +5,7 @@ same work twice; what it does not finish because its session is lost, nobody kno
 """
 
 import asyncio
+import contextlib
 import inspect
 import logging
 import math
@@ -197,9 +198,11 @@ class Callee:
             data = msgspec.msgpack.encode(result)
             if len(data) > WORK_DATA_BYTES_MAX:
                 raise ValueError(f"the result of {due.name} has {len(data)} bytes, at most {WORK_DATA_BYTES_MAX} can be told")
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is the caller's to hear
-            _log.info("%s raised %r", due.name, error)
-            return self._finish(due, b"", type(error).__name__, str(error))
+        except BaseException as error:
+            if _is_cancelled(error):
+                raise
+            _log.info("%s raised %s", due.name, type(error).__name__)
+            return self._finish(due, b"", type(error).__name__, _text(error))
         return self._finish(due, data, "", "")
 
     def _finish(self, due: WorkDue, result: bytes, error: str, message: str) -> WorkFinish:
@@ -211,27 +214,39 @@ class Callee:
         if inspect.iscoroutinefunction(callback):
             return await callback(*arguments)
         loop = asyncio.get_running_loop()
-        done: asyncio.Future[Any] = loop.create_future()
+        done: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
 
         def job() -> None:
             try:
-                outcome: tuple[Any, BaseException | None] = (callback(*arguments), None)
-            except Exception as error:  # noqa: BLE001 - told to the caller
-                outcome = (None, error)
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(_settle, done, *outcome)
+                came: tuple[Any, BaseException | None] = (callback(*arguments), None)
+            except BaseException as error:  # noqa: BLE001 - told to the caller; the thread has others to call
+                came = (None, error)
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(_settle, done, came)
 
         self._client.callbacks.submit(job)
-        return await done
+        result, error = await done
+        if error is not None:
+            raise error
+        return result
 
 
-def _settle(done: "asyncio.Future[Any]", result: Any, error: BaseException | None) -> None:
-    if done.done():
-        return
-    if error is None:
-        done.set_result(result)
-    else:
-        done.set_exception(error)
+def _settle(done: "asyncio.Future[tuple[Any, BaseException | None]]", came: tuple[Any, BaseException | None]) -> None:
+    if not done.done():
+        done.set_result(came)
+
+
+def _is_cancelled(error: BaseException) -> bool:
+    """Whether it is this task that is to end, not only what it called."""
+    task = asyncio.current_task()
+    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - the application's own fault, and no reason to leave a caller waiting
+        return "it cannot be written"
 
 
 def _due(item: Item) -> tuple[WorkDue, ...]:

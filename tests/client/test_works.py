@@ -1,6 +1,7 @@
 """Calls of members as programs use them, with both clients: they run there, and what comes of them comes back."""
 
 import asyncio
+import sys
 import threading
 from typing import Any
 
@@ -61,6 +62,33 @@ async def test_exception_comes_back_by_name(shell: Shell, node: list[str]) -> No
     with pytest.raises(RemoteError) as caught:
         await shell.go(remote.execute, "add", 1)
     assert caught.value.details["type"] == "TypeError"
+
+
+async def test_callback_that_ends_in_an_odd_way_leaves_nobody_waiting(shell: Shell, node: list[str]) -> None:
+    """`sys.exit`, a cancelled coroutine, an exception that cannot be written: told, and the member takes the next call."""
+
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError
+
+    def mutter() -> None:
+        raise Mute
+
+    async def cancelled() -> None:
+        raise asyncio.CancelledError
+
+    async def exits() -> None:
+        sys.exit(1)
+
+    odd = {"leave": lambda: sys.exit(1), "exits": exits, "cancelled": cancelled, "mutter": mutter, "dry": lambda: next(iter(()))}
+    member = await joined(shell, node, **odd, add=add)
+    remote = caller(shell, node, member)
+    told = {"leave": "SystemExit", "exits": "SystemExit", "cancelled": "CancelledError", "mutter": "Mute", "dry": "RuntimeError"}
+    for name, error in told.items():
+        with pytest.raises(RemoteError) as caught:
+            await shell.go(remote.execute, name, timeout=10)
+        assert caught.value.details["type"] == error
+    assert await shell.go(remote.execute, "add", 1, 1) == 2
 
 
 async def test_result_that_cannot_be_told_is_an_error_and_not_silence(shell: Shell, node: list[str]) -> None:
