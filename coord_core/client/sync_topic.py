@@ -8,6 +8,7 @@ from coord_core.client.group import ANNOUNCE_TIMEOUT_S
 from coord_core.client.listeners import Listener
 from coord_core.client.sync_base import Blocking
 from coord_core.client.topic import AsyncDistributedTopic, Claim, Consistency, From, Published, TopicMessage, TopicStatus
+from coord_core.errors import SessionClosed
 from coord_core.protocol.topics import RETENTION_AGE_MS_DEFAULT, RETENTION_BYTES_DEFAULT
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class Subscription(Iterator[M], Generic[M]):
     def __next__(self) -> M:
         try:
             return self._client.run(self._inner.__anext__)
-        except StopAsyncIteration:
+        except (StopAsyncIteration, SessionClosed):  # the latter where the thread ended first
             raise StopIteration from None
 
     def start(self) -> None:

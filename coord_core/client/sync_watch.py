@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from coord_core.client.watch import AsyncWatch
+from coord_core.errors import SessionClosed
 
 if TYPE_CHECKING:
     from coord_core.client.sync import Client
@@ -31,7 +32,7 @@ class Watch(Generic[T]):
     def __next__(self) -> T:
         try:
             return self._client.run(self._inner.__anext__)
-        except StopAsyncIteration:
+        except (StopAsyncIteration, SessionClosed):  # the latter where the thread ended first
             raise StopIteration from None
 
     def done(self) -> None:

@@ -2,6 +2,8 @@
 
 import asyncio
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -19,6 +21,8 @@ from coord_core import (
     WrongType,
 )
 from coord_core.client import clock
+from coord_core.client.sync_topic import Subscription
+from coord_core.client.sync_watch import Watch
 from tests.client.fake import until
 from tests.client.shells import ASYNC_ONLY, AsyncShell, Shell
 
@@ -354,3 +358,21 @@ def test_attach_wants_the_number_of_a_session() -> None:
         coord_core.attach("coord://h", None, lambda: None)  # type: ignore[arg-type]
     with pytest.raises(InvalidRequest):
         coord_core.attach("coord://h", 0, lambda: None)
+
+
+@pytest.mark.parametrize("kind", [Subscription, Watch])
+def test_iteration_that_the_end_of_the_client_finds_waiting_ends(kind: Any) -> None:
+    """Wherever it waits: not only where the session's end reaches it, but also where the client's thread is stopped under it."""
+    waits = threading.Event()
+
+    class Inner:
+        async def __anext__(self) -> object:
+            waits.set()
+            return await asyncio.Event().wait()
+
+    client = coord_core.Client("coord://127.0.0.1:1")
+    with ThreadPoolExecutor(1) as threads:
+        pending = threads.submit(list, kind(client, Inner()))
+        assert waits.wait(10)
+        client.close()
+        assert pending.result(10) == []
