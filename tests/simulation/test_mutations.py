@@ -91,5 +91,4 @@ def test_some_seed_finds_the_bug(mutation: Mutation, mix: Mix, seeds: int, said:
 @pytest.mark.parametrize("mix", DRILLS.values(), ids=DRILLS)
 def test_without_the_bug_the_same_mix_is_clean(mix: Mix) -> None:
     """Else the case above would prove nothing."""
-    for seed in range(1, 3):
-        run(seed, mix=mix)
+    run(1, mix=mix)
